@@ -1,0 +1,202 @@
+//! One error type for everything that this crate has to say to a person.
+//!
+//! DataFusion's own errors pass through unchanged. Ours travel inside [`DataFusionError::External`], so that every
+//! function of the crate and of DataFusion shares one `Result`, and [`Error::find`] gets ours back out.
+
+use std::fmt;
+
+use datafusion::error::DataFusionError;
+
+/// A place in SQL text, both counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Location {
+    /// Line of the text.
+    pub line: u64,
+    /// Character of that line.
+    pub column: u64,
+}
+
+/// What went wrong, where, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// SQL that cannot be read or planned.
+    Sql {
+        /// What is wrong.
+        message: String,
+        /// Where in the text.
+        at: Option<Location>,
+        /// What to write instead.
+        help: Option<String>,
+    },
+    /// A query that is understood and that cannot run as a stream.
+    Refused {
+        /// The clause or operator that is refused.
+        what: String,
+        /// Why.
+        reason: String,
+        /// The nearest thing that works.
+        instead: String,
+        /// Where in the text.
+        at: Option<Location>,
+    },
+    /// Data that cannot be read, or a place that cannot be read or written.
+    Data {
+        /// What is wrong.
+        message: String,
+        /// The file or folder.
+        file: Option<String>,
+        /// The row of the file, counted from 1 (a CSV header is not counted).
+        row: Option<u64>,
+        /// What to do about it.
+        help: Option<String>,
+    },
+}
+
+impl Error {
+    /// SQL that cannot be read or planned.
+    pub fn sql(message: impl Into<String>) -> Self {
+        Self::Sql {
+            message: message.into(),
+            at: None,
+            help: None,
+        }
+    }
+
+    /// A query that cannot run as a stream: what is refused, why, and what works instead.
+    pub fn refused(what: impl Into<String>, reason: impl Into<String>, instead: impl Into<String>) -> Self {
+        Self::Refused {
+            what: what.into(),
+            reason: reason.into(),
+            instead: instead.into(),
+            at: None,
+        }
+    }
+
+    /// Bad data or a place that cannot be used.
+    pub fn data(message: impl Into<String>) -> Self {
+        Self::Data {
+            message: message.into(),
+            file: None,
+            row: None,
+            help: None,
+        }
+    }
+
+    /// The same error with its place in the SQL text; an error about data has none and stays as it is.
+    pub fn at(mut self, location: Option<Location>) -> Self {
+        if let Self::Sql { at, .. } | Self::Refused { at, .. } = &mut self {
+            *at = location;
+        }
+        self
+    }
+
+    /// The same error with the file that it is about.
+    pub fn in_file(mut self, path: impl Into<String>) -> Self {
+        if let Self::Data { file, .. } = &mut self {
+            *file = Some(path.into());
+        }
+        self
+    }
+
+    /// The same error with the row of the file that it is about.
+    pub fn in_row(mut self, number: u64) -> Self {
+        if let Self::Data { row, .. } = &mut self {
+            *row = Some(number);
+        }
+        self
+    }
+
+    /// The same error with what to do about it.
+    pub fn help(mut self, text: impl Into<String>) -> Self {
+        match &mut self {
+            Self::Sql { help, .. } | Self::Data { help, .. } => *help = Some(text.into()),
+            Self::Refused { instead, .. } => *instead = text.into(),
+        }
+        self
+    }
+
+    /// The place in the SQL text, if this error has one.
+    pub fn location(&self) -> Option<Location> {
+        match self {
+            Self::Sql { at, .. } | Self::Refused { at, .. } => *at,
+            Self::Data { .. } => None,
+        }
+    }
+
+    /// Our error inside a DataFusion error, however deep it is wrapped.
+    pub fn find(error: &DataFusionError) -> Option<&Self> {
+        match error {
+            DataFusionError::External(inner) => inner
+                .downcast_ref::<Self>()
+                .or_else(|| inner.downcast_ref::<DataFusionError>().and_then(Self::find)),
+            DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => Self::find(inner),
+            DataFusionError::Shared(inner) => Self::find(inner),
+            DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
+                arrow::error::ArrowError::ExternalError(inner) => inner
+                    .downcast_ref::<Self>()
+                    .or_else(|| inner.downcast_ref::<DataFusionError>().and_then(Self::find)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sql { message, at, help } => {
+                write!(f, "{message}")?;
+                write_location(f, *at)?;
+                write_help(f, help.as_deref())
+            }
+            Self::Refused {
+                what,
+                reason,
+                instead,
+                at,
+            } => {
+                write!(f, "{what} cannot run as a stream: {reason}")?;
+                write_location(f, *at)?;
+                write_help(f, Some(instead))
+            }
+            Self::Data {
+                message,
+                file,
+                row,
+                help,
+            } => {
+                if let Some(file) = file {
+                    write!(f, "{file}: ")?;
+                }
+                if let Some(row) = row {
+                    write!(f, "row {row}: ")?;
+                }
+                write!(f, "{message}")?;
+                write_help(f, help.as_deref())
+            }
+        }
+    }
+}
+
+fn write_location(f: &mut fmt::Formatter<'_>, at: Option<Location>) -> fmt::Result {
+    match at {
+        Some(Location { line, column }) => write!(f, " (line {line}, column {column})"),
+        None => Ok(()),
+    }
+}
+
+fn write_help(f: &mut fmt::Formatter<'_>, help: Option<&str>) -> fmt::Result {
+    match help {
+        Some(text) => write!(f, "\n  help: {text}"),
+        None => Ok(()),
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Error> for DataFusionError {
+    fn from(error: Error) -> Self {
+        DataFusionError::External(Box::new(error))
+    }
+}

@@ -1,0 +1,92 @@
+//! The heart of the engine: stateful operators as pure state machines over RecordBatches.
+//!
+//! ```text
+//!   batch + Stamp ──▶ push ──▶ output batches, at once
+//!                      │
+//!                    state ◀──▶ snapshot / restore (Arrow batches)
+//! ```
+//!
+//! An operator is synchronous and belongs to one pipeline. It knows nothing of tokio, of plans or of files. The
+//! invariant that everything else rests on: when `push` returns, every effect of the batch is in the operator's
+//! declared state or in the output. Nothing is withheld anywhere else.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::error::Result;
+
+/// The watermark before any row has been seen: nothing is late, no window closes.
+pub const WATERMARK_MIN: i64 = i64::MIN;
+/// The watermark after the last row: every window closes.
+pub const WATERMARK_MAX: i64 = i64::MAX;
+
+/// What the source says of a batch: how far its data partition's event time has come.
+///
+/// Both watermarks are in the unit of the event-time column. The source cuts batches so that `watermark` answers
+/// "is this row late?" exactly for every row of the batch, although each row has a watermark of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// The data partition or piece that the batch comes from.
+    pub partition: usize,
+    /// The watermark to judge the batch's rows by: a window that ends at or before it was closed before them.
+    pub watermark: i64,
+    /// The watermark after the batch: windows that end at or before it close now.
+    pub next_watermark: i64,
+}
+
+impl Stamp {
+    /// A stamp without event time: nothing is late and nothing closes before the end.
+    pub fn timeless(partition: usize) -> Self {
+        Self {
+            partition,
+            watermark: WATERMARK_MIN,
+            next_watermark: WATERMARK_MIN,
+        }
+    }
+}
+
+/// What an operator has counted since it was made or restored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Rows dropped because their window had closed (or, for OVER, because they were behind the watermark).
+    pub late_rows: u64,
+    /// Rows whose event time is null.
+    pub null_time_rows: u64,
+    /// Windows that have closed.
+    pub windows_closed: u64,
+    /// Windows that are open now.
+    pub windows_open: u64,
+}
+
+/// A stateful operator of one pipeline.
+///
+/// `snapshot` and `restore` are exact: an operator that is cut anywhere, snapshot, and restored into a fresh one
+/// gives the same output from there on as one that was never cut.
+pub trait Operator: Send {
+    /// The schema of the output batches.
+    fn schema(&self) -> SchemaRef;
+
+    /// Takes one batch of the input schema and appends what it makes to `output`, in order.
+    fn push(&mut self, batch: &RecordBatch, stamp: Stamp, output: &mut Vec<RecordBatch>) -> Result<()>;
+
+    /// Time passes without rows (all were filtered out): closes what `watermark` closes.
+    fn advance(&mut self, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()>;
+
+    /// The input has ended: emits everything that was waiting for more.
+    fn finish(&mut self, output: &mut Vec<RecordBatch>) -> Result<()>;
+
+    /// The whole state as Arrow batches. The operator goes on afterwards as if nothing had happened, although it may
+    /// rebuild its accumulators (some of DataFusion's consume their state when asked for it).
+    fn snapshot(&mut self) -> Result<Vec<RecordBatch>>;
+
+    /// Puts a snapshot into a fresh operator of the same parameters.
+    fn restore(&mut self, snapshot: &[RecordBatch]) -> Result<()>;
+
+    /// Bytes of state held now.
+    fn memory(&self) -> usize;
+
+    /// What has been counted so far.
+    fn counters(&self) -> Counters;
+
+    /// The event time that the output has certainly reached: no later output row is below it.
+    fn output_watermark(&self) -> i64;
+}

@@ -1,0 +1,35 @@
+//! What a pipeline writes to.
+//!
+//! A [`Sink`] gives each pipeline a [`Writer`] of its own, so that pipelines never meet; a sink that is one file or
+//! one terminal is written where the pipelines meet, with a single writer.
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use datafusion::error::Result;
+
+/// What one writer has written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Rows.
+    pub rows: u64,
+    /// Bytes of the finished output.
+    pub bytes: u64,
+}
+
+/// A place that rows go to.
+pub trait Sink: Send + Sync + std::fmt::Debug {
+    /// The writer of one pipeline.
+    fn writer(&self, pipeline: usize) -> Result<Box<dyn Writer>>;
+}
+
+/// Writes the rows of one pipeline.
+///
+/// Dropping a writer that was not closed leaves nothing behind that a reader could take for a whole result.
+#[async_trait]
+pub trait Writer: Send {
+    /// Writes a batch.
+    async fn write(&mut self, batch: RecordBatch) -> Result<()>;
+
+    /// Completes the output: from here on it is visible and whole.
+    async fn close(self: Box<Self>) -> Result<Written>;
+}
