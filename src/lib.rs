@@ -3,7 +3,11 @@
 
 mod config;
 mod error;
+mod exec;
 mod operator;
+mod plan;
+mod runtime;
+mod session;
 mod sink;
 mod source;
 mod sql;
@@ -11,4 +15,9 @@ mod sql;
 pub use config::StreamlinesOptions;
 pub use error::{Error, Location};
 pub use operator::{Counters, Operator, Stamp};
+pub use runtime::{Job, PipelineProgress, Progress, Summary};
+pub use session::{
+    StreamlinesContext, StreamlinesStateBuilder, parse_statements, streaming_session, streaming_session_with_runtime,
+};
 pub use sink::{Sink, Writer, Written};
+pub use sql::StreamStatement;

@@ -18,6 +18,11 @@ pub struct Written {
 
 /// A place that rows go to.
 pub trait Sink: Send + Sync + std::fmt::Debug {
+    /// Whether every pipeline has a writer of its own; if not, one writer takes all rows where the pipelines meet.
+    fn per_pipeline(&self) -> bool {
+        false
+    }
+
     /// The writer of one pipeline.
     fn writer(&self, pipeline: usize) -> Result<Box<dyn Writer>>;
 }

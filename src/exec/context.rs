@@ -1,0 +1,171 @@
+//! What the nodes of one pipeline share: the leaf's batch, its stamp, the merger, and counts for progress.
+//!
+//! The runtime makes one [`PipelineContext`] for each pipeline and puts it into the task context's session
+//! configuration, where the plan's nodes find it when they are executed. Only the one task that runs the pipeline
+//! touches it, so its lock is never waited for; the merger's lock is taken once for each window close.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::common::{Result, internal_datafusion_err};
+use datafusion::execution::TaskContext;
+
+use crate::operator::{Counters, Merger, Stamp, WATERMARK_MIN};
+
+/// Locks, also after another thread has panicked: what is guarded here is never left half-changed.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A task context for a part of a running plan, with something for its nodes to find.
+///
+/// A session's functions are needed for planning only, so they are left out: copying them costs more than a batch.
+pub(crate) fn task_with<T: Send + Sync + 'static>(task: &TaskContext, extension: T) -> Arc<TaskContext> {
+    Arc::new(TaskContext::new(
+        task.task_id(),
+        task.session_id(),
+        task.session_config().clone().with_extension(Arc::new(extension)),
+        HashMap::new(),
+        HashMap::new(),
+        HashMap::new(),
+        HashMap::new(),
+        Arc::clone(&task.runtime_env()),
+    ))
+}
+
+/// What the nodes of one pipeline share.
+#[derive(Debug)]
+pub(crate) struct PipelineContext {
+    /// Which pipeline of the plan this is: the partition that its nodes are executed for.
+    pub(crate) index: usize,
+    leaf: Mutex<Leaf>,
+    /// Brings together what several pipelines know of a window, under `merge_on_close`.
+    pub(crate) merger: Option<Arc<Mutex<Merger>>>,
+    /// Counts of this pipeline.
+    pub(crate) metrics: Arc<PipelineMetrics>,
+}
+
+#[derive(Debug)]
+struct Leaf {
+    batch: Option<RecordBatch>,
+    stamp: Stamp,
+    ended: bool,
+    wants_input: bool,
+}
+
+/// What the leaf has to say when it is polled.
+pub(crate) enum LeafPoll {
+    Batch(RecordBatch),
+    Ended,
+    WantsInput,
+}
+
+impl PipelineContext {
+    pub(crate) fn new(index: usize, merger: Option<Arc<Mutex<Merger>>>, metrics: Arc<PipelineMetrics>) -> Self {
+        let leaf = Leaf {
+            batch: None,
+            stamp: Stamp::timeless(index),
+            ended: false,
+            wants_input: false,
+        };
+        Self {
+            index,
+            leaf: Mutex::new(leaf),
+            merger,
+            metrics,
+        }
+    }
+
+    /// The context of the pipeline that a node is executed in.
+    pub(crate) fn of(task: &TaskContext) -> Result<Arc<Self>> {
+        task.session_config()
+            .get_extension::<Self>()
+            .ok_or_else(|| internal_datafusion_err!("a stream is read outside of a pipeline"))
+    }
+
+    /// Puts a batch into the plan's leaf.
+    pub(crate) fn push(&self, batch: RecordBatch, stamp: Stamp) {
+        self.metrics.read(batch.num_rows(), stamp);
+        let mut leaf = lock(&self.leaf);
+        leaf.batch = Some(batch);
+        leaf.stamp = stamp;
+    }
+
+    /// Tells the leaf that no more batches come.
+    pub(crate) fn end(&self) {
+        lock(&self.leaf).ended = true;
+    }
+
+    /// Whether the leaf was polled with nothing to give: the plan has done all that it can.
+    pub(crate) fn take_wants_input(&self) -> bool {
+        std::mem::take(&mut lock(&self.leaf).wants_input)
+    }
+
+    /// Takes what the leaf has.
+    pub(crate) fn poll_leaf(&self) -> LeafPoll {
+        let mut leaf = lock(&self.leaf);
+        match leaf.batch.take() {
+            Some(batch) => LeafPoll::Batch(batch),
+            None if leaf.ended => LeafPoll::Ended,
+            None => {
+                leaf.wants_input = true;
+                LeafPoll::WantsInput
+            }
+        }
+    }
+
+    /// The stamp of the batch that is in the plan now.
+    pub(crate) fn stamp(&self) -> Stamp {
+        lock(&self.leaf).stamp
+    }
+}
+
+/// Counts of one pipeline, written by its task alone and read by whoever shows progress.
+#[derive(Debug)]
+pub(crate) struct PipelineMetrics {
+    pub(crate) rows_in: AtomicU64,
+    pub(crate) rows_out: AtomicU64,
+    pub(crate) skipped_rows: AtomicU64,
+    pub(crate) late_rows: AtomicU64,
+    pub(crate) null_time_rows: AtomicU64,
+    pub(crate) windows_closed: AtomicU64,
+    pub(crate) windows_open: AtomicU64,
+    pub(crate) state_bytes: AtomicU64,
+    pub(crate) watermark: AtomicI64,
+    pub(crate) finished: AtomicBool,
+}
+
+impl Default for PipelineMetrics {
+    fn default() -> Self {
+        Self {
+            rows_in: AtomicU64::new(0),
+            rows_out: AtomicU64::new(0),
+            skipped_rows: AtomicU64::new(0),
+            late_rows: AtomicU64::new(0),
+            null_time_rows: AtomicU64::new(0),
+            windows_closed: AtomicU64::new(0),
+            windows_open: AtomicU64::new(0),
+            state_bytes: AtomicU64::new(0),
+            watermark: AtomicI64::new(WATERMARK_MIN),
+            finished: AtomicBool::new(false),
+        }
+    }
+}
+
+impl PipelineMetrics {
+    fn read(&self, rows: usize, stamp: Stamp) {
+        self.rows_in.fetch_add(rows as u64, Ordering::Relaxed);
+        self.watermark.store(stamp.next_watermark, Ordering::Relaxed);
+    }
+
+    /// Takes over what the operator has counted.
+    pub(crate) fn operator(&self, counters: Counters, state_bytes: usize) {
+        self.late_rows.store(counters.late_rows, Ordering::Relaxed);
+        self.null_time_rows.store(counters.null_time_rows, Ordering::Relaxed);
+        self.windows_closed.store(counters.windows_closed, Ordering::Relaxed);
+        self.windows_open.store(counters.windows_open, Ordering::Relaxed);
+        self.state_bytes.store(state_bytes as u64, Ordering::Relaxed);
+    }
+}

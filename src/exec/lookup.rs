@@ -1,0 +1,176 @@
+//! A join of the stream's rows with a table that ends.
+//!
+//! DataFusion's join is run as it is, once for each batch of the stream: its build side (the table) is read once and
+//! shared, and the end of the one-batch input makes it give up what it gathers for larger batches. Only joins that
+//! keep no unmatched rows of the table come here, so nothing has to wait for the stream's end.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::compute::concat_batches;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Result, internal_datafusion_err};
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties, PhysicalExpr, PlanProperties,
+    SendableRecordBatchStream,
+};
+use futures::{StreamExt, TryStreamExt};
+
+use super::context::task_with;
+use super::streaming_properties;
+
+/// Joins each batch of the stream (the second child) with a table (the first child).
+#[derive(Debug)]
+pub(crate) struct LookupJoinExec {
+    /// DataFusion's join of the table and a [`ProbeExec`].
+    join: Arc<dyn ExecutionPlan>,
+    table: Arc<dyn ExecutionPlan>,
+    stream: Arc<dyn ExecutionPlan>,
+    properties: Arc<PlanProperties>,
+}
+
+impl LookupJoinExec {
+    /// `join` is any DataFusion join whose first child is the table and whose second is the stream.
+    pub(crate) fn try_new(join: Arc<dyn ExecutionPlan>) -> Result<Self> {
+        let (table, stream) = match join.children().as_slice() {
+            [table, stream] => (Arc::clone(table), Arc::clone(stream)),
+            _ => return Err(internal_datafusion_err!("a join has two inputs")),
+        };
+        Self::with_inputs(&join, table, stream)
+    }
+
+    fn with_inputs(
+        join: &Arc<dyn ExecutionPlan>,
+        table: Arc<dyn ExecutionPlan>,
+        stream: Arc<dyn ExecutionPlan>,
+    ) -> Result<Self> {
+        let partitions = stream.output_partitioning().partition_count();
+        let probe = Arc::new(ProbeExec {
+            properties: streaming_properties(stream.schema(), partitions),
+        });
+        let join = replace_children_if_necessary(Arc::clone(join), vec![Arc::clone(&table), probe])?;
+        let properties = streaming_properties(join.schema(), partitions);
+        Ok(Self {
+            join,
+            table,
+            stream,
+            properties,
+        })
+    }
+}
+
+impl DisplayAs for LookupJoinExec {
+    fn fmt_as(&self, t: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "LookupJoinExec: ")?;
+        self.join.fmt_as(t, f)
+    }
+}
+
+impl ExecutionPlan for LookupJoinExec {
+    fn name(&self) -> &str {
+        "LookupJoinExec"
+    }
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.table, &self.stream]
+    }
+    fn required_input_distribution(&self) -> Vec<Distribution> {
+        vec![Distribution::SinglePartition, Distribution::UnspecifiedDistribution]
+    }
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false, false]
+    }
+    fn apply_expressions(
+        &self,
+        f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        self.join.apply_expressions(f)
+    }
+    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        match (children.pop(), children.pop()) {
+            (Some(stream), Some(table)) => Ok(Arc::new(Self::with_inputs(&self.join, table, stream)?)),
+            _ => Err(internal_datafusion_err!("a join has two inputs")),
+        }
+    }
+
+    fn execute(&self, partition: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let schema = self.join.schema();
+        let input = self.stream.execute(partition, Arc::clone(&task))?;
+        let (join, output_schema) = (Arc::clone(&self.join), Arc::clone(&schema));
+        let output = input.then(move |batch| {
+            let (join, task, schema) = (Arc::clone(&join), Arc::clone(&task), Arc::clone(&output_schema));
+            async move { join_batch(join, partition, task, schema, batch?).await }
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, output)))
+    }
+}
+
+/// Runs the join over one batch of the stream.
+async fn join_batch(
+    join: Arc<dyn ExecutionPlan>,
+    partition: usize,
+    task: Arc<TaskContext>,
+    schema: SchemaRef,
+    batch: RecordBatch,
+) -> Result<RecordBatch> {
+    if batch.num_rows() == 0 {
+        return Ok(RecordBatch::new_empty(schema));
+    }
+    let probe_task = task_with(&task, Probe(batch));
+    let output: Vec<RecordBatch> = join.execute(partition, probe_task)?.try_collect().await?;
+    match output.as_slice() {
+        [batch] => Ok(batch.clone()),
+        batches => Ok(concat_batches(&schema, batches)?),
+    }
+}
+
+/// The batch that a join is run over.
+struct Probe(RecordBatch);
+
+/// Stands for the stream in DataFusion's join: gives the one batch of its task context.
+#[derive(Debug)]
+struct ProbeExec {
+    properties: Arc<PlanProperties>,
+}
+
+impl DisplayAs for ProbeExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "ProbeExec")
+    }
+}
+
+impl ExecutionPlan for ProbeExec {
+    fn name(&self) -> &str {
+        "ProbeExec"
+    }
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![]
+    }
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+    fn execute(&self, _: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let probe = task
+            .session_config()
+            .get_extension::<Probe>()
+            .ok_or_else(|| internal_datafusion_err!("a probe without a batch"))?;
+        let batch = futures::stream::iter([Ok(probe.0.clone())]);
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batch)))
+    }
+}

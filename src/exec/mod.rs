@@ -1,0 +1,51 @@
+//! Hosts of operators in a DataFusion plan: what runs inside one pipeline.
+//!
+//! ```text
+//!   StreamScanExec        the leaf: gives the batch that the pipeline put there, or says that it wants one
+//!     StreamFilterExec    WHERE, without holding rows back
+//!     LookupJoinExec      a join with a table, batch by batch
+//!       OperatorExec      the stateful operator
+//! ```
+//!
+//! The invariant of all of them: a batch that goes in has left again, or is in an operator's declared state, when
+//! the leaf is asked for the next one. An empty batch passes like any other, for it carries a watermark.
+
+pub(crate) mod context;
+pub(crate) mod filter;
+pub(crate) mod lookup;
+pub(crate) mod operator;
+pub(crate) mod scan;
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::physical_expr::EquivalenceProperties;
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::{Partitioning, PlanProperties};
+
+/// The properties of a plan node that gives each batch on at once.
+pub(crate) fn streaming_properties(schema: SchemaRef, partitions: usize) -> Arc<PlanProperties> {
+    Arc::new(PlanProperties::new(
+        EquivalenceProperties::new(schema),
+        Partitioning::UnknownPartitioning(partitions),
+        EmissionType::Incremental,
+        Boundedness::Bounded,
+    ))
+}
+
+/// The parts of `ExecutionPlan` that our nodes all have alike: one input, nothing required of it.
+macro_rules! streaming_node {
+    ($rebuild:expr) => {
+        fn properties(&self) -> &Arc<datafusion::physical_plan::PlanProperties> {
+            &self.properties
+        }
+        fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+            vec![false; self.children().len()]
+        }
+        fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+            let rebuild: fn(&Self, Vec<Arc<dyn ExecutionPlan>>) -> Result<Self> = $rebuild;
+            Ok(Arc::new(rebuild(&self, children)?))
+        }
+    };
+}
+pub(crate) use streaming_node;

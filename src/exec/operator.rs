@@ -1,0 +1,264 @@
+//! The host of a stateful operator: feeds it the batches that come up the plan and gives on what it makes.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Result, resources_datafusion_err};
+use datafusion::execution::TaskContext;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PhysicalExpr, PlanProperties,
+    RecordBatchStream, SendableRecordBatchStream,
+};
+use futures::{Stream, StreamExt};
+
+use crate::operator::{
+    AggregateSpec, ChangelogAggregate, Mode, Operator, RowsWindow, RowsWindowSpec, WATERMARK_MAX, WATERMARK_MIN,
+    WindowAggregate, merge_window,
+};
+
+use super::context::{PipelineContext, lock};
+use super::{streaming_node, streaming_properties};
+
+/// Which operator a node hosts, and its parameters.
+#[derive(Debug, Clone)]
+pub(crate) enum OperatorSpec {
+    /// GROUP BY … EMIT FINAL: windows come out when they close.
+    WindowAggregate(Arc<AggregateSpec>),
+    /// The same where a window's rows are spread over pipelines: partial states meet in the merger.
+    MergedWindowAggregate(Arc<AggregateSpec>),
+    /// GROUP BY … EMIT CHANGES.
+    ChangelogAggregate(Arc<AggregateSpec>),
+    /// OVER (… ROWS …).
+    RowsWindow(Arc<RowsWindowSpec>),
+}
+
+impl OperatorSpec {
+    /// The schema of the rows that leave the node.
+    fn schema(&self) -> SchemaRef {
+        match self {
+            Self::WindowAggregate(spec) | Self::MergedWindowAggregate(spec) | Self::ChangelogAggregate(spec) => {
+                Arc::clone(&spec.schema)
+            }
+            Self::RowsWindow(spec) => Arc::clone(&spec.schema),
+        }
+    }
+
+    fn build(&self) -> Result<Box<dyn Operator>> {
+        Ok(match self {
+            Self::WindowAggregate(spec) => Box::new(WindowAggregate::try_new(Arc::clone(spec), Mode::Final)?),
+            Self::MergedWindowAggregate(spec) => Box::new(WindowAggregate::try_new(Arc::clone(spec), Mode::Partial)?),
+            Self::ChangelogAggregate(spec) => Box::new(ChangelogAggregate::try_new(Arc::clone(spec))?),
+            Self::RowsWindow(spec) => Box::new(RowsWindow::try_new(Arc::clone(spec))?),
+        })
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::WindowAggregate(_) | Self::MergedWindowAggregate(_) => "WindowAggregate",
+            Self::ChangelogAggregate(_) => "ChangelogAggregate",
+            Self::RowsWindow(_) => "RowsWindow",
+        }
+    }
+}
+
+/// Hosts a stateful operator.
+#[derive(Debug)]
+pub(crate) struct OperatorExec {
+    spec: OperatorSpec,
+    input: Arc<dyn ExecutionPlan>,
+    properties: Arc<PlanProperties>,
+}
+
+impl OperatorExec {
+    pub(crate) fn new(spec: OperatorSpec, input: Arc<dyn ExecutionPlan>) -> Self {
+        let properties = streaming_properties(spec.schema(), input.output_partitioning().partition_count());
+        Self {
+            spec,
+            input,
+            properties,
+        }
+    }
+
+    pub(crate) fn spec(&self) -> &OperatorSpec {
+        &self.spec
+    }
+
+    /// The same node with another operator of the same schema.
+    pub(crate) fn with_spec(&self, spec: OperatorSpec) -> Self {
+        Self::new(spec, Arc::clone(&self.input))
+    }
+}
+
+impl DisplayAs for OperatorExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}Exec: ", self.spec.name())?;
+        match &self.spec {
+            OperatorSpec::WindowAggregate(spec) | OperatorSpec::ChangelogAggregate(spec) => write!(f, "{spec}"),
+            OperatorSpec::MergedWindowAggregate(spec) => write!(f, "{spec}, merged on close"),
+            OperatorSpec::RowsWindow(spec) => write!(f, "{spec}"),
+        }
+    }
+}
+
+impl ExecutionPlan for OperatorExec {
+    streaming_node!(|node, mut children| Ok(Self::new(node.spec.clone(), children.remove(0))));
+
+    fn name(&self) -> &str {
+        "OperatorExec"
+    }
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+    fn execute(&self, partition: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let name = self.spec.name();
+        let reservation = MemoryConsumer::new(format!("{name}[{partition}]")).register(task.memory_pool());
+        let merge = match &self.spec {
+            OperatorSpec::MergedWindowAggregate(spec) => Some(Merge {
+                spec: Arc::clone(spec),
+                told: WATERMARK_MIN,
+            }),
+            _ => None,
+        };
+        Ok(Box::pin(OperatorStream {
+            schema: self.spec.schema(),
+            operator: self.spec.build()?,
+            merge,
+            pipeline: PipelineContext::of(&task)?,
+            input: self.input.execute(partition, task)?,
+            output: VecDeque::new(),
+            scratch: vec![],
+            reservation,
+            name,
+            finished: false,
+        }))
+    }
+}
+
+/// How far this pipeline has told the merger that it has come.
+struct Merge {
+    spec: Arc<AggregateSpec>,
+    told: i64,
+}
+
+struct OperatorStream {
+    schema: SchemaRef,
+    operator: Box<dyn Operator>,
+    merge: Option<Merge>,
+    pipeline: Arc<PipelineContext>,
+    input: SendableRecordBatchStream,
+    output: VecDeque<RecordBatch>,
+    scratch: Vec<RecordBatch>,
+    reservation: MemoryReservation,
+    name: &'static str,
+    finished: bool,
+}
+
+impl OperatorStream {
+    fn push(&mut self, batch: &RecordBatch) -> Result<()> {
+        let stamp = self.pipeline.stamp();
+        self.operator.push(batch, stamp, &mut self.scratch)?;
+        self.give_on(stamp.next_watermark)
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.finished = true;
+        self.operator.finish(&mut self.scratch)?;
+        self.give_on(WATERMARK_MAX)
+    }
+
+    fn give_on(&mut self, watermark: i64) -> Result<()> {
+        match &mut self.merge {
+            None => self.output.extend(self.scratch.drain(..)),
+            Some(merge) => {
+                let merged = merge.close(&self.pipeline, watermark, std::mem::take(&mut self.scratch))?;
+                self.output.extend(merged);
+            }
+        }
+        let bytes = self.operator.memory();
+        self.pipeline.metrics.operator(self.operator.counters(), bytes);
+        self.reservation.try_resize(bytes).map_err(|error| {
+            resources_datafusion_err!(
+                "{} of pipeline {} holds {bytes} bytes of state and may not take more: {error}",
+                self.name,
+                self.pipeline.index
+            )
+        })
+    }
+}
+
+impl Merge {
+    /// Hands closed windows to the merger, and makes the rows of those that nobody can touch any more.
+    fn close(
+        &mut self,
+        pipeline: &PipelineContext,
+        watermark: i64,
+        partials: Vec<RecordBatch>,
+    ) -> Result<Vec<RecordBatch>> {
+        let Some(merger) = &pipeline.merger else {
+            return Ok(partials);
+        };
+        // The merger's lock is for window closes, not for batches.
+        if partials.is_empty() && !self.crosses_window(watermark) {
+            return Ok(vec![]);
+        }
+        self.told = watermark;
+        let ready = lock(merger).close(pipeline.index, watermark, partials)?;
+        ready
+            .into_iter()
+            .map(|partials| merge_window(&self.spec, &partials))
+            .collect()
+    }
+
+    fn crosses_window(&self, watermark: i64) -> bool {
+        let index = |watermark: i64| {
+            self.spec
+                .window
+                .as_ref()
+                .map(|window| watermark.div_euclid(window.size.max(1)))
+        };
+        watermark == WATERMARK_MAX || index(watermark) != index(self.told)
+    }
+}
+
+impl Stream for OperatorStream {
+    type Item = Result<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(batch) = self.output.pop_front() {
+                return Poll::Ready(Some(Ok(batch)));
+            }
+            if self.finished {
+                return Poll::Ready(None);
+            }
+            let worked = match ready!(self.input.poll_next_unpin(cx)) {
+                Some(Ok(batch)) => self.push(&batch),
+                Some(Err(error)) => Err(error),
+                None => self.finish(),
+            };
+            if let Err(error) = worked {
+                self.finished = true;
+                return Poll::Ready(Some(Err(error)));
+            }
+        }
+    }
+}
+
+impl RecordBatchStream for OperatorStream {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+}

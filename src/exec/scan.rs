@@ -1,0 +1,166 @@
+//! The leaf of a pipeline's plan, and the stream as a DataFusion table.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Result;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::execution::TaskContext;
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties, RecordBatchStream,
+    SendableRecordBatchStream,
+};
+use futures::Stream;
+
+use crate::config::StreamlinesOptions;
+use crate::source::{ReplayPlan, Split, StreamTable};
+
+use super::context::{LeafPoll, PipelineContext};
+use super::streaming_properties;
+
+#[async_trait]
+impl TableProvider for StreamTable {
+    fn schema(&self) -> SchemaRef {
+        StreamTable::schema(self)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let options = state.config_options().extensions.get::<StreamlinesOptions>();
+        if options.is_some_and(|options| options.strategy == "batch") {
+            return self.batch_scan(state, projection, filters, limit).await;
+        }
+        // Every row counts for the watermark, so neither filters nor a limit are for the reader.
+        Ok(Arc::new(StreamScanExec::try_new(
+            self.clone(),
+            projection.cloned(),
+            Split::Partitions,
+        )?))
+    }
+}
+
+/// The leaf of a pipeline's plan. It reads nothing itself: the pipeline reads and puts each batch here.
+#[derive(Debug)]
+pub(crate) struct StreamScanExec {
+    table: StreamTable,
+    projection: Option<Vec<usize>>,
+    replay: Arc<ReplayPlan>,
+    properties: Arc<PlanProperties>,
+}
+
+impl StreamScanExec {
+    pub(crate) fn try_new(table: StreamTable, projection: Option<Vec<usize>>, split: Split) -> Result<Self> {
+        let replay = Arc::new(table.replay(projection.as_ref(), split)?);
+        let properties = streaming_properties(replay.schema(), replay.pieces().len());
+        Ok(Self {
+            table,
+            projection,
+            replay,
+            properties,
+        })
+    }
+
+    /// The same scan with its data divided otherwise.
+    pub(crate) fn split(&self, split: Split) -> Result<Self> {
+        Self::try_new(self.table.clone(), self.projection.clone(), split)
+    }
+
+    /// What is to be read, one piece for each pipeline.
+    pub(crate) fn replay(&self) -> &Arc<ReplayPlan> {
+        &self.replay
+    }
+
+    /// The stream that is read.
+    pub(crate) fn table(&self) -> &StreamTable {
+        &self.table
+    }
+}
+
+impl DisplayAs for StreamScanExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        let columns: Vec<_> = self
+            .replay
+            .schema()
+            .fields()
+            .iter()
+            .map(|field| field.name().clone())
+            .collect();
+        write!(
+            f,
+            "StreamScanExec: stream={}, projection=[{}]",
+            self.table.name(),
+            columns.join(", ")
+        )?;
+        match self.table.event_time() {
+            Some(time) => write!(f, ", event_time={}, watermark={}", time.column, time.describe_bound()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ExecutionPlan for StreamScanExec {
+    fn name(&self) -> &str {
+        "StreamScanExec"
+    }
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![]
+    }
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+    fn execute(&self, _: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        Ok(Box::pin(LeafStream {
+            schema: self.replay.schema(),
+            pipeline: PipelineContext::of(&task)?,
+        }))
+    }
+}
+
+struct LeafStream {
+    schema: SchemaRef,
+    pipeline: Arc<PipelineContext>,
+}
+
+impl Stream for LeafStream {
+    type Item = Result<RecordBatch>;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.pipeline.poll_leaf() {
+            LeafPoll::Batch(batch) => Poll::Ready(Some(Ok(batch))),
+            LeafPoll::Ended => Poll::Ready(None),
+            // No waker is kept: the pipeline's task sees the note, reads, and polls again.
+            LeafPoll::WantsInput => Poll::Pending,
+        }
+    }
+}
+
+impl RecordBatchStream for LeafStream {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+}

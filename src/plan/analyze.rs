@@ -1,0 +1,312 @@
+//! The analyzer rule that turns DataFusion's logical plan over streams into a streaming plan.
+//!
+//! It walks from the root down with the EMIT clause and back up with what flows: rows of a stream, results of the
+//! one stateful operator of a pipeline, or, above the boundary, a tail that can only answer when the stream ends
+//! and that DataFusion runs unchanged.
+//!
+//! ```text
+//!   Sort                      tail
+//!     Pipelines               where the pipelines meet
+//!       Projection            results
+//!         WindowAggregate
+//!           Filter            rows
+//!             TableScan
+//! ```
+
+use std::sync::Arc;
+
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Result, internal_datafusion_err};
+use datafusion::logical_expr::{
+    Aggregate, Distinct, Expr, Extension, Join, JoinType, LogicalPlan, SubqueryAlias, UserDefinedLogicalNodeCore,
+};
+use datafusion::optimizer::AnalyzerRule;
+
+use crate::config::StreamlinesOptions;
+use crate::error::Error;
+use crate::sql::EmitMode;
+
+use super::event_time::{first_stream, reads_stream};
+use super::nodes::{Emit, Pipelines};
+use super::routing::{self, KeyedState};
+use super::{aggregate, over, refuse};
+
+/// What flows out of a plan node.
+pub(super) enum Shape {
+    /// No stream is read below.
+    Table,
+    /// Rows of a stream, one by one.
+    Rows,
+    /// Output of the pipeline's stateful operator.
+    Results,
+    /// Already past the boundary.
+    Tail,
+}
+
+/// A rewritten plan and what flows out of it.
+pub(super) struct Flow {
+    pub(super) plan: LogicalPlan,
+    pub(super) shape: Shape,
+    /// What the pipeline keeps by key, and the stream's columns among the keys.
+    pub(super) state: KeyedState,
+    pub(super) keys: Vec<String>,
+}
+
+impl Flow {
+    fn stateless(plan: LogicalPlan, shape: Shape) -> Self {
+        Self {
+            plan,
+            shape,
+            state: KeyedState::None,
+            keys: vec![],
+        }
+    }
+
+    /// Whether every row is a change of an earlier one.
+    fn is_changelog(&self) -> bool {
+        matches!(
+            (&self.shape, &self.state),
+            (Shape::Results, KeyedState::Aggregate(EmitMode::Changes))
+        )
+    }
+}
+
+/// Makes plans over streams stream.
+#[derive(Debug, Default)]
+pub(crate) struct StreamAnalyzer;
+
+impl AnalyzerRule for StreamAnalyzer {
+    fn name(&self) -> &str {
+        "streamlines"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
+        let options = config
+            .extensions
+            .get::<StreamlinesOptions>()
+            .cloned()
+            .unwrap_or_default();
+        if options.strategy == "batch" || !reads_stream(&plan) {
+            return without_emit(plan, &options);
+        }
+        if options.strategy != "partitioned" {
+            return Err(Error::sql(format!("unknown strategy '{}'", options.strategy))
+                .help("streamlines.strategy is partitioned or batch")
+                .into());
+        }
+        Rewriter { options }.root(plan)
+    }
+}
+
+/// Over tables, which end, EMIT FINAL says nothing and EMIT CHANGES has no rows to follow.
+fn without_emit(plan: LogicalPlan, options: &StreamlinesOptions) -> Result<LogicalPlan> {
+    let stripped = plan.transform_down(|node| match emit_of(&node) {
+        Some(Emit {
+            mode: EmitMode::Changes,
+            ..
+        }) => Err(refuse::changes_without_stream(options).into()),
+        Some(Emit { input, .. }) => Ok(Transformed::yes(input.as_ref().clone())),
+        None => Ok(Transformed::no(node)),
+    })?;
+    Ok(stripped.data)
+}
+
+fn emit_of(plan: &LogicalPlan) -> Option<&Emit> {
+    match plan {
+        LogicalPlan::Extension(extension) => extension.node.as_any().downcast_ref(),
+        _ => None,
+    }
+}
+
+pub(super) fn extension(node: impl UserDefinedLogicalNodeCore) -> LogicalPlan {
+    LogicalPlan::Extension(Extension { node: Arc::new(node) })
+}
+
+struct Rewriter {
+    options: StreamlinesOptions,
+}
+
+impl Rewriter {
+    /// Rewrites a whole query: what flows out of it meets at the end.
+    fn root(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        let flow = self.rewrite(plan, EmitMode::Final)?;
+        self.close(flow)
+    }
+
+    /// Ends the pipelines here: what is above is a tail.
+    fn close(&self, flow: Flow) -> Result<LogicalPlan> {
+        if matches!(flow.shape, Shape::Table | Shape::Tail) {
+            return Ok(flow.plan);
+        }
+        let stream = first_stream(&flow.plan).ok_or_else(|| internal_datafusion_err!("a stream without a scan"))?;
+        let routing = routing::pick(&stream, &flow.state, &flow.keys, &self.options.routing)?;
+        refuse::spread_changes(&flow.state, &routing, &stream)?;
+        Ok(extension(Pipelines {
+            input: Arc::new(flow.plan),
+            routing,
+        }))
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, emit: EmitMode) -> Result<Flow> {
+        if !reads_stream(&plan) {
+            return Ok(Flow::stateless(plan, Shape::Table));
+        }
+        if let Some(Emit { input, mode }) = emit_of(&plan) {
+            return self.rewrite(input.as_ref().clone(), *mode);
+        }
+        refuse::streams_in_subqueries(&plan)?;
+        match plan {
+            LogicalPlan::TableScan(_) => Ok(Flow::stateless(plan, Shape::Rows)),
+            LogicalPlan::Projection(_)
+            | LogicalPlan::Filter(_)
+            | LogicalPlan::SubqueryAlias(_)
+            | LogicalPlan::Unnest(_) => self.pass(plan, emit),
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate, emit),
+            LogicalPlan::Distinct(Distinct::All(input)) => {
+                refuse::distinct_changes(emit)?;
+                let columns = input.schema().columns().into_iter().map(Expr::Column).collect();
+                self.aggregate(Aggregate::try_new(input, columns, vec![])?, emit)
+            }
+            LogicalPlan::Window(_) => self.over(plan, emit),
+            LogicalPlan::Join(join) => self.join(join, emit),
+            LogicalPlan::Sort(_) => {
+                refuse::sorted_changes(emit)?;
+                self.tail(plan, emit)
+            }
+            LogicalPlan::Distinct(Distinct::On(_)) => {
+                refuse::distinct_changes(emit)?;
+                self.tail(plan, emit)
+            }
+            LogicalPlan::Limit(_)
+            | LogicalPlan::Union(_)
+            | LogicalPlan::Copy(_)
+            | LogicalPlan::Dml(_)
+            | LogicalPlan::Ddl(_)
+            | LogicalPlan::Explain(_)
+            | LogicalPlan::Analyze(_) => self.tail(plan, emit),
+            other => Err(refuse::node(&other).into()),
+        }
+    }
+
+    /// A node that handles each row by itself.
+    fn pass(&self, plan: LogicalPlan, emit: EmitMode) -> Result<Flow> {
+        let input = only_input(&plan)?;
+        let flow = self.rewrite(input, emit)?;
+        if matches!(plan, LogicalPlan::Filter(_)) && flow.is_changelog() {
+            return Err(refuse::filtered_changes().into());
+        }
+        let plan = match plan {
+            LogicalPlan::SubqueryAlias(alias) => {
+                LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(flow.plan), alias.alias)?)
+            }
+            plan => plan.with_new_exprs(plan.expressions(), vec![flow.plan])?,
+        };
+        Ok(Flow { plan, ..flow })
+    }
+
+    /// A node that DataFusion runs above the pipelines.
+    fn tail(&self, plan: LogicalPlan, emit: EmitMode) -> Result<Flow> {
+        let inputs = plan
+            .inputs()
+            .into_iter()
+            .map(|input| self.rewrite(input.clone(), emit).and_then(|flow| self.close(flow)))
+            .collect::<Result<Vec<_>>>()?;
+        let plan = plan.with_new_exprs(plan.expressions(), inputs)?;
+        Ok(Flow::stateless(plan, Shape::Tail))
+    }
+
+    fn aggregate(&self, aggregate: Aggregate, emit: EmitMode) -> Result<Flow> {
+        let flow = self.rewrite(aggregate.input.as_ref().clone(), EmitMode::Final)?;
+        match flow.shape {
+            Shape::Rows => aggregate::stream(flow.plan, aggregate, emit),
+            Shape::Results | Shape::Table | Shape::Tail => {
+                refuse::aggregate_of_results(&aggregate, emit)?;
+                let input = self.close(flow)?;
+                let plan = LogicalPlan::Aggregate(aggregate);
+                Ok(Flow::stateless(
+                    plan.with_new_exprs(plan.expressions(), vec![input])?,
+                    Shape::Tail,
+                ))
+            }
+        }
+    }
+
+    /// OVER columns: DataFusion stacks one node for each distinct OVER clause, a pipeline keeps them all at once.
+    fn over(&self, plan: LogicalPlan, emit: EmitMode) -> Result<Flow> {
+        let mut functions = vec![];
+        let mut below = &plan;
+        while let LogicalPlan::Window(window) = below {
+            functions.splice(0..0, window.window_expr.iter().cloned());
+            below = &window.input;
+        }
+        let flow = self.rewrite(below.clone(), emit)?;
+        match flow.shape {
+            Shape::Rows => over::stream(flow.plan, functions),
+            _ if flow.is_changelog() => Err(refuse::over_changes().into()),
+            _ => {
+                let input = self.close(flow)?;
+                Ok(Flow::stateless(replace_input_of_windows(plan, input)?, Shape::Tail))
+            }
+        }
+    }
+
+    /// A lookup: the stream's rows pass, the table is read first.
+    fn join(&self, join: Join, emit: EmitMode) -> Result<Flow> {
+        let stream_is_left = match (reads_stream(&join.left), reads_stream(&join.right)) {
+            (true, true) => return Err(refuse::join_of_streams(&join).into()),
+            (left, _) => left,
+        };
+        let (stream, table) = if stream_is_left {
+            (&join.left, &join.right)
+        } else {
+            (&join.right, &join.left)
+        };
+        let flow = self.rewrite(stream.as_ref().clone(), emit)?;
+        let passes = match join.join_type {
+            JoinType::Inner => true,
+            JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => stream_is_left,
+            JoinType::Right | JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => !stream_is_left,
+            _ => false,
+        };
+        if matches!(flow.shape, Shape::Rows) && !passes {
+            return Err(refuse::join_type(&join).into());
+        }
+        let flow = match passes {
+            true => flow,
+            false => Flow::stateless(self.close(flow)?, Shape::Tail),
+        };
+        let table = table.as_ref().clone();
+        let inputs = if stream_is_left {
+            vec![flow.plan, table]
+        } else {
+            vec![table, flow.plan]
+        };
+        let plan = LogicalPlan::Join(join);
+        let plan = plan.with_new_exprs(plan.expressions(), inputs)?;
+        Ok(Flow {
+            plan,
+            shape: flow.shape,
+            state: flow.state,
+            keys: flow.keys,
+        })
+    }
+}
+
+fn only_input(plan: &LogicalPlan) -> Result<LogicalPlan> {
+    match plan.inputs().as_slice() {
+        [input] => Ok((*input).clone()),
+        _ => Err(internal_datafusion_err!("{} has exactly one input", plan.display())),
+    }
+}
+
+/// The same stack of window nodes over another input.
+fn replace_input_of_windows(plan: LogicalPlan, input: LogicalPlan) -> Result<LogicalPlan> {
+    match plan {
+        LogicalPlan::Window(ref window) => {
+            let below = replace_input_of_windows(window.input.as_ref().clone(), input)?;
+            plan.with_new_exprs(plan.expressions(), vec![below])
+        }
+        _ => Ok(input),
+    }
+}

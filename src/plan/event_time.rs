@@ -1,0 +1,120 @@
+//! Which column is the event time: a column is followed down through the plan to the stream that it comes from.
+//!
+//! Event time passes through projections that only name a column, aliases, views, sub-queries, CTEs, filters and
+//! the stream's side of a join. Anything computed from it is no event time.
+
+use std::sync::Arc;
+
+use datafusion::common::{Column, DFSchema};
+use datafusion::datasource::source_as_provider;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+
+use crate::source::StreamTable;
+
+use super::nodes::RowsWindow;
+
+/// A column of a stream, as found from a column further up in a plan.
+#[derive(Debug, Clone)]
+pub(crate) struct StreamColumn {
+    pub(crate) stream: Arc<StreamTable>,
+    /// Index in the stream's schema.
+    pub(crate) index: usize,
+}
+
+impl StreamColumn {
+    /// Whether this is the column that the stream declares as its event time.
+    pub(crate) fn is_event_time(&self) -> bool {
+        self.stream.event_time().is_some_and(|time| time.index == self.index)
+    }
+
+    /// Whether windows may be built on this column: it is the event time, or the stream declares none and the
+    /// column is a timestamp (then windows close when the stream ends).
+    pub(crate) fn bears_windows(&self) -> bool {
+        match self.stream.event_time() {
+            Some(time) => time.index == self.index,
+            None => matches!(
+                self.stream.schema().field(self.index).data_type(),
+                datafusion::arrow::datatypes::DataType::Timestamp(_, _)
+            ),
+        }
+    }
+}
+
+/// The stream behind a table scan.
+pub(crate) fn stream_of(scan: &datafusion::logical_expr::TableScan) -> Option<Arc<StreamTable>> {
+    let provider = source_as_provider(&scan.source).ok()?;
+    let any: Arc<dyn std::any::Any + Send + Sync> = provider;
+    any.downcast::<StreamTable>().ok()
+}
+
+/// Whether any stream is read in `plan`, its sub-queries included.
+pub(crate) fn reads_stream(plan: &LogicalPlan) -> bool {
+    first_stream(plan).is_some()
+}
+
+/// The first stream that `plan` reads.
+pub(crate) fn first_stream(plan: &LogicalPlan) -> Option<Arc<StreamTable>> {
+    let mut found = None;
+    // The closure never fails, so neither does the walk.
+    let _ = plan.apply_with_subqueries(|node| {
+        use datafusion::common::tree_node::TreeNodeRecursion;
+        if let LogicalPlan::TableScan(scan) = node
+            && let Some(stream) = stream_of(scan)
+        {
+            found = Some(stream);
+            return Ok(TreeNodeRecursion::Stop);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    found
+}
+
+/// Follows an expression that is just a column (aliases aside) down to a stream's column.
+pub(crate) fn trace(expr: &Expr, plan: &LogicalPlan) -> Option<StreamColumn> {
+    match expr {
+        Expr::Alias(alias) => trace(&alias.expr, plan),
+        Expr::Column(column) => trace_column(column, plan),
+        _ => None,
+    }
+}
+
+fn trace_column(column: &Column, plan: &LogicalPlan) -> Option<StreamColumn> {
+    let index = index_of(column, plan.schema())?;
+    trace_index(index, plan)
+}
+
+pub(crate) fn index_of(column: &Column, schema: &DFSchema) -> Option<usize> {
+    schema.maybe_index_of_column(column)
+}
+
+/// Follows output column `index` of `plan`.
+pub(crate) fn trace_index(index: usize, plan: &LogicalPlan) -> Option<StreamColumn> {
+    match plan {
+        LogicalPlan::TableScan(scan) => {
+            let stream = stream_of(scan)?;
+            let index = match &scan.projection {
+                Some(projection) => *projection.get(index)?,
+                None => index,
+            };
+            Some(StreamColumn { stream, index })
+        }
+        LogicalPlan::Projection(projection) => trace(projection.expr.get(index)?, &projection.input),
+        LogicalPlan::SubqueryAlias(alias) => trace_index(index, &alias.input),
+        LogicalPlan::Filter(filter) => trace_index(index, &filter.input),
+        LogicalPlan::Join(join) => {
+            let (left, right) = (join.left.schema().fields().len(), join.right.schema().fields().len());
+            use datafusion::logical_expr::JoinType::*;
+            match join.join_type {
+                RightSemi | RightAnti | RightMark => trace_index(index, &join.right),
+                _ if index < left => trace_index(index, &join.left),
+                _ if index < left + right => trace_index(index - left, &join.right),
+                _ => None,
+            }
+        }
+        LogicalPlan::Extension(extension) => {
+            let node = extension.node.as_any().downcast_ref::<RowsWindow>()?;
+            (index < node.input.schema().fields().len()).then(|| trace_index(index, &node.input))?
+        }
+        _ => None,
+    }
+}

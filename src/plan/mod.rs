@@ -1,0 +1,23 @@
+//! Syntax to meaning: which column is the event time, what is a window, what cannot stream.
+//!
+//! An analyzer rule puts our logical nodes into DataFusion's plan; DataFusion's optimizer prunes and pushes around
+//! them; the planner turns them into the nodes of `exec/` and `runtime/`.
+
+mod aggregate;
+mod analyze;
+mod event_time;
+pub(crate) mod functions;
+mod nodes;
+mod operator_spec;
+mod over;
+mod planner;
+mod refuse;
+mod routing;
+mod time_column;
+mod window;
+
+pub(crate) use analyze::StreamAnalyzer;
+pub(crate) use nodes::Emit;
+pub(crate) use planner::StreamQueryPlanner;
+pub(crate) use routing::Routing;
+pub(crate) use time_column::fill_in_time_columns;

@@ -1,0 +1,317 @@
+//! The logical nodes that streaming adds to a DataFusion plan.
+//!
+//! | node | meaning |
+//! |---|---|
+//! | [`Emit`] | the EMIT clause, above the query that it stood at the end of; the analyzer takes it out |
+//! | [`WindowAggregate`] | GROUP BY over a stream, with or without a window, FINAL or CHANGES |
+//! | [`RowsWindow`] | OVER columns of a stream, rows coming out in event-time order |
+//! | [`Pipelines`] | where the independent pipelines end and meet; everything above is the tail |
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::Field;
+use datafusion::common::{DFSchema, DFSchemaRef, Result, plan_datafusion_err};
+use datafusion::logical_expr::expr_rewriter::unnormalize_col;
+use datafusion::logical_expr::utils::exprlist_to_fields;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, UserDefinedLogicalNodeCore};
+
+use crate::sql::EmitMode;
+
+use super::routing::Routing;
+
+/// Name of the window column in a [`WindowAggregate`]'s output.
+pub(crate) const WINDOW_START: &str = "window_start";
+
+/// Nodes have no order of their own; DataFusion asks for the trait only.
+macro_rules! unordered {
+    ($($node:ty),+) => { $(
+        impl PartialOrd for $node {
+            fn partial_cmp(&self, _: &Self) -> Option<Ordering> { None }
+        }
+    )+ };
+}
+unordered!(Emit, WindowAggregate, RowsWindow, Pipelines);
+
+fn only(mut inputs: Vec<LogicalPlan>, node: &str) -> Result<Arc<LogicalPlan>> {
+    match (inputs.pop(), inputs.is_empty()) {
+        (Some(input), true) => Ok(Arc::new(input)),
+        _ => Err(plan_datafusion_err!("{node} has exactly one input")),
+    }
+}
+
+/// The EMIT clause of a query.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Emit {
+    pub(crate) input: Arc<LogicalPlan>,
+    pub(crate) mode: EmitMode,
+}
+
+impl UserDefinedLogicalNodeCore for Emit {
+    fn name(&self) -> &str {
+        "Emit"
+    }
+    fn inputs(&self) -> Vec<&LogicalPlan> {
+        vec![&self.input]
+    }
+    fn schema(&self) -> &DFSchemaRef {
+        self.input.schema()
+    }
+    fn expressions(&self) -> Vec<Expr> {
+        vec![]
+    }
+    fn fmt_for_explain(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "Emit: {:?}", self.mode)
+    }
+    fn with_exprs_and_inputs(&self, _: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
+        Ok(Self {
+            input: only(inputs, "Emit")?,
+            mode: self.mode,
+        })
+    }
+}
+
+/// The window of a [`WindowAggregate`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Window {
+    /// Start of a row's window: an expression over the input, of the event-time column's type.
+    pub(crate) start: Expr,
+    /// Length in ticks of that type.
+    pub(crate) size: i64,
+}
+
+/// GROUP BY over a stream. Output: `window_start` if there is a window, the keys, the aggregates.
+#[derive(Debug, Clone)]
+pub(crate) struct WindowAggregate {
+    pub(crate) input: Arc<LogicalPlan>,
+    pub(crate) window: Option<Window>,
+    pub(crate) keys: Vec<Expr>,
+    pub(crate) aggregates: Vec<Expr>,
+    pub(crate) emit: EmitMode,
+    schema: DFSchemaRef,
+}
+
+impl WindowAggregate {
+    pub(crate) fn try_new(
+        input: Arc<LogicalPlan>,
+        window: Option<Window>,
+        keys: Vec<Expr>,
+        aggregates: Vec<Expr>,
+        emit: EmitMode,
+    ) -> Result<Self> {
+        let mut fields = vec![];
+        if let Some(window) = &window {
+            let data_type = window.start.get_type(input.schema())?;
+            fields.push((None, Arc::new(Field::new(WINDOW_START, data_type, true))));
+        }
+        // Output columns carry no qualifier: "flights.origin" is the whole name, so that no two of them collide.
+        let columns = exprlist_to_fields(keys.iter().chain(&aggregates), &input)?;
+        for (expr, (_, field)) in keys.iter().chain(&aggregates).zip(columns) {
+            let field = field.as_ref().clone().with_name(expr.schema_name().to_string());
+            fields.push((None, Arc::new(field)));
+        }
+        let schema = Arc::new(DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?);
+        Ok(Self {
+            input,
+            window,
+            keys,
+            aggregates,
+            emit,
+            schema,
+        })
+    }
+}
+
+// The schema follows from the rest.
+impl PartialEq for WindowAggregate {
+    fn eq(&self, other: &Self) -> bool {
+        self.input == other.input
+            && self.window == other.window
+            && self.keys == other.keys
+            && self.aggregates == other.aggregates
+            && self.emit == other.emit
+    }
+}
+impl Eq for WindowAggregate {}
+impl Hash for WindowAggregate {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.input, &self.window, &self.keys, &self.aggregates, &self.emit).hash(state);
+    }
+}
+
+impl UserDefinedLogicalNodeCore for WindowAggregate {
+    fn name(&self) -> &str {
+        "WindowAggregate"
+    }
+    fn inputs(&self) -> Vec<&LogicalPlan> {
+        vec![&self.input]
+    }
+    fn schema(&self) -> &DFSchemaRef {
+        &self.schema
+    }
+    fn expressions(&self) -> Vec<Expr> {
+        let window = self.window.iter().map(|window| &window.start);
+        window.chain(&self.keys).chain(&self.aggregates).cloned().collect()
+    }
+    fn fmt_for_explain(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "WindowAggregate: ")?;
+        if let Some(window) = &self.window {
+            write!(f, "window=[{}], ", unnormalize_col(window.start.clone()))?;
+        }
+        write!(
+            f,
+            "groupBy=[[{}]], aggr=[[{}]], emit={:?}",
+            list(&self.keys),
+            list(&self.aggregates),
+            self.emit
+        )
+    }
+    fn with_exprs_and_inputs(&self, mut exprs: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
+        let window = match &self.window {
+            Some(window) => Some(Window {
+                start: exprs.remove(0),
+                size: window.size,
+            }),
+            None => None,
+        };
+        let aggregates = exprs.split_off(self.keys.len());
+        // The schema stays as it was: rewritten expressions keep their columns' names.
+        Ok(Self {
+            input: only(inputs, "WindowAggregate")?,
+            window,
+            keys: exprs,
+            aggregates,
+            emit: self.emit,
+            schema: Arc::clone(&self.schema),
+        })
+    }
+    fn necessary_children_exprs(&self, _: &[usize]) -> Option<Vec<Vec<usize>>> {
+        Some(vec![column_indices(self.expressions().iter(), &self.input)])
+    }
+}
+
+/// OVER columns of a stream. Output: the input's columns, then one column for each function.
+#[derive(Debug, Clone)]
+pub(crate) struct RowsWindow {
+    pub(crate) input: Arc<LogicalPlan>,
+    /// The event-time column, by which rows come out.
+    pub(crate) time: Expr,
+    /// `Expr::WindowFunction`s, possibly aliased.
+    pub(crate) functions: Vec<Expr>,
+    schema: DFSchemaRef,
+}
+
+impl RowsWindow {
+    pub(crate) fn try_new(input: Arc<LogicalPlan>, time: Expr, functions: Vec<Expr>) -> Result<Self> {
+        let mut fields: Vec<_> = input
+            .schema()
+            .iter()
+            .map(|(qualifier, field)| (qualifier.cloned(), Arc::clone(field)))
+            .collect();
+        fields.extend(exprlist_to_fields(&functions, &input)?);
+        let schema = Arc::new(DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?);
+        Ok(Self {
+            input,
+            time,
+            functions,
+            schema,
+        })
+    }
+}
+
+impl PartialEq for RowsWindow {
+    fn eq(&self, other: &Self) -> bool {
+        self.input == other.input && self.time == other.time && self.functions == other.functions
+    }
+}
+impl Eq for RowsWindow {}
+impl Hash for RowsWindow {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.input, &self.time, &self.functions).hash(state);
+    }
+}
+
+impl UserDefinedLogicalNodeCore for RowsWindow {
+    fn name(&self) -> &str {
+        "RowsWindow"
+    }
+    fn inputs(&self) -> Vec<&LogicalPlan> {
+        vec![&self.input]
+    }
+    fn schema(&self) -> &DFSchemaRef {
+        &self.schema
+    }
+    fn expressions(&self) -> Vec<Expr> {
+        std::iter::once(&self.time).chain(&self.functions).cloned().collect()
+    }
+    fn fmt_for_explain(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "RowsWindow: time={}, over=[[{}]]", self.time, list(&self.functions))
+    }
+    fn with_exprs_and_inputs(&self, mut exprs: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
+        let functions = exprs.split_off(1);
+        Self::try_new(only(inputs, "RowsWindow")?, exprs.remove(0), functions)
+    }
+    fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
+        let columns = self.input.schema().fields().len();
+        let mut needed = column_indices(self.expressions().iter(), &self.input);
+        needed.extend(output_columns.iter().filter(|index| **index < columns));
+        needed.sort_unstable();
+        needed.dedup();
+        Some(vec![needed])
+    }
+}
+
+/// The boundary between the pipelines and the tail.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Pipelines {
+    pub(crate) input: Arc<LogicalPlan>,
+    pub(crate) routing: Routing,
+}
+
+impl UserDefinedLogicalNodeCore for Pipelines {
+    fn name(&self) -> &str {
+        "Pipelines"
+    }
+    fn inputs(&self) -> Vec<&LogicalPlan> {
+        vec![&self.input]
+    }
+    fn schema(&self) -> &DFSchemaRef {
+        self.input.schema()
+    }
+    fn expressions(&self) -> Vec<Expr> {
+        vec![]
+    }
+    fn fmt_for_explain(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "Pipelines: {}", self.routing)
+    }
+    fn with_exprs_and_inputs(&self, _: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
+        Ok(Self {
+            input: only(inputs, "Pipelines")?,
+            routing: self.routing.clone(),
+        })
+    }
+    fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
+        Some(vec![output_columns.to_vec()])
+    }
+}
+
+fn list(exprs: &[Expr]) -> String {
+    exprs
+        .iter()
+        .map(|expr| unnormalize_col(expr.clone()).to_string())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// The input columns that expressions read, ascending.
+fn column_indices<'a>(exprs: impl Iterator<Item = &'a Expr>, input: &LogicalPlan) -> Vec<usize> {
+    let mut indices: Vec<usize> = exprs
+        .flat_map(|expr| expr.column_refs().into_iter().cloned().collect::<Vec<_>>())
+        .filter_map(|column| input.schema().maybe_index_of_column(&column))
+        .collect();
+    indices.sort_unstable();
+    indices.dedup();
+    indices
+}

@@ -1,0 +1,156 @@
+//! The fixed parameters of operators, made from logical nodes.
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::catalog::Session;
+use datafusion::common::{DataFusionError, Result, ScalarValue, internal_datafusion_err, plan_datafusion_err};
+use datafusion::logical_expr::expr::WindowFunction;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::{Expr, UserDefinedLogicalNodeCore, WindowFrameBound};
+use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
+use datafusion::physical_expr::create_physical_expr;
+
+use crate::operator::{AggregateSpec, Frame, RowsFunction, RowsFunctionKind, RowsWindowSpec, WindowSpec};
+
+use super::nodes::{RowsWindow, WindowAggregate};
+use super::over::window_function;
+
+/// The parameters of a [`WindowAggregate`] over a physical input.
+pub(super) fn aggregate_spec(
+    node: &WindowAggregate,
+    input: &SchemaRef,
+    session: &dyn Session,
+    context: &PhysicalPlanningContext,
+) -> Result<AggregateSpec> {
+    let logical = node.input.schema();
+    let physical = |expr: &Expr| create_physical_expr(expr, logical, session.execution_props(), context);
+    let window = node.window.as_ref().map(|window| {
+        Ok::<_, DataFusionError>(WindowSpec {
+            start: physical(&window.start)?,
+            size: window.size,
+        })
+    });
+    let keys = node
+        .keys
+        .iter()
+        .map(|key| Ok((physical(key)?, key.schema_name().to_string())));
+    let (mut aggregates, mut filters) = (vec![], vec![]);
+    for expr in &node.aggregates {
+        let lowered = LoweredAggregateBuilder::new(expr, logical, input, session.execution_props(), context);
+        let lowered = lowered.with_name(expr.schema_name().to_string()).build()?;
+        aggregates.push(lowered.aggregate);
+        filters.push(lowered.filter);
+    }
+    Ok(AggregateSpec {
+        window: window.transpose()?,
+        keys: keys.collect::<Result<_>>()?,
+        aggregates,
+        filters,
+        input_schema: Arc::clone(input),
+        schema: Arc::new(node.schema().as_arrow().clone()),
+    })
+}
+
+/// The parameters of a [`RowsWindow`] over a physical input.
+pub(super) fn rows_window_spec(
+    node: &RowsWindow,
+    input: &SchemaRef,
+    session: &dyn Session,
+    context: &PhysicalPlanningContext,
+) -> Result<RowsWindowSpec> {
+    let logical = node.input.schema();
+    let time = match &node.time {
+        Expr::Column(column) => logical.index_of_column(column)?,
+        other => return Err(internal_datafusion_err!("event time is a column, not {other}")),
+    };
+    let schema = Arc::new(node.schema().as_arrow().clone());
+    let functions = node.functions.iter().enumerate().map(|(index, expr)| {
+        let call = window_function(expr).ok_or_else(|| internal_datafusion_err!("{expr} is no window function"))?;
+        let field = schema.fields().get(input.fields().len() + index);
+        let field = field.ok_or_else(|| internal_datafusion_err!("a window function without a column"))?;
+        let physical = |expr: &Expr| create_physical_expr(expr, logical, session.execution_props(), context);
+        let argument = call.params.args.first().map(physical).transpose()?;
+        let kind = function_kind(call)?;
+        Ok(RowsFunction {
+            argument: if matches!(kind, RowsFunctionKind::CountStar) {
+                None
+            } else {
+                argument
+            },
+            kind,
+            partition_by: call.params.partition_by.iter().map(physical).collect::<Result<_>>()?,
+            frame: frame(call)?,
+            filter: call.params.filter.as_deref().map(physical).transpose()?,
+            field: Arc::clone(field),
+        })
+    });
+    let functions = functions.collect::<Result<_>>()?;
+    Ok(RowsWindowSpec {
+        input_schema: Arc::clone(input),
+        schema,
+        time,
+        functions,
+    })
+}
+
+fn function_kind(call: &WindowFunction) -> Result<RowsFunctionKind> {
+    let name = call.fun.name().to_lowercase();
+    let counts_rows = call
+        .params
+        .args
+        .first()
+        .is_none_or(|argument| matches!(argument, Expr::Literal(value, _) if !value.is_null()));
+    Ok(match name.as_str() {
+        "count" if counts_rows => RowsFunctionKind::CountStar,
+        "count" => RowsFunctionKind::Count,
+        "sum" => RowsFunctionKind::Sum,
+        "avg" => RowsFunctionKind::Avg,
+        "min" => RowsFunctionKind::Min,
+        "max" => RowsFunctionKind::Max,
+        "first_value" => RowsFunctionKind::FirstValue,
+        "last_value" => RowsFunctionKind::LastValue,
+        "lag" => lag(call)?,
+        other => return Err(plan_datafusion_err!("{other} OVER (…) has no streaming form")),
+    })
+}
+
+fn lag(call: &WindowFunction) -> Result<RowsFunctionKind> {
+    let literal = |index: usize| match call.params.args.get(index) {
+        None => Ok(None),
+        Some(Expr::Literal(value, _)) => Ok(Some(value.clone())),
+        Some(other) => Err(plan_datafusion_err!("lag takes a constant, not {other}")),
+    };
+    let offset = match literal(1)? {
+        None => 1,
+        Some(value) => match value.cast_to(&DataType::Int64)? {
+            ScalarValue::Int64(Some(offset)) if offset >= 0 => offset as usize,
+            other => return Err(plan_datafusion_err!("lag looks back, so its offset is not {other}")),
+        },
+    };
+    Ok(RowsFunctionKind::Lag {
+        offset,
+        default: literal(2)?.unwrap_or(ScalarValue::Null),
+    })
+}
+
+fn frame(call: &WindowFunction) -> Result<Frame> {
+    let bounds = &call.params.window_frame;
+    let preceding = match &bounds.start_bound {
+        WindowFrameBound::Preceding(rows) if rows.is_null() => None,
+        WindowFrameBound::Preceding(rows) => Some(row_count(rows)?),
+        _ => Some(0),
+    };
+    let until = match &bounds.end_bound {
+        WindowFrameBound::Preceding(rows) => row_count(rows)?,
+        _ => 0,
+    };
+    Ok(Frame { preceding, until })
+}
+
+fn row_count(rows: &ScalarValue) -> Result<usize> {
+    match rows.cast_to(&DataType::UInt64)? {
+        ScalarValue::UInt64(Some(rows)) => Ok(rows as usize),
+        other => Err(plan_datafusion_err!("a frame counts rows, not {other}")),
+    }
+}

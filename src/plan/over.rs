@@ -1,0 +1,126 @@
+//! OVER columns of a stream become a [`RowsWindow`].
+
+use std::sync::Arc;
+
+use datafusion::common::{Result, ScalarValue};
+use datafusion::logical_expr::expr::WindowFunction;
+use datafusion::logical_expr::{Expr, LogicalPlan, WindowFrameBound, WindowFrameUnits, expr};
+
+use crate::error::Error;
+
+use super::analyze::{Flow, Shape, extension};
+use super::event_time::{first_stream, trace};
+use super::nodes::RowsWindow;
+use super::refuse::refuse_if;
+use super::routing::KeyedState;
+
+const SUPPORTED: [&str; 8] = ["count", "sum", "avg", "min", "max", "first_value", "last_value", "lag"];
+
+/// Rewrites the OVER columns `functions` over the rows of `input`.
+pub(super) fn stream(input: LogicalPlan, functions: Vec<Expr>) -> Result<Flow> {
+    let mut time = None;
+    let mut keys: Option<Vec<String>> = None;
+    for function in &functions {
+        let Some(call) = window_function(function) else {
+            continue;
+        };
+        check_function(call)?;
+        check_frame(call)?;
+        time = Some(check_order(call, &input)?);
+        // Only keys that every OVER clause has keep a pipeline to itself.
+        let of_call = key_columns(call, &input);
+        keys = Some(match keys {
+            Some(keys) => keys.into_iter().filter(|key| of_call.contains(key)).collect(),
+            None => of_call,
+        });
+    }
+    let Some(time) = time else {
+        return Err(Error::sql("an OVER clause without a function").into());
+    };
+    let node = RowsWindow::try_new(Arc::new(input), time, functions)?;
+    let keys = keys.unwrap_or_default();
+    Ok(Flow {
+        plan: extension(node),
+        shape: Shape::Results,
+        state: KeyedState::RowsWindow,
+        keys,
+    })
+}
+
+/// The window function in an expression of a Window node.
+pub(super) fn window_function(expr: &Expr) -> Option<&WindowFunction> {
+    match expr {
+        Expr::Alias(alias) => window_function(&alias.expr),
+        Expr::WindowFunction(call) => Some(call),
+        _ => None,
+    }
+}
+
+fn key_columns(call: &WindowFunction, input: &LogicalPlan) -> Vec<String> {
+    let columns = call.params.partition_by.iter().filter_map(|key| trace(key, input));
+    columns
+        .map(|column| column.stream.schema().field(column.index).name().clone())
+        .collect()
+}
+
+fn check_function(call: &WindowFunction) -> Result<()> {
+    let name = call.fun.name().to_lowercase();
+    let supported = SUPPORTED.contains(&name.as_str())
+        && !call.params.distinct
+        && !matches!(call.params.null_treatment, Some(expr::NullTreatment::IgnoreNulls));
+    refuse_if(!supported, || {
+        Error::refused(
+            format!("{} OVER (…)", call.fun.name()),
+            "this function, or DISTINCT or IGNORE NULLS in it, keeps no running value here",
+            format!("one of {} without DISTINCT and IGNORE NULLS", SUPPORTED.join(", ")),
+        )
+    })
+}
+
+/// Rows come out by event time, so that is the one order that an OVER clause may ask for.
+fn check_order(call: &WindowFunction, input: &LogicalPlan) -> Result<Expr> {
+    if let [order] = call.params.order_by.as_slice()
+        && order.asc
+        && !order.nulls_first
+        && trace(&order.expr, input).is_some_and(|column| column.bears_windows())
+    {
+        return Ok(order.expr.clone());
+    }
+    let time = first_stream(input).and_then(|stream| stream.event_time().map(|time| time.column.clone()));
+    Err(Error::refused(
+        "OVER without ORDER BY of the event time",
+        "rows of a stream come out in the order of event time, ascending, and in no other",
+        format!(
+            "OVER (PARTITION BY … ORDER BY {} ROWS BETWEEN 99 PRECEDING AND CURRENT ROW)",
+            time.unwrap_or("ts".into())
+        ),
+    )
+    .into())
+}
+
+fn check_frame(call: &WindowFunction) -> Result<()> {
+    // lag looks back by its own offset and has no frame.
+    if call.fun.name().eq_ignore_ascii_case("lag") {
+        return Ok(());
+    }
+    let frame = &call.params.window_frame;
+    let rows = frame.units == WindowFrameUnits::Rows
+        && matches!(frame.start_bound, WindowFrameBound::Preceding(_))
+        && ends_at_or_before_current_row(&frame.end_bound);
+    refuse_if(!rows, || {
+        Error::refused(
+            format!("the frame {frame}"),
+            "a stream keeps the rows before the current one, counted in ROWS",
+            "ROWS BETWEEN n PRECEDING AND CURRENT ROW, or ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW",
+        )
+    })
+}
+
+fn ends_at_or_before_current_row(bound: &WindowFrameBound) -> bool {
+    match bound {
+        WindowFrameBound::CurrentRow => true,
+        WindowFrameBound::Preceding(rows) => !rows.is_null(),
+        WindowFrameBound::Following(ScalarValue::UInt64(Some(0))) => true,
+        WindowFrameBound::Following(_) => false,
+    }
+}

@@ -1,0 +1,268 @@
+//! Logical nodes to plan nodes, and DataFusion's nodes that would hold rows back to ours that do not.
+
+use std::num::NonZero;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::Session;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Result, internal_datafusion_err};
+use datafusion::execution::context::QueryPlanner;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::{LogicalPlan, UserDefinedLogicalNode};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec, PartitionMode};
+use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::unnest::UnnestExec;
+use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
+
+use crate::config::StreamlinesOptions;
+use crate::error::Error;
+use crate::exec::filter::StreamFilterExec;
+use crate::exec::lookup::LookupJoinExec;
+use crate::exec::operator::{OperatorExec, OperatorSpec};
+use crate::exec::scan::StreamScanExec;
+use crate::runtime::PipelinesExec;
+use crate::source::Split;
+use crate::sql::EmitMode;
+
+use super::nodes::{Pipelines, RowsWindow, WindowAggregate};
+use super::operator_spec::{aggregate_spec, rows_window_spec};
+use super::routing::{Routing, RoutingKind};
+
+/// Plans queries over streams; every other query goes to DataFusion's planner as it is.
+#[derive(Debug, Default)]
+pub(crate) struct StreamQueryPlanner;
+
+#[async_trait]
+impl QueryPlanner for StreamQueryPlanner {
+    async fn create_physical_plan(
+        &self,
+        logical_plan: &LogicalPlan,
+        session: &dyn Session,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(NodePlanner)]);
+        if !streams(logical_plan)? {
+            return planner.create_physical_plan(logical_plan, session).await;
+        }
+        let state = streaming_state(session)?;
+        let plan = planner.create_physical_plan(logical_plan, &state).await?;
+        check_pipelines(&plan)?;
+        Ok(plan)
+    }
+}
+
+/// Whether any part of the plan runs as pipelines.
+fn streams(plan: &LogicalPlan) -> Result<bool> {
+    if let LogicalPlan::Explain(explain) = plan {
+        return streams(&explain.plan);
+    }
+    plan.exists(|node| {
+        Ok(matches!(node, LogicalPlan::Extension(extension) if extension.node.as_any().is::<Pipelines>()))
+    })
+}
+
+/// The session with the settings under which DataFusion's optimizer leaves the pipelines alone.
+fn streaming_state(session: &dyn Session) -> Result<SessionState> {
+    let mut state = session
+        .as_any()
+        .downcast_ref::<SessionState>()
+        .ok_or_else(|| internal_datafusion_err!("streams are planned by a SessionState"))?
+        .clone();
+    let optimizer = &mut state.config_mut().options_mut().optimizer;
+    optimizer.enable_round_robin_repartition = false;
+    // The table of a lookup is read as a whole, once for all pipelines.
+    optimizer.repartition_joins = false;
+    optimizer.prefer_hash_join = true;
+    optimizer.enable_dynamic_filter_pushdown = false;
+    Ok(state)
+}
+
+struct NodePlanner;
+
+#[async_trait]
+impl ExtensionPlanner for NodePlanner {
+    async fn plan_extension(
+        &self,
+        _: &dyn PhysicalPlanner,
+        node: &dyn UserDefinedLogicalNode,
+        _: &[&LogicalPlan],
+        physical_inputs: &[Arc<dyn ExecutionPlan>],
+        session: &dyn Session,
+        context: &PhysicalPlanningContext,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let Some(input) = physical_inputs.first().cloned() else {
+            return Ok(None);
+        };
+        let node = node.as_any();
+        if let Some(node) = node.downcast_ref::<WindowAggregate>() {
+            let spec = Arc::new(aggregate_spec(node, &input.schema(), session, context)?);
+            let spec = match node.emit {
+                EmitMode::Final => OperatorSpec::WindowAggregate(spec),
+                EmitMode::Changes => OperatorSpec::ChangelogAggregate(spec),
+            };
+            return Ok(Some(Arc::new(OperatorExec::new(spec, input))));
+        }
+        if let Some(node) = node.downcast_ref::<RowsWindow>() {
+            let spec = OperatorSpec::RowsWindow(Arc::new(rows_window_spec(node, &input.schema(), session, context)?));
+            return Ok(Some(Arc::new(OperatorExec::new(spec, input))));
+        }
+        if let Some(node) = node.downcast_ref::<Pipelines>() {
+            return plan_pipelines(input, &node.routing, session).map(Some);
+        }
+        Ok(None)
+    }
+}
+
+fn plan_pipelines(
+    input: Arc<dyn ExecutionPlan>,
+    routing: &Routing,
+    session: &dyn Session,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let options = session
+        .config_options()
+        .extensions
+        .get::<StreamlinesOptions>()
+        .cloned()
+        .unwrap_or_default();
+    let workers = match options.partitions {
+        0 => std::thread::available_parallelism().map_or(1, NonZero::get),
+        workers => workers,
+    };
+    let input = input.transform_up(without_holding_back).data()?;
+    let split = match routing.kind {
+        RoutingKind::Aligned if keeps_state(&input) => Split::Partitions,
+        RoutingKind::Aligned | RoutingKind::MergeOnClose => Split::Pieces { at_least: workers },
+        RoutingKind::Single => Split::One,
+    };
+    let merges = routing.kind == RoutingKind::MergeOnClose;
+    let input = input.transform_up(|node| divide(node, split, merges)).data()?;
+    Ok(Arc::new(PipelinesExec::try_new(input, routing.clone(), workers)?))
+}
+
+fn keeps_state(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.is::<OperatorExec>() || plan.children().into_iter().any(keeps_state)
+}
+
+/// Divides the leaf's data, and lets aggregates merge if their keys are spread over it.
+fn divide(node: Arc<dyn ExecutionPlan>, split: Split, merges: bool) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
+    if let Some(scan) = node.downcast_ref::<StreamScanExec>() {
+        return Ok(Transformed::yes(Arc::new(scan.split(split)?)));
+    }
+    if let Some(operator) = node.downcast_ref::<OperatorExec>()
+        && let OperatorSpec::WindowAggregate(spec) = operator.spec()
+        && merges
+    {
+        let spec = OperatorSpec::MergedWindowAggregate(Arc::clone(spec));
+        return Ok(Transformed::yes(Arc::new(operator.with_spec(spec))));
+    }
+    Ok(Transformed::no(node))
+}
+
+/// DataFusion's filters and joins on the stream's way gather rows for larger batches: ours give them on at once.
+fn without_holding_back(node: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
+    if !reads_stream(&node) {
+        return Ok(Transformed::no(node));
+    }
+    if let Some(filter) = node.downcast_ref::<FilterExec>() {
+        return stream_filter(filter).map(Transformed::yes);
+    }
+    if let Some(join) = node.downcast_ref::<HashJoinExec>() {
+        let stream_is_left = reads_stream(join.left());
+        let join = match stream_is_left {
+            true => join.swap_inputs(PartitionMode::CollectLeft)?,
+            false => join
+                .builder()
+                .with_partition_mode(PartitionMode::CollectLeft)
+                .build_exec()?,
+        };
+        return lookup(join).map(Transformed::yes);
+    }
+    if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
+        let join = if reads_stream(join.left()) {
+            join.swap_inputs()?
+        } else {
+            node
+        };
+        return lookup(join).map(Transformed::yes);
+    }
+    if let Some(join) = node.downcast_ref::<CrossJoinExec>() {
+        let join = if reads_stream(join.left()) {
+            join.swap_inputs()?
+        } else {
+            node
+        };
+        return lookup(join).map(Transformed::yes);
+    }
+    Ok(Transformed::no(node))
+}
+
+/// A join whose inputs were swapped may come with a projection that restores the order of columns.
+fn lookup(join: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    if let Some(projection) = join.downcast_ref::<ProjectionExec>() {
+        let inner = Arc::new(LookupJoinExec::try_new(Arc::clone(projection.input()))?);
+        return replace_children_if_necessary(join, vec![inner]);
+    }
+    Ok(Arc::new(LookupJoinExec::try_new(join)?))
+}
+
+fn stream_filter(filter: &FilterExec) -> Result<Arc<dyn ExecutionPlan>> {
+    let input = Arc::clone(filter.input());
+    let schema = input.schema();
+    let filtered = Arc::new(StreamFilterExec::new(Arc::clone(filter.predicate()), input));
+    let Some(columns) = filter.projection() else {
+        return Ok(filtered);
+    };
+    let columns = columns.iter().map(|index| {
+        let name = schema.field(*index).name();
+        let column: Arc<dyn PhysicalExpr> = Arc::new(datafusion::physical_expr::expressions::Column::new(name, *index));
+        (column, name.clone())
+    });
+    Ok(Arc::new(ProjectionExec::try_new(
+        columns.collect::<Vec<_>>(),
+        filtered,
+    )?))
+}
+
+fn reads_stream(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.is::<StreamScanExec>() || plan.children().into_iter().any(reads_stream)
+}
+
+/// Below a boundary stand only nodes that are known to hold no row back.
+fn check_pipelines(plan: &Arc<dyn ExecutionPlan>) -> Result<()> {
+    plan.apply(|node| {
+        match node.downcast_ref::<PipelinesExec>() {
+            Some(_) => node.children().into_iter().try_for_each(check_node)?,
+            None => return Ok(TreeNodeRecursion::Continue),
+        }
+        Ok(TreeNodeRecursion::Jump)
+    })?;
+    Ok(())
+}
+
+fn check_node(node: &Arc<dyn ExecutionPlan>) -> Result<()> {
+    if !reads_stream(node) {
+        return Ok(());
+    }
+    let known = node.is::<StreamScanExec>()
+        || node.is::<StreamFilterExec>()
+        || node.is::<LookupJoinExec>()
+        || node.is::<OperatorExec>()
+        || node.is::<ProjectionExec>()
+        || node.is::<UnnestExec>()
+        || node.is::<CooperativeExec>();
+    if !known {
+        return Err(Error::refused(
+            node.name().to_string(),
+            "it may hold rows back until the stream ends",
+            "SET streamlines.strategy = 'batch' runs the query as plain DataFusion",
+        )
+        .into());
+    }
+    node.children().into_iter().try_for_each(check_node)
+}

@@ -1,0 +1,179 @@
+//! What cannot run as a stream, and what each refusal says: the clause, the reason, the nearest thing that works.
+
+use datafusion::common::Result;
+use datafusion::common::tree_node::TreeNode;
+use datafusion::logical_expr::{Aggregate, Expr, Join, LogicalPlan};
+
+use crate::config::StreamlinesOptions;
+use crate::error::Error;
+use crate::source::StreamTable;
+use crate::sql::EmitMode;
+
+use super::event_time::reads_stream;
+use super::routing::{KeyedState, Routing, RoutingKind};
+
+pub(super) fn changes_without_stream(options: &StreamlinesOptions) -> Error {
+    let reason = match options.strategy.as_str() {
+        "batch" => "strategy batch gives final answers only",
+        _ => "no stream is read, and a table has no changes to follow",
+    };
+    Error::refused(
+        "EMIT CHANGES",
+        reason,
+        "leave EMIT CHANGES out, or read a stream (CREATE STREAM …)",
+    )
+}
+
+pub(super) fn sorted_changes(emit: EmitMode) -> Result<()> {
+    refuse_if(emit == EmitMode::Changes, || {
+        Error::refused(
+            "ORDER BY with EMIT CHANGES",
+            "an order over all changes is known only when the stream ends",
+            "leave ORDER BY out (changes of a key come in order), or use EMIT FINAL",
+        )
+    })
+}
+
+pub(super) fn distinct_changes(emit: EmitMode) -> Result<()> {
+    refuse_if(emit == EmitMode::Changes, || {
+        Error::refused(
+            "DISTINCT with EMIT CHANGES",
+            "a row that was there before is no change",
+            "use EMIT FINAL, or GROUP BY the columns with count(*) and EMIT CHANGES",
+        )
+    })
+}
+
+pub(super) fn filtered_changes() -> Error {
+    Error::refused(
+        "HAVING with EMIT CHANGES",
+        "a row that no longer qualifies would have to be withdrawn",
+        "use EMIT FINAL, or filter where the changes are read",
+    )
+}
+
+pub(super) fn over_changes() -> Error {
+    Error::refused(
+        "OVER above EMIT CHANGES",
+        "a changed row would have to be taken back from its frame",
+        "use EMIT FINAL for the inner aggregate",
+    )
+}
+
+pub(super) fn grouping_sets(aggregate: &Aggregate) -> Result<()> {
+    refuse_if(
+        aggregate
+            .group_expr
+            .iter()
+            .any(|expr| matches!(expr, Expr::GroupingSet(_))),
+        || {
+            Error::refused(
+                "GROUPING SETS, ROLLUP or CUBE",
+                "a streaming GROUP BY has one set of keys",
+                "write one query for each set of keys",
+            )
+        },
+    )
+}
+
+/// An aggregate over what an earlier one gives: only a last answer, and only without a window.
+pub(super) fn aggregate_of_results(aggregate: &Aggregate, emit: EmitMode) -> Result<()> {
+    refuse_if(emit == EmitMode::Changes, || {
+        Error::refused(
+            "EMIT CHANGES over the results of another aggregate",
+            "the inner results would have to be taken back when they change",
+            "use EMIT FINAL, or emit the changes of the inner query",
+        )
+    })?;
+    refuse_if(aggregate.group_expr.iter().any(calls_tumble), || {
+        Error::refused(
+            "a window over the results of another aggregate",
+            "the results carry no watermark of their own",
+            "use the longer window over the stream itself, or date_bin(…, window_start) for a last answer",
+        )
+    })
+}
+
+fn calls_tumble(expr: &Expr) -> bool {
+    expr.exists(|part| Ok(matches!(part, Expr::ScalarFunction(call) if call.name() == "tumble")))
+        .unwrap_or(false)
+}
+
+/// EMIT CHANGES where several partitions hold rows of one key: their order is not defined by one of them.
+pub(super) fn spread_changes(state: &KeyedState, routing: &Routing, stream: &StreamTable) -> Result<()> {
+    let spread = routing.kind == RoutingKind::Single && stream.partitions() > 1;
+    refuse_if(
+        spread && matches!(state, KeyedState::Aggregate(EmitMode::Changes)),
+        || {
+            Error::refused(
+                format!("EMIT CHANGES over the partitions of stream {}", stream.name()),
+                "a key's rows may be spread over several partitions, whose order against each other is not known",
+                "declare 'partitioned_by' with group keys in CREATE STREAM, leave 'partitions' out, or use EMIT FINAL",
+            )
+        },
+    )
+}
+
+pub(super) fn join_of_streams(join: &Join) -> Error {
+    Error::refused(
+        format!(
+            "a join of two streams ({} JOIN)",
+            join.join_type.to_string().to_uppercase()
+        ),
+        "both sides would have to be kept for as long as a match may come",
+        "join the stream with a table that ends: CREATE EXTERNAL TABLE …",
+    )
+}
+
+pub(super) fn join_type(join: &Join) -> Error {
+    Error::refused(
+        format!(
+            "a {} JOIN that keeps unmatched rows of the table",
+            join.join_type.to_string().to_uppercase()
+        ),
+        "which rows of the table stay without a match is known only when the stream ends",
+        "keep the stream's rows: stream LEFT JOIN table, or use an inner JOIN",
+    )
+}
+
+pub(super) fn node(plan: &LogicalPlan) -> Error {
+    let name = plan.display().to_string();
+    let name = name.split([':', '(']).next().unwrap_or_default().trim().to_string();
+    Error::refused(
+        name,
+        "it has no streaming form",
+        "read the files as a table instead: CREATE EXTERNAL TABLE …, or SET streamlines.strategy = 'batch'",
+    )
+}
+
+/// Sub-queries in expressions are read as tables, before the stream's rows pass.
+pub(super) fn streams_in_subqueries(plan: &LogicalPlan) -> Result<()> {
+    let mut found = false;
+    plan.apply_expressions(|expr| {
+        expr.apply(|part| {
+            use datafusion::common::tree_node::TreeNodeRecursion;
+            let subquery = match part {
+                Expr::ScalarSubquery(subquery) => Some(subquery),
+                Expr::InSubquery(inner) => Some(&inner.subquery),
+                Expr::Exists(inner) => Some(&inner.subquery),
+                _ => None,
+            };
+            found |= subquery.is_some_and(|subquery| reads_stream(&subquery.subquery));
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    refuse_if(found, || {
+        Error::refused(
+            "a stream in a sub-query of an expression",
+            "its answer is known only when that stream ends",
+            "read the inner files as a table: CREATE EXTERNAL TABLE …",
+        )
+    })
+}
+
+pub(super) fn refuse_if(condition: bool, error: impl FnOnce() -> Error) -> Result<()> {
+    match condition {
+        true => Err(error().into()),
+        false => Ok(()),
+    }
+}

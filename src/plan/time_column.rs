@@ -1,0 +1,171 @@
+//! `WINDOW TUMBLING (SIZE 1 HOUR)` names no column: the event time of what the query reads is filled in.
+//!
+//! The syntax comes here as `tumble(size)` with one argument. The FROM clause of that SELECT is planned by itself,
+//! with the WITH clauses around it, and the first of its columns that is an event time is the one.
+
+use std::ops::ControlFlow;
+
+use datafusion::common::Result;
+use datafusion::execution::session_state::SessionState;
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, Query, Select, SelectItem,
+    SetExpr, Spanned, Statement as SqlStatement, VisitMut, VisitorMut, WildcardAdditionalOptions, With,
+};
+
+use crate::error::{Error, Location};
+
+use super::event_time::trace_index;
+
+/// Fills the event-time column into every `tumble(size)` of a statement.
+pub(crate) async fn fill_in_time_columns(statement: &mut Statement, state: &SessionState) -> Result<()> {
+    match statement {
+        Statement::Statement(statement) => fill_in(statement.as_mut(), state).await,
+        Statement::Explain(explain) => Box::pin(fill_in_time_columns(&mut explain.statement, state)).await,
+        Statement::CopyTo(copy) => match &mut copy.source {
+            datafusion::sql::parser::CopyToSource::Query(query) => fill_in(query.as_mut(), state).await,
+            _ => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+async fn fill_in<T: VisitMut>(syntax: &mut T, state: &SessionState) -> Result<()> {
+    let mut finder = Finder::default();
+    let _ = syntax.visit(&mut finder);
+    let mut columns = vec![];
+    for (with, select) in finder.found {
+        columns.push(event_time_of(with, *select, state).await?);
+    }
+    let mut filler = Filler {
+        columns: columns.into_iter(),
+    };
+    let _ = syntax.visit(&mut filler);
+    Ok(())
+}
+
+/// Finds the SELECTs that group by a window without a column, in the order in which they are visited.
+#[derive(Default)]
+struct Finder {
+    withs: Vec<Option<With>>,
+    found: Vec<(Option<With>, Box<Select>)>,
+}
+
+impl VisitorMut for Finder {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        self.withs.push(query.with.clone());
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+        self.withs.pop();
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        if lacks_time(select) {
+            let with = self.withs.iter().rev().flatten().next().cloned();
+            self.found.push((with, Box::new(select.clone())));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Puts the columns in, SELECT by SELECT in the same order.
+struct Filler<I: Iterator<Item = Ident>> {
+    columns: I,
+}
+
+impl<I: Iterator<Item = Ident>> VisitorMut for Filler<I> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        // ORDER BY stands outside of the SELECT that it belongs to, so the whole query is filled from here.
+        if let SetExpr::Select(select) = query.body.as_ref()
+            && lacks_time(select)
+            && let Some(column) = self.columns.next()
+        {
+            let _ = query.visit(&mut Call { column });
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Puts one column into the calls of one query.
+struct Call {
+    column: Ident,
+}
+
+impl VisitorMut for Call {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Some(arguments) = timeless_arguments(expr) {
+            let column = Expr::Identifier(self.column.clone());
+            arguments.insert(0, FunctionArg::Unnamed(FunctionArgExpr::Expr(column)));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn lacks_time(select: &Select) -> bool {
+    match &select.group_by {
+        GroupByExpr::Expressions(exprs, _) => exprs.iter().any(|expr| timeless_arguments(&mut expr.clone()).is_some()),
+        GroupByExpr::All(_) => false,
+    }
+}
+
+fn timeless_arguments(expr: &mut Expr) -> Option<&mut Vec<FunctionArg>> {
+    match expr {
+        Expr::Function(Function {
+            name,
+            args: FunctionArguments::List(list),
+            ..
+        }) if name.to_string().eq_ignore_ascii_case("tumble") && list.args.len() == 1 => Some(&mut list.args),
+        _ => None,
+    }
+}
+
+/// The event-time column among those that a SELECT reads.
+async fn event_time_of(with: Option<With>, select: Select, state: &SessionState) -> Result<Ident> {
+    let start = select.group_by.span().start;
+    let at = Location {
+        line: start.line,
+        column: start.column,
+    };
+    let mut from = select;
+    from.projection = vec![SelectItem::Wildcard(WildcardAdditionalOptions::default())];
+    from.selection = None;
+    from.having = None;
+    from.group_by = GroupByExpr::Expressions(vec![], vec![]);
+    let query = Query {
+        with,
+        body: Box::new(SetExpr::Select(Box::new(from))),
+        order_by: None,
+        limit_clause: None,
+        fetch: None,
+        locks: vec![],
+        for_clause: None,
+        settings: None,
+        format_clause: None,
+        pipe_operators: vec![],
+    };
+    let statement = SqlStatement::Query(Box::new(query));
+    let plan = state
+        .statement_to_plan(Statement::Statement(Box::new(statement)))
+        .await?;
+    let is_event_time = |index: &usize| trace_index(*index, &plan).is_some_and(|column| column.is_event_time());
+    match (0..plan.schema().fields().len()).find(is_event_time) {
+        Some(index) => Ok(Ident::with_quote('"', plan.schema().field(index).name())),
+        None => Err(
+            Error::sql("a window without a time column, over rows that declare no event time")
+                .at(Some(at))
+                .help(
+                    "name the column: WINDOW TUMBLING (ts, SIZE 1 HOUR), or declare WATERMARK FOR ts in CREATE STREAM",
+                )
+                .into(),
+        ),
+    }
+}

@@ -1,0 +1,173 @@
+//! Which group expressions are windows: the spellings of a tumbling window, all read as one.
+//!
+//! `tumble(ts, size)` is a window by name and must be over the event time. `date_bin` and `date_trunc` stay
+//! DataFusion's functions: over the event time, and where their bins are fixed instants, they are windows too;
+//! everywhere else they are plain group keys.
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::{Result, ScalarValue};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, lit};
+
+use crate::error::Error;
+
+use super::event_time::{StreamColumn, index_of, trace};
+use super::functions::{tumble, window_size_ticks};
+use super::nodes::Window;
+
+const DAY_NS: i64 = 86_400_000_000_000;
+
+/// The window that `expr`, a group expression over `plan`, stands for, if it is one.
+pub(crate) fn recognise(expr: &Expr, plan: &LogicalPlan) -> Result<Option<Window>> {
+    match expr {
+        Expr::Alias(alias) => recognise(&alias.expr, plan),
+        Expr::Column(column) => {
+            let Some((inner, input)) = index_of(column, plan.schema()).and_then(|index| behind(index, plan)) else {
+                return Ok(None);
+            };
+            let size = recognise(&inner, input)?.map(|window| window.size);
+            Ok(size.map(|size| Window {
+                start: expr.clone(),
+                size,
+            }))
+        }
+        Expr::ScalarFunction(call) => match call.name() {
+            "tumble" => recognise_tumble(call, plan).map(Some),
+            "date_bin" => recognise_date_bin(call, plan),
+            "date_trunc" => recognise_date_trunc(call, plan),
+            _ => Ok(None),
+        },
+        _ => Ok(None),
+    }
+}
+
+/// The expression that makes output column `index` of `plan`, with the plan that it is over.
+fn behind(index: usize, plan: &LogicalPlan) -> Option<(Expr, &LogicalPlan)> {
+    match plan {
+        LogicalPlan::Projection(projection) => Some((projection.expr.get(index)?.clone(), &projection.input)),
+        LogicalPlan::SubqueryAlias(alias) => behind(index, &alias.input),
+        LogicalPlan::Filter(filter) => behind(index, &filter.input),
+        LogicalPlan::Join(join) => {
+            let left = join.left.schema().fields().len();
+            if index < left {
+                behind(index, &join.left)
+            } else {
+                behind(index - left, &join.right)
+            }
+        }
+        _ => None,
+    }
+}
+
+fn recognise_tumble(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Window> {
+    let [time, Expr::Literal(size, _)] = call.args.as_slice() else {
+        return Err(Error::sql("the size of a window must be a constant interval")
+            .help("write tumble(ts, INTERVAL '1 hour')")
+            .into());
+    };
+    let Some(column) = trace(time, plan) else {
+        return Err(Error::refused(
+            format!("tumble over {time}"),
+            "a window needs a column of the stream, not something computed from it",
+            "name the event-time column itself",
+        )
+        .into());
+    };
+    check_is_event_time(&column, "tumble")?;
+    let size = window_size_ticks(size, &time.get_type(plan.schema())?)?;
+    Ok(Window {
+        start: Expr::ScalarFunction(call.clone()),
+        size,
+    })
+}
+
+fn check_is_event_time(column: &StreamColumn, function: &str) -> Result<()> {
+    if column.bears_windows() {
+        return Ok(());
+    }
+    let schema = column.stream.schema();
+    let named = schema.field(column.index).name();
+    let instead = match column.stream.event_time() {
+        Some(time) => format!("its event time is {}: {function}({}, …)", time.column, time.column),
+        None => "declare an event time: CREATE STREAM … (WATERMARK FOR ts AS ts - INTERVAL '5' SECOND)".to_string(),
+    };
+    Err(Error::refused(
+        format!("a window on {named}"),
+        format!("{named} is not the event time of stream {}", column.stream.name()),
+        instead,
+    )
+    .into())
+}
+
+/// `date_bin(interval, ts [, origin])` over the event time.
+fn recognise_date_bin(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Option<Window>> {
+    let (size, time) = match call.args.as_slice() {
+        [Expr::Literal(size, _), time, ..] => (size, time),
+        _ => return Ok(None),
+    };
+    if !bears_fixed_bins(time, plan)? {
+        return Ok(None);
+    }
+    // What is no window of a fixed length (a month, nothing, less than a tick) stays DataFusion's.
+    let Ok(size_ticks) = window_size_ticks(size, &time.get_type(plan.schema())?) else {
+        return Ok(None);
+    };
+    let start = match call.args.len() {
+        2 => tumble(time.clone(), lit(size.clone())),
+        _ => Expr::ScalarFunction(call.clone()),
+    };
+    Ok(Some(Window {
+        start,
+        size: size_ticks,
+    }))
+}
+
+/// `date_trunc('hour', ts)` over the event time.
+fn recognise_date_trunc(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Option<Window>> {
+    let [Expr::Literal(unit, _), time] = call.args.as_slice() else {
+        return Ok(None);
+    };
+    if !bears_fixed_bins(time, plan)? {
+        return Ok(None);
+    }
+    let Some(unit) = unit.try_as_str().flatten() else {
+        return Ok(None);
+    };
+    let size_ns = match unit.to_lowercase().as_str() {
+        "second" => 1_000_000_000,
+        "minute" => 60_000_000_000,
+        "hour" => DAY_NS / 24,
+        "day" => DAY_NS,
+        "week" => 7 * DAY_NS,
+        _ => return Ok(None),
+    };
+    let size = ScalarValue::new_interval_mdn(0, 0, size_ns);
+    let Ok(size_ticks) = window_size_ticks(&size, &time.get_type(plan.schema())?) else {
+        return Ok(None);
+    };
+    // Weeks begin on Mondays and 1970-01-01 was a Thursday, so a week keeps DataFusion's function.
+    let start = match unit.to_lowercase().as_str() {
+        "week" => Expr::ScalarFunction(call.clone()),
+        _ => tumble(time.clone(), lit(size)),
+    };
+    Ok(Some(Window {
+        start,
+        size: size_ticks,
+    }))
+}
+
+/// Whether bins over `time` are windows: it is the event time, and its zone shifts no bin.
+fn bears_fixed_bins(time: &Expr, plan: &LogicalPlan) -> Result<bool> {
+    let fixed = match time.get_type(plan.schema())? {
+        DataType::Timestamp(_, None) => true,
+        DataType::Timestamp(_, Some(zone)) => is_utc(&zone),
+        _ => false,
+    };
+    Ok(fixed && trace(time, plan).is_some_and(|column| column.bears_windows()))
+}
+
+fn is_utc(zone: &Arc<str>) -> bool {
+    matches!(zone.as_ref(), "UTC" | "utc" | "Z" | "+00:00" | "+0000" | "Etc/UTC")
+}

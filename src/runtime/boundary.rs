@@ -1,0 +1,178 @@
+//! The plan node where pipelines end and meet.
+//!
+//! Below it, a partition is one pipeline (a piece of the data); above it, a partition is one worker, which runs one
+//! pipeline after the other. Above is plain DataFusion.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Result, internal_datafusion_err};
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties, SendableRecordBatchStream,
+};
+use futures::stream;
+
+use crate::exec::operator::{OperatorExec, OperatorSpec};
+use crate::exec::scan::StreamScanExec;
+use crate::exec::streaming_properties;
+use crate::operator::Merger;
+use crate::plan::Routing;
+
+use super::pipeline::Pipeline;
+use super::run::{Run, Runs};
+
+/// Runs the plan below it as independent pipelines.
+#[derive(Debug)]
+pub(crate) struct PipelinesExec {
+    input: Arc<dyn ExecutionPlan>,
+    routing: Routing,
+    workers: usize,
+    runs: Arc<Runs>,
+    properties: Arc<PlanProperties>,
+}
+
+impl PipelinesExec {
+    /// Runs `input` with at most `workers` pipelines at once.
+    pub(crate) fn try_new(input: Arc<dyn ExecutionPlan>, routing: Routing, workers: usize) -> Result<Self> {
+        Self::with_runs(input, routing, workers, Arc::default())
+    }
+
+    fn with_runs(input: Arc<dyn ExecutionPlan>, routing: Routing, workers: usize, runs: Arc<Runs>) -> Result<Self> {
+        let pipelines = find::<StreamScanExec>(&input)
+            .ok_or_else(|| internal_datafusion_err!("pipelines without a stream"))?
+            .replay()
+            .pieces()
+            .len();
+        let workers = workers.min(pipelines).max(1);
+        let properties = streaming_properties(input.schema(), workers);
+        Ok(Self {
+            input,
+            routing,
+            workers,
+            runs,
+            properties,
+        })
+    }
+
+    /// The executions of this node.
+    pub(crate) fn runs(&self) -> &Arc<Runs> {
+        &self.runs
+    }
+
+    /// The leaf that the pipelines read.
+    pub(crate) fn scan(&self) -> Option<&StreamScanExec> {
+        find::<StreamScanExec>(&self.input)
+    }
+
+    fn start(&self) -> Result<Run> {
+        let scan = self
+            .scan()
+            .ok_or_else(|| internal_datafusion_err!("pipelines without a stream"))?;
+        let pieces = scan.replay().pieces();
+        let merger = match find::<OperatorExec>(&self.input).map(OperatorExec::spec) {
+            Some(OperatorSpec::MergedWindowAggregate(spec)) => {
+                let starts = pieces.iter().map(|piece| piece.start_watermark).collect();
+                Some(Merger::new(spec, starts)?)
+            }
+            _ => None,
+        };
+        Ok(Run::new(pieces.len(), merger))
+    }
+}
+
+/// The first node of a type on the stream's way down a plan.
+pub(crate) fn find<T: ExecutionPlan>(plan: &Arc<dyn ExecutionPlan>) -> Option<&T> {
+    match plan.downcast_ref::<T>() {
+        Some(found) => Some(found),
+        None => plan.children().into_iter().find_map(find),
+    }
+}
+
+impl DisplayAs for PipelinesExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        let pipelines = self.scan().map_or(0, |scan| scan.replay().pieces().len());
+        write!(
+            f,
+            "PipelinesExec: strategy=partitioned, {}, pipelines={pipelines}",
+            self.routing
+        )
+    }
+}
+
+impl ExecutionPlan for PipelinesExec {
+    fn name(&self) -> &str {
+        "PipelinesExec"
+    }
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        let (routing, runs) = (self.routing.clone(), Arc::clone(&self.runs));
+        Ok(Arc::new(Self::with_runs(
+            children.remove(0),
+            routing,
+            self.workers,
+            runs,
+        )?))
+    }
+    fn execute(&self, worker: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let run = self.start()?;
+        let worker = Worker {
+            run: self.runs.join(&task, worker, || run),
+            runs: Arc::clone(&self.runs),
+            input: Arc::clone(&self.input),
+            task,
+            pipeline: None,
+        };
+        let output = stream::try_unfold(worker, |mut worker| async move {
+            Ok(worker.next().await?.map(|batch| (batch, worker)))
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.input.schema(), output)))
+    }
+}
+
+/// Runs one pipeline after the other until none is left to take.
+struct Worker {
+    run: Arc<Run>,
+    runs: Arc<Runs>,
+    input: Arc<dyn ExecutionPlan>,
+    task: Arc<TaskContext>,
+    pipeline: Option<Pipeline>,
+}
+
+impl Worker {
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            if self.pipeline.is_none() {
+                let Some(context) = self.run.take() else {
+                    return Ok(None);
+                };
+                let scan = find::<StreamScanExec>(&self.input)
+                    .ok_or_else(|| internal_datafusion_err!("pipelines without a stream"))?;
+                self.pipeline = Some(Pipeline::open(&self.input, scan.replay(), context, &self.task)?);
+            }
+            let Some(pipeline) = &mut self.pipeline else { continue };
+            match pipeline.next(|| self.runs.is_stopped()).await? {
+                Some(batch) => return Ok(Some(batch)),
+                None if self.runs.is_stopped() => return Ok(None),
+                None => self.pipeline = None,
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! A query at work: run it into a sink, watch it, stop it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::{Result, ScalarValue};
+use datafusion::dataframe::DataFrame;
+use datafusion::execution::TaskContext;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::{
+    ExecutionPlan, ExecutionPlanProperties, SendableRecordBatchStream, execute_stream_partitioned,
+};
+
+use crate::exec::context::PipelineMetrics;
+use crate::operator::{WATERMARK_MAX, WATERMARK_MIN};
+use crate::sink::Sink;
+
+use super::boundary::PipelinesExec;
+use super::write;
+
+/// A planned query that is ready to run.
+///
+/// Dropping the future of [`Job::run`] ends all of its tasks. Besides the program, a library user can take a
+/// DataFrame's own `collect` or `execute_stream`: they run the same plan.
+#[derive(Debug)]
+pub struct Job {
+    plan: Arc<dyn ExecutionPlan>,
+    task: Arc<TaskContext>,
+    gives_rows: bool,
+    started: Instant,
+}
+
+/// How far a job has come.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    /// Rows read.
+    pub rows_in: u64,
+    /// Rows that left the pipelines (before a last ORDER BY or LIMIT).
+    pub rows_out: u64,
+    /// Rows that there are to read, where the files say so.
+    pub rows_total: Option<u64>,
+    /// Rows dropped because they came after their window had closed.
+    pub late_rows: u64,
+    /// Rows whose event time is null.
+    pub null_time_rows: u64,
+    /// Rows that could not be parsed, under `'on_error' 'skip'`.
+    pub skipped_rows: u64,
+    /// Windows that have closed.
+    pub windows_closed: u64,
+    /// Windows that are open now.
+    pub windows_open: u64,
+    /// Bytes of operator state now.
+    pub state_bytes: u64,
+    /// The event time that every pipeline has reached, of the event-time column's type.
+    pub event_time: Option<ScalarValue>,
+    /// Time since the job was planned.
+    pub elapsed: Duration,
+    /// Each pipeline by itself, in order of the data.
+    pub pipelines: Vec<PipelineProgress>,
+}
+
+/// How far one pipeline has come.
+#[derive(Debug, Clone, Default)]
+pub struct PipelineProgress {
+    /// What it reads.
+    pub name: String,
+    /// Rows read.
+    pub rows_in: u64,
+    /// Rows that left the pipeline.
+    pub rows_out: u64,
+    /// Late rows.
+    pub late_rows: u64,
+    /// Windows that have closed.
+    pub windows_closed: u64,
+    /// The highest event time seen, less the bound of lateness.
+    pub watermark: Option<ScalarValue>,
+}
+
+/// What a finished run has to say.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// The counts at the end.
+    pub progress: Progress,
+    /// Rows that reached the sink.
+    pub rows_written: u64,
+    /// Whether [`Job::stop`] ended the run before its input.
+    pub interrupted: bool,
+    /// What the user should know of the streams that were read.
+    pub warnings: Vec<String>,
+}
+
+impl Job {
+    /// Plans a query.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the query, or the reason why it cannot run as a stream.
+    pub async fn new(query: DataFrame) -> Result<Self> {
+        let gives_rows = !matches!(
+            query.logical_plan(),
+            LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) | LogicalPlan::EmptyRelation(_)
+        ) || !query.schema().fields().is_empty();
+        let task = Arc::new(query.task_ctx());
+        let plan = query.create_physical_plan().await?;
+        Ok(Self {
+            plan,
+            task,
+            gives_rows,
+            started: Instant::now(),
+        })
+    }
+
+    /// The schema of the rows.
+    pub fn schema(&self) -> SchemaRef {
+        self.plan.schema()
+    }
+
+    /// Whether the statement gives rows at all; DDL and SET do not.
+    pub fn gives_rows(&self) -> bool {
+        self.gives_rows
+    }
+
+    /// How many writers a sink with one writer for each pipeline is asked for.
+    pub fn partitions(&self) -> usize {
+        self.plan.output_partitioning().partition_count()
+    }
+
+    /// What the user should know of the streams that are read, before the run.
+    pub fn warnings(&self) -> Vec<String> {
+        let scans = self.boundaries().into_iter().filter_map(PipelinesExec::scan);
+        scans.flat_map(|scan| scan.table().warnings().to_vec()).collect()
+    }
+
+    /// Runs the query and writes its rows.
+    ///
+    /// # Errors
+    /// The first error of any pipeline, which ends all of them; nothing is left in the sink then.
+    pub async fn run(&self, sink: &dyn Sink) -> Result<Summary> {
+        let written = write::write(Arc::clone(&self.plan), Arc::clone(&self.task), sink).await?;
+        Ok(Summary {
+            progress: self.progress(),
+            rows_written: written.rows,
+            interrupted: self
+                .boundaries()
+                .into_iter()
+                .any(|boundary| boundary.runs().is_stopped()),
+            warnings: self.warnings(),
+        })
+    }
+
+    /// The result as one stream for each worker, to be driven by the caller.
+    ///
+    /// # Errors
+    /// What the plan's nodes have to say when they are executed.
+    pub fn execute_partitioned(&self) -> Result<Vec<SendableRecordBatchStream>> {
+        execute_stream_partitioned(Arc::clone(&self.plan), Arc::clone(&self.task))
+    }
+
+    /// Tells the pipelines to read no more. The run then ends well with what has been written so far; open windows
+    /// stay unanswered.
+    pub fn stop(&self) {
+        self.boundaries()
+            .into_iter()
+            .for_each(|boundary| boundary.runs().stop());
+    }
+
+    /// How far the job has come: a few atomic loads for each pipeline.
+    pub fn progress(&self) -> Progress {
+        let mut progress = Progress {
+            elapsed: self.started.elapsed(),
+            ..Progress::default()
+        };
+        let boundaries = self.boundaries();
+        progress.rows_total = boundaries.iter().map(|boundary| rows_total(boundary)).sum();
+        for boundary in boundaries {
+            add_boundary(&mut progress, boundary);
+        }
+        progress
+    }
+
+    fn boundaries(&self) -> Vec<&PipelinesExec> {
+        let mut found = vec![];
+        collect_boundaries(&self.plan, &mut found);
+        found
+    }
+}
+
+fn collect_boundaries<'a>(plan: &'a Arc<dyn ExecutionPlan>, found: &mut Vec<&'a PipelinesExec>) {
+    match plan.downcast_ref::<PipelinesExec>() {
+        Some(boundary) => found.push(boundary),
+        None => plan
+            .children()
+            .into_iter()
+            .for_each(|child| collect_boundaries(child, found)),
+    }
+}
+
+fn rows_total(boundary: &PipelinesExec) -> Option<u64> {
+    boundary.scan()?.replay().pieces().iter().map(|piece| piece.rows).sum()
+}
+
+fn add_boundary(progress: &mut Progress, boundary: &PipelinesExec) {
+    let (Some(run), Some(scan)) = (boundary.runs().latest(), boundary.scan()) else {
+        return;
+    };
+    let mut reached = WATERMARK_MAX;
+    for (metrics, piece) in run.metrics().iter().zip(scan.replay().pieces()) {
+        let pipeline = pipeline_progress(metrics, scan.table(), piece.name());
+        progress.rows_in += pipeline.rows_in;
+        progress.rows_out += pipeline.rows_out;
+        progress.late_rows += pipeline.late_rows;
+        progress.windows_closed += pipeline.windows_closed;
+        progress.null_time_rows += metrics.null_time_rows.load(Ordering::Relaxed);
+        progress.skipped_rows += metrics.skipped_rows.load(Ordering::Relaxed);
+        progress.windows_open += metrics.windows_open.load(Ordering::Relaxed);
+        progress.state_bytes += metrics.state_bytes.load(Ordering::Relaxed);
+        if !metrics.finished.load(Ordering::Relaxed) {
+            reached = reached.min(metrics.watermark.load(Ordering::Relaxed));
+        }
+        progress.pipelines.push(pipeline);
+    }
+    progress.event_time = scan.table().event_time_value(reached);
+}
+
+fn pipeline_progress(metrics: &PipelineMetrics, table: &crate::source::StreamTable, name: String) -> PipelineProgress {
+    let watermark = metrics.watermark.load(Ordering::Relaxed);
+    PipelineProgress {
+        name,
+        rows_in: metrics.rows_in.load(Ordering::Relaxed),
+        rows_out: metrics.rows_out.load(Ordering::Relaxed),
+        late_rows: metrics.late_rows.load(Ordering::Relaxed),
+        windows_closed: metrics.windows_closed.load(Ordering::Relaxed),
+        watermark: (watermark != WATERMARK_MIN)
+            .then(|| table.event_time_value(watermark))
+            .flatten(),
+    }
+}

@@ -1,0 +1,91 @@
+//! One execution of a plan's pipelines: which have been taken, their counts, and where their windows merge.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+use datafusion::execution::TaskContext;
+
+use crate::exec::context::{PipelineContext, PipelineMetrics, lock};
+use crate::operator::Merger;
+
+/// One execution of the pipelines below a boundary.
+#[derive(Debug)]
+pub(crate) struct Run {
+    next: AtomicUsize,
+    merger: Option<Arc<Mutex<Merger>>>,
+    metrics: Vec<Arc<PipelineMetrics>>,
+    /// Workers that have begun, so that a second execution under the same task is told apart.
+    begun: Mutex<Vec<usize>>,
+}
+
+impl Run {
+    pub(super) fn new(pipelines: usize, merger: Option<Merger>) -> Self {
+        Self {
+            next: AtomicUsize::new(0),
+            merger: merger.map(|merger| Arc::new(Mutex::new(merger))),
+            metrics: (0..pipelines).map(|_| Arc::default()).collect(),
+            begun: Mutex::new(vec![]),
+        }
+    }
+
+    /// Takes the next pipeline that no worker has taken, in order of the data.
+    pub(super) fn take(&self) -> Option<PipelineContext> {
+        let index = self.next.fetch_add(1, Ordering::Relaxed);
+        let metrics = self.metrics.get(index)?;
+        Some(PipelineContext::new(index, self.merger.clone(), Arc::clone(metrics)))
+    }
+
+    /// The counts of each pipeline.
+    pub(crate) fn metrics(&self) -> &[Arc<PipelineMetrics>] {
+        &self.metrics
+    }
+
+    fn begin(&self, worker: usize) -> bool {
+        let mut begun = lock(&self.begun);
+        let first = !begun.contains(&worker);
+        begun.push(worker);
+        first
+    }
+}
+
+/// The executions of one boundary node, told apart by the task context that DataFusion hands to all partitions of
+/// one execution.
+#[derive(Debug, Default)]
+pub(crate) struct Runs {
+    current: Mutex<Vec<(Weak<TaskContext>, Arc<Run>)>>,
+    latest: Mutex<Option<Arc<Run>>>,
+    stopped: AtomicBool,
+}
+
+impl Runs {
+    /// The run that `worker` belongs to under `task`: a new one for the first worker, or for one that comes again.
+    pub(super) fn join(&self, task: &Arc<TaskContext>, worker: usize, start: impl FnOnce() -> Run) -> Arc<Run> {
+        let mut current = lock(&self.current);
+        current.retain(|(known, _)| known.strong_count() > 0);
+        let same = |known: &Weak<TaskContext>| Weak::ptr_eq(known, &Arc::downgrade(task));
+        if let Some((_, run)) = current.iter().rev().find(|(known, _)| same(known))
+            && run.begin(worker)
+        {
+            return Arc::clone(run);
+        }
+        let run = Arc::new(start());
+        run.begin(worker);
+        current.push((Arc::downgrade(task), Arc::clone(&run)));
+        *lock(&self.latest) = Some(Arc::clone(&run));
+        run
+    }
+
+    /// The run that began last.
+    pub(crate) fn latest(&self) -> Option<Arc<Run>> {
+        lock(&self.latest).clone()
+    }
+
+    /// Tells every pipeline to read no more.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,122 @@
+//! Writing a plan's rows into a sink: one task and one writer for each worker, or one writer where they meet.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{RecordBatch, UInt64Array};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DataFusionError, Result};
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PhysicalExpr, PlanProperties,
+    SendableRecordBatchStream,
+};
+use futures::{StreamExt, stream};
+use tokio::task::JoinSet;
+
+use crate::exec::streaming_properties;
+use crate::sink::{Sink, Writer, Written};
+
+/// Writes all rows of `plan` into `sink`. The output becomes visible only when every pipeline has ended well: the
+/// first failure ends all the others and leaves nothing behind.
+pub(crate) async fn write(plan: Arc<dyn ExecutionPlan>, task: Arc<TaskContext>, sink: &dyn Sink) -> Result<Written> {
+    let plan = match plan.output_partitioning().partition_count() {
+        0 | 1 => plan,
+        _ if sink.per_pipeline() => plan,
+        _ => Arc::new(CoalescePartitionsExec::new(plan)) as Arc<dyn ExecutionPlan>,
+    };
+    let mut tasks = JoinSet::new();
+    for partition in 0..plan.output_partitioning().partition_count() {
+        let rows = plan.execute(partition, Arc::clone(&task))?;
+        tasks.spawn(write_partition(rows, sink.writer(partition)?));
+    }
+    let mut writers = vec![];
+    while let Some(joined) = tasks.join_next().await {
+        // Leaving drops the set, which aborts the other tasks, and their writers with them.
+        writers.push(joined.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))??);
+    }
+    let mut total = Written::default();
+    for writer in writers {
+        let written = writer.close().await?;
+        total.rows += written.rows;
+        total.bytes += written.bytes;
+    }
+    Ok(total)
+}
+
+/// The loop of one worker: its pipelines' output batch by batch into its own writer.
+async fn write_partition(mut rows: SendableRecordBatchStream, mut writer: Box<dyn Writer>) -> Result<Box<dyn Writer>> {
+    while let Some(batch) = rows.next().await {
+        writer.write(batch?).await?;
+    }
+    Ok(writer)
+}
+
+/// Writes its input into a sink and gives the number of rows written, as DataFusion's COPY does.
+#[derive(Debug)]
+pub(crate) struct WriteExec {
+    input: Arc<dyn ExecutionPlan>,
+    sink: Arc<dyn Sink>,
+    properties: Arc<PlanProperties>,
+}
+
+impl WriteExec {
+    pub(crate) fn new(input: Arc<dyn ExecutionPlan>, sink: Arc<dyn Sink>) -> Self {
+        Self {
+            input,
+            sink,
+            properties: streaming_properties(count_schema(), 1),
+        }
+    }
+}
+
+fn count_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("count", DataType::UInt64, false)]))
+}
+
+impl DisplayAs for WriteExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        let writers = if self.sink.per_pipeline() {
+            "one for each pipeline"
+        } else {
+            "one"
+        };
+        write!(f, "WriteExec: {:?}, writers={writers}", self.sink)
+    }
+}
+
+impl ExecutionPlan for WriteExec {
+    fn name(&self) -> &str {
+        "WriteExec"
+    }
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(Self::new(children.remove(0), Arc::clone(&self.sink))))
+    }
+    fn execute(&self, _: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let (input, sink) = (Arc::clone(&self.input), Arc::clone(&self.sink));
+        let count = stream::once(async move {
+            let written = write(input, task, sink.as_ref()).await?;
+            let count = UInt64Array::from(vec![written.rows]);
+            Ok(RecordBatch::try_new(count_schema(), vec![Arc::new(count)])?)
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(count_schema(), count)))
+    }
+}

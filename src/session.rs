@@ -1,0 +1,270 @@
+//! A DataFusion session learns to stream.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
+use datafusion::common::{Result, TableReference};
+use datafusion::dataframe::DataFrame;
+use datafusion::execution::context::SessionContext;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::{Extension, LogicalPlan};
+use datafusion::prelude::SessionConfig;
+use datafusion::sql::parser::Statement;
+
+use crate::config::StreamlinesOptions;
+use crate::error::Error;
+use crate::plan::{Emit as EmitNode, StreamAnalyzer, StreamQueryPlanner, fill_in_time_columns, functions};
+use crate::source::{StreamTable, is_data_path};
+use crate::sql::{self, CreateStream, Emit, EmitMode, StreamStatement};
+
+/// Adds streaming to the state of a session that is being built.
+pub trait StreamlinesStateBuilder {
+    /// Registers the `streamlines.*` settings, the window functions, the analyzer rule and the query planner.
+    ///
+    /// ```
+    /// use datafusion::execution::session_state::SessionStateBuilder;
+    /// use datafusion::prelude::SessionContext;
+    /// use streamlines::StreamlinesStateBuilder;
+    ///
+    /// let state = SessionStateBuilder::new().with_default_features().with_streamlines().build();
+    /// let ctx = SessionContext::new_with_state(state);
+    /// ```
+    fn with_streamlines(self) -> Self;
+}
+
+impl StreamlinesStateBuilder for SessionStateBuilder {
+    fn with_streamlines(mut self) -> Self {
+        let mut config = self.config().take().unwrap_or_default();
+        if config.options().extensions.get::<StreamlinesOptions>().is_none() {
+            config = config.with_option_extension(StreamlinesOptions::default());
+        }
+        let mut scalar = self.scalar_functions().take().unwrap_or_default();
+        scalar.extend(functions::all_functions());
+        self.with_config(config)
+            .with_scalar_functions(scalar)
+            .with_analyzer_rule(Arc::new(StreamAnalyzer))
+            .with_query_planner(Arc::new(StreamQueryPlanner))
+    }
+}
+
+/// A session that streams, with DataFusion's default features and `information_schema` (for SHOW TABLES).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> datafusion::error::Result<()> {
+/// use streamlines::{StreamlinesContext, streaming_session};
+///
+/// let ctx = streaming_session(Default::default());
+/// let rows = ctx.stream_sql("SELECT tumble(TIMESTAMP '2013-01-01T06:35:00', INTERVAL '1 hour') AS hour").await?;
+/// assert_eq!(rows.collect().await?[0].num_rows(), 1);
+/// # Ok(())
+/// # }
+/// ```
+pub fn streaming_session(config: SessionConfig) -> SessionContext {
+    streaming_session_with_runtime(config, Arc::new(RuntimeEnv::default()))
+}
+
+/// The same over a runtime environment of the caller's: memory pool, object stores, disk manager.
+pub fn streaming_session_with_runtime(config: SessionConfig, runtime: Arc<RuntimeEnv>) -> SessionContext {
+    let config = config.with_information_schema(true);
+    let state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .with_streamlines()
+        .build();
+    SessionContext::new_with_state(state)
+}
+
+/// Streaming SQL on a [`SessionContext`].
+#[async_trait]
+pub trait StreamlinesContext {
+    /// Plans one statement: everything that DataFusion takes, CREATE STREAM and DROP STREAM, the window spellings,
+    /// and EMIT at the end of a query. DDL is carried out at once and gives an empty DataFrame.
+    ///
+    /// # Errors
+    /// [`Error`] with line and column for SQL that cannot be read; DataFusion's planning errors; several statements
+    /// in one text.
+    async fn stream_sql(&self, sql: &str) -> Result<DataFrame>;
+
+    /// Plans one statement of a text that [`parse_statements`] has read.
+    ///
+    /// # Errors
+    /// As [`StreamlinesContext::stream_sql`].
+    async fn plan_statement(&self, statement: StreamStatement) -> Result<DataFrame>;
+}
+
+/// Reads a text of several statements, separated by semicolons.
+///
+/// # Errors
+/// [`Error`] with line and column.
+pub fn parse_statements(ctx: &SessionContext, sql: &str) -> Result<Vec<StreamStatement>> {
+    let state = ctx.state();
+    let name = state.config_options().sql_parser.dialect.to_string();
+    let dialect = datafusion::sql::sqlparser::dialect::dialect_from_str(&name)
+        .ok_or_else(|| Error::sql(format!("unknown SQL dialect '{name}'")))?;
+    sql::parse(sql, dialect.as_ref())
+}
+
+#[async_trait]
+impl StreamlinesContext for SessionContext {
+    async fn stream_sql(&self, sql: &str) -> Result<DataFrame> {
+        let mut statements = parse_statements(self, sql)?;
+        match (statements.pop(), statements.is_empty()) {
+            (Some(statement), true) => self.plan_statement(statement).await,
+            (None, _) => Err(Error::sql("no statement").into()),
+            _ => Err(Error::sql("several statements")
+                .help("read them with parse_statements and plan them one by one with plan_statement")
+                .into()),
+        }
+    }
+
+    async fn plan_statement(&self, statement: StreamStatement) -> Result<DataFrame> {
+        match statement {
+            StreamStatement::CreateStream(definition) => create_stream(self, &definition).await,
+            StreamStatement::DropStream { name, if_exists, at } => {
+                let found = match self.table_provider(table_reference(&name)).await {
+                    Ok(table) => is_stream(&table),
+                    Err(_) => false,
+                };
+                if !found && !if_exists {
+                    let error = unknown_stream(self, &name).await;
+                    return Err(error.at(Some(at)).into());
+                }
+                if found {
+                    self.deregister_table(table_reference(&name))?;
+                }
+                self.read_empty()
+            }
+            StreamStatement::Query { mut statement, emit } => {
+                let mut state = self.state();
+                let paths = register_paths(self, &mut state, &statement).await?;
+                let plan = plan_query(&mut statement, emit, &state).await;
+                for path in paths {
+                    self.deregister_table(path)?;
+                }
+                self.execute_logical_plan(plan?).await
+            }
+        }
+    }
+}
+
+async fn plan_query(statement: &mut Statement, emit: Option<Emit>, state: &SessionState) -> Result<LogicalPlan> {
+    fill_in_time_columns(statement, state).await?;
+    let plan = state.statement_to_plan(statement.clone()).await?;
+    match emit {
+        Some(emit) => with_emit(plan, emit),
+        None => Ok(plan),
+    }
+}
+
+/// Puts the EMIT clause above the query that it stood at the end of.
+fn with_emit(plan: LogicalPlan, emit: Emit) -> Result<LogicalPlan> {
+    let wrap = |input: &Arc<LogicalPlan>| {
+        let node = EmitNode {
+            input: Arc::clone(input),
+            mode: emit.mode,
+        };
+        Arc::new(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
+    };
+    Ok(match plan {
+        LogicalPlan::Explain(mut explain) => {
+            explain.plan = Arc::new(with_emit(explain.plan.as_ref().clone(), emit)?);
+            LogicalPlan::Explain(explain)
+        }
+        LogicalPlan::Analyze(mut analyze) => {
+            analyze.input = Arc::new(with_emit(analyze.input.as_ref().clone(), emit)?);
+            LogicalPlan::Analyze(analyze)
+        }
+        LogicalPlan::Copy(mut copy) => {
+            copy.input = wrap(&copy.input);
+            LogicalPlan::Copy(copy)
+        }
+        LogicalPlan::Dml(mut dml) => {
+            dml.input = wrap(&dml.input);
+            LogicalPlan::Dml(dml)
+        }
+        LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) if emit.mode == EmitMode::Changes => {
+            return Err(Error::refused(
+                "EMIT CHANGES in a statement that keeps its rows",
+                "a view or a table has no place for changes",
+                "put EMIT CHANGES at the end of the query that reads it",
+            )
+            .at(Some(emit.at))
+            .into());
+        }
+        plan @ (LogicalPlan::Ddl(_) | LogicalPlan::Statement(_)) => plan,
+        plan => wrap(&Arc::new(plan)).as_ref().clone(),
+    })
+}
+
+async fn create_stream(ctx: &SessionContext, definition: &CreateStream) -> Result<DataFrame> {
+    let reference = table_reference(&definition.name);
+    let exists = ctx.table_exist(reference.clone())?;
+    if exists && definition.if_not_exists {
+        return ctx.read_empty();
+    }
+    if exists && !definition.or_replace {
+        return Err(
+            Error::sql(format!("stream {} exists already", definition.name.join(".")))
+                .at(Some(definition.at))
+                .help("CREATE OR REPLACE STREAM …, or DROP STREAM first")
+                .into(),
+        );
+    }
+    let table = StreamTable::open(definition, &ctx.state()).await?;
+    if exists {
+        ctx.deregister_table(reference.clone())?;
+    }
+    ctx.register_table(reference, Arc::new(table))?;
+    ctx.read_empty()
+}
+
+fn is_stream(table: &Arc<dyn TableProvider>) -> bool {
+    let any: &dyn std::any::Any = table.as_ref();
+    any.is::<StreamTable>()
+}
+
+async fn unknown_stream(ctx: &SessionContext, name: &[String]) -> Error {
+    let name = name.join(".");
+    let state = ctx.state();
+    let known = state
+        .schema_for_ref(TableReference::bare("any"))
+        .map(|schema| schema.table_names());
+    let error = Error::sql(format!("there is no stream {name}"));
+    match sql::nearest(&name, known.unwrap_or_default().iter().map(String::as_str)) {
+        Some(nearest) => error.help(format!("did you mean {nearest}?")),
+        None => error.help("SHOW TABLES lists what there is"),
+    }
+}
+
+fn table_reference(name: &[String]) -> TableReference {
+    match name {
+        [catalog, schema, table, ..] => TableReference::full(catalog.as_str(), schema.as_str(), table.as_str()),
+        [schema, table] => TableReference::partial(schema.as_str(), table.as_str()),
+        _ => TableReference::bare(name.concat()),
+    }
+}
+
+/// `FROM 'flights-*.parquet'`: a quoted path is a stream without declaration, known for this statement only.
+async fn register_paths(
+    ctx: &SessionContext,
+    state: &mut SessionState,
+    statement: &Statement,
+) -> Result<Vec<TableReference>> {
+    let mut registered = vec![];
+    for reference in state.resolve_table_references(statement)? {
+        let TableReference::Bare { table } = &reference else {
+            continue;
+        };
+        if !is_data_path(table) || ctx.table_exist(reference.clone())? {
+            continue;
+        }
+        let stream = StreamTable::from_path(table, state).await?;
+        ctx.register_table(reference.clone(), Arc::new(stream))?;
+        registered.push(reference);
+    }
+    Ok(registered)
+}
