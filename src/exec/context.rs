@@ -5,19 +5,16 @@
 //! touches it, so its lock is never waited for; the merger's lock is taken once for each window close.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::common::{Result, internal_datafusion_err};
 use datafusion::execution::TaskContext;
 
-use crate::operator::{Counters, Merger, Stamp, WATERMARK_MIN};
+use parking_lot::Mutex;
 
-/// Locks, also after another thread has panicked: what is guarded here is never left half-changed.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use crate::operator::{Counters, Merger, Stamp, WATERMARK_MIN};
 
 /// A task context for a part of a running plan, with something for its nodes to find.
 ///
@@ -88,24 +85,24 @@ impl PipelineContext {
     /// Puts a batch into the plan's leaf.
     pub(crate) fn push(&self, batch: RecordBatch, stamp: Stamp) {
         self.metrics.read(batch.num_rows(), stamp);
-        let mut leaf = lock(&self.leaf);
+        let mut leaf = self.leaf.lock();
         leaf.batch = Some(batch);
         leaf.stamp = stamp;
     }
 
     /// Tells the leaf that no more batches come.
     pub(crate) fn end(&self) {
-        lock(&self.leaf).ended = true;
+        self.leaf.lock().ended = true;
     }
 
     /// Whether the leaf was polled with nothing to give: the plan has done all that it can.
     pub(crate) fn take_wants_input(&self) -> bool {
-        std::mem::take(&mut lock(&self.leaf).wants_input)
+        std::mem::take(&mut self.leaf.lock().wants_input)
     }
 
     /// Takes what the leaf has.
     pub(crate) fn poll_leaf(&self) -> LeafPoll {
-        let mut leaf = lock(&self.leaf);
+        let mut leaf = self.leaf.lock();
         match leaf.batch.take() {
             Some(batch) => LeafPoll::Batch(batch),
             None if leaf.ended => LeafPoll::Ended,
@@ -118,7 +115,7 @@ impl PipelineContext {
 
     /// The stamp of the batch that is in the plan now.
     pub(crate) fn stamp(&self) -> Stamp {
-        lock(&self.leaf).stamp
+        self.leaf.lock().stamp
     }
 }
 

@@ -23,7 +23,7 @@ use crate::operator::{
     WindowAggregate, merge_window,
 };
 
-use super::context::{PipelineContext, lock};
+use super::context::PipelineContext;
 use super::{streaming_node, streaming_properties};
 
 /// Which operator a node hosts, and its parameters.
@@ -47,6 +47,16 @@ impl OperatorSpec {
                 Arc::clone(&spec.schema)
             }
             Self::RowsWindow(spec) => Arc::clone(&spec.schema),
+        }
+    }
+
+    /// Whether the operator asks how far event time has come.
+    pub(crate) fn reads_event_time(&self) -> bool {
+        match self {
+            Self::WindowAggregate(spec) | Self::MergedWindowAggregate(spec) | Self::ChangelogAggregate(spec) => {
+                spec.window.is_some()
+            }
+            Self::RowsWindow(_) => true,
         }
     }
 
@@ -215,7 +225,7 @@ impl Merge {
             return Ok(vec![]);
         }
         self.told = watermark;
-        let ready = lock(merger).close(pipeline.index, watermark, partials)?;
+        let ready = merger.lock().close(pipeline.index, watermark, partials)?;
         ready
             .into_iter()
             .map(|partials| merge_window(&self.spec, &partials))

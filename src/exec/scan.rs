@@ -20,7 +20,7 @@ use datafusion::physical_plan::{
 use futures::Stream;
 
 use crate::config::StreamlinesOptions;
-use crate::source::{ReplayPlan, Split, StreamTable};
+use crate::source::{Division, ReplayPlan, Split, StreamTable};
 
 use super::context::{LeafPoll, PipelineContext};
 use super::streaming_properties;
@@ -50,7 +50,10 @@ impl TableProvider for StreamTable {
         Ok(Arc::new(StreamScanExec::try_new(
             self.clone(),
             projection.cloned(),
-            Split::Partitions,
+            Division {
+                split: Split::Partitions,
+                timed: true,
+            },
         )?))
     }
 }
@@ -65,8 +68,8 @@ pub(crate) struct StreamScanExec {
 }
 
 impl StreamScanExec {
-    pub(crate) fn try_new(table: StreamTable, projection: Option<Vec<usize>>, split: Split) -> Result<Self> {
-        let replay = Arc::new(table.replay(projection.as_ref(), split)?);
+    pub(crate) fn try_new(table: StreamTable, projection: Option<Vec<usize>>, division: Division) -> Result<Self> {
+        let replay = Arc::new(table.replay(projection.as_ref(), division)?);
         let properties = streaming_properties(replay.schema(), replay.pieces().len());
         Ok(Self {
             table,
@@ -77,8 +80,8 @@ impl StreamScanExec {
     }
 
     /// The same scan with its data divided otherwise.
-    pub(crate) fn split(&self, split: Split) -> Result<Self> {
-        Self::try_new(self.table.clone(), self.projection.clone(), split)
+    pub(crate) fn divide(&self, division: Division) -> Result<Self> {
+        Self::try_new(self.table.clone(), self.projection.clone(), division)
     }
 
     /// What is to be read, one piece for each pipeline.

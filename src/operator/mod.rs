@@ -10,6 +10,23 @@
 //! invariant that everything else rests on: when `push` returns, every effect of the batch is in the operator's
 //! declared state or in the output. Nothing is withheld anywhere else.
 
+mod accumulators;
+mod aggregate_spec;
+mod changelog_aggregate;
+mod groups;
+mod rows_window;
+mod snapshot;
+mod ticks;
+mod window_aggregate;
+mod window_merge;
+
+pub(crate) use aggregate_spec::{AggregateSpec, WindowSpec};
+pub(crate) use changelog_aggregate::ChangelogAggregate;
+pub(crate) use rows_window::{Frame, RowsFunction, RowsFunctionKind, RowsWindow, RowsWindowSpec};
+pub(crate) use ticks::ticks;
+pub(crate) use window_aggregate::{Mode, WindowAggregate};
+pub(crate) use window_merge::{Merger, merge_window};
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::error::Result;
@@ -65,11 +82,8 @@ pub trait Operator: Send {
     /// The schema of the output batches.
     fn schema(&self) -> SchemaRef;
 
-    /// Takes one batch of the input schema and appends what it makes to `output`, in order.
+    /// Takes one batch of the input schema (an empty one only moves time on) and appends what it makes to `output`, in order.
     fn push(&mut self, batch: &RecordBatch, stamp: Stamp, output: &mut Vec<RecordBatch>) -> Result<()>;
-
-    /// Time passes without rows (all were filtered out): closes what `watermark` closes.
-    fn advance(&mut self, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()>;
 
     /// The input has ended: emits everything that was waiting for more.
     fn finish(&mut self, output: &mut Vec<RecordBatch>) -> Result<()>;
@@ -86,7 +100,4 @@ pub trait Operator: Send {
 
     /// What has been counted so far.
     fn counters(&self) -> Counters;
-
-    /// The event time that the output has certainly reached: no later output row is below it.
-    fn output_watermark(&self) -> i64;
 }

@@ -27,8 +27,8 @@ use crate::exec::filter::StreamFilterExec;
 use crate::exec::lookup::LookupJoinExec;
 use crate::exec::operator::{OperatorExec, OperatorSpec};
 use crate::exec::scan::StreamScanExec;
-use crate::runtime::PipelinesExec;
-use crate::source::Split;
+use crate::runtime::{PipelinesExec, find};
+use crate::source::{Division, Split};
 use crate::sql::EmitMode;
 
 use super::nodes::{Pipelines, RowsWindow, WindowAggregate};
@@ -135,24 +135,28 @@ fn plan_pipelines(
         workers => workers,
     };
     let input = input.transform_up(without_holding_back).data()?;
+    let operator = find::<OperatorExec>(&input).map(OperatorExec::spec);
+    let timed = operator.is_some_and(OperatorSpec::reads_event_time);
     let split = match routing.kind {
-        RoutingKind::Aligned if keeps_state(&input) => Split::Partitions,
+        RoutingKind::Aligned if operator.is_some() => Split::Partitions,
         RoutingKind::Aligned | RoutingKind::MergeOnClose => Split::Pieces { at_least: workers },
         RoutingKind::Single => Split::One,
     };
     let merges = routing.kind == RoutingKind::MergeOnClose;
-    let input = input.transform_up(|node| divide(node, split, merges)).data()?;
+    let input = input
+        .transform_up(|node| divide(node, Division { split, timed }, merges))
+        .data()?;
     Ok(Arc::new(PipelinesExec::try_new(input, routing.clone(), workers)?))
 }
 
-fn keeps_state(plan: &Arc<dyn ExecutionPlan>) -> bool {
-    plan.is::<OperatorExec>() || plan.children().into_iter().any(keeps_state)
-}
-
 /// Divides the leaf's data, and lets aggregates merge if their keys are spread over it.
-fn divide(node: Arc<dyn ExecutionPlan>, split: Split, merges: bool) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
+fn divide(
+    node: Arc<dyn ExecutionPlan>,
+    division: Division,
+    merges: bool,
+) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
     if let Some(scan) = node.downcast_ref::<StreamScanExec>() {
-        return Ok(Transformed::yes(Arc::new(scan.split(split)?)));
+        return Ok(Transformed::yes(Arc::new(scan.divide(division)?)));
     }
     if let Some(operator) = node.downcast_ref::<OperatorExec>()
         && let OperatorSpec::WindowAggregate(spec) = operator.spec()

@@ -4,8 +4,6 @@
 //! DataFusion's functions: over the event time, and where their bins are fixed instants, they are windows too;
 //! everywhere else they are plain group keys.
 
-use std::sync::Arc;
-
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::expr::ScalarFunction;
@@ -14,7 +12,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, lit};
 use crate::error::Error;
 
 use super::event_time::{StreamColumn, index_of, trace};
-use super::functions::{tumble, window_size_ticks};
+use super::functions::{is_utc, tumble, window_size_ticks};
 use super::nodes::Window;
 
 const DAY_NS: i64 = 86_400_000_000_000;
@@ -166,8 +164,4 @@ fn bears_fixed_bins(time: &Expr, plan: &LogicalPlan) -> Result<bool> {
         _ => false,
     };
     Ok(fixed && trace(time, plan).is_some_and(|column| column.bears_windows()))
-}
-
-fn is_utc(zone: &Arc<str>) -> bool {
-    matches!(zone.as_ref(), "UTC" | "utc" | "Z" | "+00:00" | "+0000" | "Etc/UTC")
 }

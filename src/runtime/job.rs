@@ -206,7 +206,7 @@ fn add_boundary(progress: &mut Progress, boundary: &PipelinesExec) {
     };
     let mut reached = WATERMARK_MAX;
     for (metrics, piece) in run.metrics().iter().zip(scan.replay().pieces()) {
-        let pipeline = pipeline_progress(metrics, scan.table(), piece.name());
+        let pipeline = pipeline_progress(metrics, scan.table(), scan.replay().piece_name(piece));
         progress.rows_in += pipeline.rows_in;
         progress.rows_out += pipeline.rows_out;
         progress.late_rows += pipeline.late_rows;

@@ -13,6 +13,6 @@ mod pipeline;
 mod run;
 mod write;
 
-pub(crate) use boundary::PipelinesExec;
+pub(crate) use boundary::{PipelinesExec, find};
 pub use job::{Job, PipelineProgress, Progress, Summary};
 pub(crate) use write::WriteExec;

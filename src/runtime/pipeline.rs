@@ -36,7 +36,7 @@ impl Pipeline {
     /// Opens pipeline `context.index` of `plan`.
     pub(super) fn open(
         plan: &Arc<dyn ExecutionPlan>,
-        replay: &ReplayPlan,
+        replay: &Arc<ReplayPlan>,
         context: PipelineContext,
         task: &Arc<TaskContext>,
     ) -> Result<Self> {

@@ -1,11 +1,12 @@
 //! One execution of a plan's pipelines: which have been taken, their counts, and where their windows merge.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 
 use datafusion::execution::TaskContext;
+use parking_lot::Mutex;
 
-use crate::exec::context::{PipelineContext, PipelineMetrics, lock};
+use crate::exec::context::{PipelineContext, PipelineMetrics};
 use crate::operator::Merger;
 
 /// One execution of the pipelines below a boundary.
@@ -41,7 +42,7 @@ impl Run {
     }
 
     fn begin(&self, worker: usize) -> bool {
-        let mut begun = lock(&self.begun);
+        let mut begun = self.begun.lock();
         let first = !begun.contains(&worker);
         begun.push(worker);
         first
@@ -60,7 +61,7 @@ pub(crate) struct Runs {
 impl Runs {
     /// The run that `worker` belongs to under `task`: a new one for the first worker, or for one that comes again.
     pub(super) fn join(&self, task: &Arc<TaskContext>, worker: usize, start: impl FnOnce() -> Run) -> Arc<Run> {
-        let mut current = lock(&self.current);
+        let mut current = self.current.lock();
         current.retain(|(known, _)| known.strong_count() > 0);
         let same = |known: &Weak<TaskContext>| Weak::ptr_eq(known, &Arc::downgrade(task));
         if let Some((_, run)) = current.iter().rev().find(|(known, _)| same(known))
@@ -71,13 +72,13 @@ impl Runs {
         let run = Arc::new(start());
         run.begin(worker);
         current.push((Arc::downgrade(task), Arc::clone(&run)));
-        *lock(&self.latest) = Some(Arc::clone(&run));
+        *self.latest.lock() = Some(Arc::clone(&run));
         run
     }
 
     /// The run that began last.
     pub(crate) fn latest(&self) -> Option<Arc<Run>> {
-        lock(&self.latest).clone()
+        self.latest.lock().clone()
     }
 
     /// Tells every pipeline to read no more.

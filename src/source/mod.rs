@@ -7,3 +7,19 @@
 //!
 //! A partition is a unit of data, fixed by the CREATE STREAM and never by the number of cores. Lateness is decided
 //! here, over every row in its order in the files, before any filter.
+
+mod csv_skip;
+mod files;
+mod key_check;
+mod options;
+mod pieces;
+mod reader;
+mod schema;
+mod statistics;
+mod table;
+mod watermark;
+
+pub(crate) use files::is_data_path;
+pub(crate) use pieces::{Division, Split};
+pub(crate) use reader::{Reader, ReplayPlan};
+pub(crate) use table::StreamTable;

@@ -4,9 +4,110 @@
 //!   SQL text ─ tokens ─▶ clauses cut out or rewritten ─▶ sqlparser ─▶ StreamStatement
 //! ```
 
-use datafusion::sql::parser::Statement;
+mod clauses;
+mod create_stream;
+mod names;
+mod tokens;
+mod windows;
 
-use crate::error::Location;
+use datafusion::common::{DataFusionError, Result};
+use datafusion::sql::parser::{CopyToSource, DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::dialect::Dialect;
+use datafusion::sql::sqlparser::parser::ParserError;
+
+use crate::error::{Error, Location};
+
+use tokens::{Tokens, are_words};
+
+/// Reads a text of statements.
+///
+/// # Errors
+/// [`Error::Sql`] or [`Error::Refused`] with the place in the text.
+pub(crate) fn parse(sql: &str, dialect: &dyn Dialect) -> Result<Vec<StreamStatement>> {
+    tokens::statements(sql, dialect)?
+        .into_iter()
+        .map(|tokens| parse_statement(tokens, dialect))
+        .collect()
+}
+
+fn parse_statement(mut tokens: Tokens, dialect: &dyn Dialect) -> Result<StreamStatement> {
+    if let Some(statement) = create_stream::parse(&tokens, dialect) {
+        return statement;
+    }
+    if are_words(&tokens, 0, &["SHOW", "STREAMS"]) {
+        let span = tokens[0].span;
+        tokens = tokens::snippet("SHOW TABLES", span, dialect)?;
+    }
+    let emit = clauses::cut_emit(&mut tokens)?;
+    clauses::rewrite_buffers(&mut tokens, dialect)?;
+    windows::rewrite_table_functions(&mut tokens, dialect)?;
+    windows::rewrite_clauses(&mut tokens, dialect)?;
+    let mut parser = DFParserBuilder::new(tokens).with_dialect(dialect).build()?;
+    let mut statements = parser.parse_statements().map_err(located_error)?;
+    let mut statement = statements.pop_front().ok_or_else(|| Error::sql("no statement"))?;
+    resolve_window_names(&mut statement);
+    Ok(StreamStatement::Query {
+        statement: Box::new(statement),
+        emit,
+    })
+}
+
+fn resolve_window_names(statement: &mut Statement) {
+    match statement {
+        Statement::Statement(statement) => names::resolve_window_names(statement.as_mut()),
+        Statement::Explain(explain) => resolve_window_names(&mut explain.statement),
+        Statement::CopyTo(copy) => {
+            if let CopyToSource::Query(query) = &mut copy.source {
+                names::resolve_window_names(query.as_mut());
+            }
+        }
+        _ => {}
+    }
+}
+
+fn located_error(error: DataFusionError) -> DataFusionError {
+    match error {
+        DataFusionError::SQL(error, _) => located(*error),
+        DataFusionError::Diagnostic(_, inner) => located_error(*inner),
+        other => other,
+    }
+}
+
+/// A parser's error, with the place that its message ends with.
+fn located(error: ParserError) -> DataFusionError {
+    let message = match error {
+        ParserError::TokenizerError(message) | ParserError::ParserError(message) => message,
+        ParserError::RecursionLimitExceeded => "the statement is nested too deeply".to_string(),
+    };
+    let (message, at) = match message.rsplit_once(" at Line: ") {
+        Some((message, place)) => (message.to_string(), parse_place(place)),
+        None => (message, None),
+    };
+    Error::sql(message).at(at).into()
+}
+
+fn parse_place(place: &str) -> Option<Location> {
+    let (line, column) = place.split_once(", Column: ")?;
+    Some(Location {
+        line: line.trim().parse().ok()?,
+        column: column.trim().parse().ok()?,
+    })
+}
+
+/// The candidate that is most like `name`, if one is like it at all.
+pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .into_iter()
+        .map(|candidate| {
+            (
+                strsim::jaro_winkler(&name.to_lowercase(), &candidate.to_lowercase()),
+                candidate,
+            )
+        })
+        .filter(|(likeness, _)| *likeness > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
 
 /// One statement of a text.
 #[derive(Debug, Clone)]
@@ -64,8 +165,8 @@ pub struct CreateStream {
     pub columns: Vec<datafusion::sql::sqlparser::ast::ColumnDef>,
     /// The watermark clause.
     pub watermark: Option<Watermark>,
-    /// STORED AS.
-    pub format: FileFormat,
+    /// STORED AS; none means: by the extension of the files.
+    pub format: Option<FileFormat>,
     /// PARTITIONED BY (…): the columns that Hive folders hold, with a type where one is given.
     pub partitioned_by: Vec<(String, Option<datafusion::sql::sqlparser::ast::DataType>)>,
     /// LOCATION, as written.

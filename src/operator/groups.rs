@@ -1,0 +1,146 @@
+//! The groups of one window: which keys there are, and an accumulator of all groups for each aggregate.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use datafusion::common::Result;
+use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
+use datafusion::physical_expr::GroupsAccumulatorAdapter;
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
+use datafusion::physical_plan::aggregates::order::GroupOrdering;
+
+use super::aggregate_spec::{AggregateSpec, Evaluated};
+
+/// Keys by number, in order of their first rows.
+pub(super) struct Keys {
+    /// None where there are no keys: then all rows are one group.
+    values: Option<Box<dyn GroupValues>>,
+    /// The group of each row of the batch at hand.
+    pub(super) groups: Vec<usize>,
+}
+
+impl Keys {
+    pub(super) fn try_new(spec: &AggregateSpec) -> Result<Self> {
+        let values = match spec.keys.is_empty() {
+            true => None,
+            false => Some(new_group_values(spec.key_schema(), &GroupOrdering::None)?),
+        };
+        Ok(Self { values, groups: vec![] })
+    }
+
+    /// Numbers the groups of a batch's rows.
+    pub(super) fn intern(&mut self, keys: &[ArrayRef], rows: usize) -> Result<()> {
+        match &mut self.values {
+            Some(values) => values.intern(keys, &mut self.groups)?,
+            None => {
+                self.groups.clear();
+                self.groups.resize(rows, 0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Number of groups.
+    pub(super) fn len(&self) -> usize {
+        self.values.as_ref().map_or(1, |values| values.len())
+    }
+
+    /// Takes all keys out.
+    pub(super) fn emit(&mut self) -> Result<Vec<ArrayRef>> {
+        match &mut self.values {
+            Some(values) if !values.is_empty() => values.emit(EmitTo::All),
+            Some(_) | None => Ok(vec![]),
+        }
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.values.as_ref().map_or(0, |values| values.size()) + self.groups.capacity() * size_of::<usize>()
+    }
+}
+
+/// The groups of one window with their accumulators.
+pub(super) struct Groups {
+    keys: Keys,
+    accumulators: Vec<Box<dyn GroupsAccumulator>>,
+    /// Bytes held, as of the last change.
+    pub(super) size: usize,
+}
+
+impl Groups {
+    pub(super) fn try_new(spec: &AggregateSpec) -> Result<Self> {
+        let accumulators = spec.aggregates.iter().map(groups_accumulator).collect::<Result<_>>()?;
+        Ok(Self { keys: Keys::try_new(spec)?, accumulators, size: 0 })
+    }
+
+    /// Aggregates a batch's rows.
+    pub(super) fn update(&mut self, rows: &Evaluated) -> Result<()> {
+        self.keys.intern(&rows.keys, rows.rows)?;
+        let total = self.keys.len();
+        for ((accumulator, arguments), filter) in self.accumulators.iter_mut().zip(&rows.arguments).zip(&rows.filters) {
+            accumulator.update_batch(arguments, &self.keys.groups, filter.as_ref(), total)?;
+        }
+        self.measure();
+        Ok(())
+    }
+
+    /// Takes everything out as final values: keys, then aggregates.
+    pub(super) fn finish(mut self) -> Result<(usize, Vec<ArrayRef>)> {
+        let rows = self.keys.len();
+        let mut columns = self.keys.emit()?;
+        for accumulator in &mut self.accumulators {
+            columns.push(accumulator.evaluate(EmitTo::All)?);
+        }
+        Ok((rows, columns))
+    }
+
+    /// Takes everything out as partial states, in the form of [`AggregateSpec::state_schema`].
+    pub(super) fn into_state(mut self, spec: &AggregateSpec, start: Option<i64>) -> Result<RecordBatch> {
+        let rows = self.keys.len();
+        let starts: ArrayRef = Arc::new(Int64Array::from_iter(std::iter::repeat_n(start, rows)));
+        let mut columns = vec![starts];
+        columns.extend(self.keys.emit()?);
+        for accumulator in &mut self.accumulators {
+            columns.extend(accumulator.state(EmitTo::All)?);
+        }
+        with_types(spec, columns)
+    }
+
+    /// Adds the partial states of a window.
+    pub(super) fn merge(&mut self, spec: &AggregateSpec, state: &RecordBatch) -> Result<()> {
+        let (keys, mut states) = state.columns()[1..].split_at(spec.keys.len());
+        self.keys.intern(keys, state.num_rows())?;
+        let total = self.keys.len();
+        for (accumulator, aggregate) in self.accumulators.iter_mut().zip(&spec.aggregates) {
+            let (own, rest) = states.split_at(aggregate.state_fields()?.len());
+            accumulator.merge_batch(own, &self.keys.groups, total)?;
+            states = rest;
+        }
+        self.measure();
+        Ok(())
+    }
+
+    fn measure(&mut self) {
+        let accumulators = self.accumulators.iter().map(|accumulator| accumulator.size());
+        self.size = self.keys.size() + accumulators.sum::<usize>();
+    }
+}
+
+/// A state batch; some accumulators give other, equivalent types than they declare (views, dictionaries).
+fn with_types(spec: &AggregateSpec, columns: Vec<ArrayRef>) -> Result<RecordBatch> {
+    let schema = spec.state_schema()?;
+    let cast = columns.into_iter().zip(schema.fields()).map(|(column, field)| {
+        if column.data_type() == field.data_type() { Ok(column) } else { arrow::compute::cast(&column, field.data_type()) }
+    });
+    let columns = cast.collect::<Result<Vec<_>, _>>()?;
+    Ok(RecordBatch::try_new(schema, columns)?)
+}
+
+/// An accumulator for all groups at once: the aggregate's own, or one small accumulator for each group.
+fn groups_accumulator(aggregate: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn GroupsAccumulator>> {
+    if aggregate.groups_accumulator_supported() {
+        return aggregate.create_groups_accumulator();
+    }
+    let aggregate = Arc::clone(aggregate);
+    Ok(Box::new(GroupsAccumulatorAdapter::new(move || aggregate.create_accumulator())))
+}

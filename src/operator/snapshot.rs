@@ -1,0 +1,37 @@
+//! The parts that all operators' snapshots share: their counters, as the first batch.
+
+use std::sync::Arc;
+
+use arrow::array::{AsArray, RecordBatch, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
+use datafusion::common::{Result, internal_datafusion_err};
+
+use super::Counters;
+
+/// Counters as a batch of one row.
+pub(super) fn counters_batch(counters: &Counters) -> Result<RecordBatch> {
+    let fields = ["late_rows", "null_time_rows", "windows_closed"].map(|name| Field::new(name, DataType::UInt64, false));
+    let values = [counters.late_rows, counters.null_time_rows, counters.windows_closed];
+    let columns = values.map(|value| Arc::new(UInt64Array::from(vec![value])) as _);
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields.to_vec())), columns.to_vec())?)
+}
+
+/// The counters of a snapshot, and its other batches.
+///
+/// # Errors
+/// A snapshot of another operator.
+pub(super) fn split_counters(snapshot: &[RecordBatch]) -> Result<(Counters, &[RecordBatch])> {
+    let wrong = || internal_datafusion_err!("a snapshot begins with its counters");
+    let (first, rest) = snapshot.split_first().ok_or_else(wrong)?;
+    if first.num_columns() != 3 || first.num_rows() != 1 {
+        return Err(wrong());
+    }
+    let value = |index: usize| first.column(index).as_primitive_opt::<UInt64Type>().map(|column| column.value(0));
+    let counters = Counters {
+        late_rows: value(0).ok_or_else(wrong)?,
+        null_time_rows: value(1).ok_or_else(wrong)?,
+        windows_closed: value(2).ok_or_else(wrong)?,
+        windows_open: 0,
+    };
+    Ok((counters, rest))
+}

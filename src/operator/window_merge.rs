@@ -1,0 +1,88 @@
+//! Bringing together the partial states of a window that several pipelines have rows of.
+//!
+//! A window is complete when no piece of the data can touch it any more: each piece has ended, or its watermark (for
+//! a piece that has not begun: the one it starts with) has passed the window's end. Partials are merged in the order
+//! of the pieces, which is the order of the rows.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
+use datafusion::common::{Result, internal_datafusion_err};
+
+use super::WATERMARK_MAX;
+use super::aggregate_spec::AggregateSpec;
+use super::groups::Groups;
+
+/// Keeps partial states until their windows are complete.
+#[derive(Debug)]
+pub(crate) struct Merger {
+    /// Length of the windows; none without a window.
+    size: Option<i64>,
+    /// The watermark of each piece.
+    watermarks: Vec<i64>,
+    /// Partials by window; `None` is the window of null event times, or the only one. It sorts first and ends last.
+    waiting: BTreeMap<Option<i64>, Vec<(usize, RecordBatch)>>,
+}
+
+impl Merger {
+    /// A merger of pieces that start with these watermarks.
+    pub(crate) fn new(spec: &AggregateSpec, start_watermarks: Vec<i64>) -> Self {
+        let size = spec.window.as_ref().map(|window| window.size);
+        Self { size, watermarks: start_watermarks, waiting: BTreeMap::new() }
+    }
+
+    /// Takes the partial states of windows that `piece` has closed, and its watermark; gives the windows that are
+    /// complete now, each as its partials in order.
+    ///
+    /// # Errors
+    /// What is no partial state.
+    pub(crate) fn close(
+        &mut self,
+        piece: usize,
+        watermark: i64,
+        partials: Vec<RecordBatch>,
+    ) -> Result<Vec<Vec<RecordBatch>>> {
+        for partial in partials.into_iter().filter(|partial| partial.num_rows() > 0) {
+            let starts = partial.column(0).as_primitive_opt::<Int64Type>();
+            let starts = starts.ok_or_else(|| internal_datafusion_err!("a partial state begins with its window"))?;
+            let start = starts.is_valid(0).then(|| starts.value(0));
+            self.waiting.entry(start).or_default().push((piece, partial));
+        }
+        match self.watermarks.get_mut(piece) {
+            Some(own) => *own = watermark,
+            None => return Err(internal_datafusion_err!("there is no piece {piece}")),
+        }
+        let reached = self.watermarks.iter().copied().min().unwrap_or(WATERMARK_MAX);
+        let complete: Vec<Option<i64>> = self.waiting.keys().copied().filter(|start| self.is_complete(*start, reached)).collect();
+        Ok(complete.into_iter().filter_map(|start| self.waiting.remove(&start)).map(in_order).collect())
+    }
+
+    fn is_complete(&self, start: Option<i64>, reached: i64) -> bool {
+        match (start, self.size) {
+            (Some(start), Some(size)) => start.saturating_add(size) <= reached,
+            _ => reached == WATERMARK_MAX,
+        }
+    }
+}
+
+fn in_order(mut partials: Vec<(usize, RecordBatch)>) -> Vec<RecordBatch> {
+    partials.sort_by_key(|(piece, _)| *piece);
+    partials.into_iter().map(|(_, partial)| partial).collect()
+}
+
+/// Merges the partial states of one window into its output.
+///
+/// # Errors
+/// No partials, or states that do not fit the aggregates.
+pub(crate) fn merge_window(spec: &AggregateSpec, partials: &[RecordBatch]) -> Result<RecordBatch> {
+    let starts = partials.first().map(|partial| partial.column(0).as_primitive::<Int64Type>());
+    let starts = starts.ok_or_else(|| internal_datafusion_err!("a window without partial states"))?;
+    let start = starts.is_valid(0).then(|| starts.value(0));
+    let mut groups = Groups::try_new(spec)?;
+    for partial in partials {
+        groups.merge(spec, partial)?;
+    }
+    let (rows, columns) = groups.finish()?;
+    spec.output(start, rows, columns)
+}

@@ -1,0 +1,128 @@
+//! CSV files whose bad rows are counted and left out (`'on_error' 'skip'`).
+//!
+//! Rows are read as text and cast column by column; a row is bad if it has another number of fields than there are
+//! columns, or if a field that is not null becomes null in the cast.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray, StringBuilder};
+use arrow::compute::{CastOptions, cast_with_options, filter_record_batch, is_not_null, is_null, or};
+use arrow::datatypes::SchemaRef;
+use csv::{ByteRecord, ReaderBuilder};
+use datafusion::common::parsers::CompressionTypeVariant;
+use datafusion::common::{Result, ScalarValue};
+use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
+use datafusion::execution::TaskContext;
+
+use crate::error::Error;
+
+use super::table::{Inner, StreamFile};
+
+/// Reads one file.
+pub(super) struct SkippingCsv {
+    rows: csv::Reader<Box<dyn Read + Send>>,
+    file_schema: SchemaRef,
+    /// The table's columns that are wanted: of the file, or Hive values after them.
+    columns: Vec<usize>,
+    hive: Vec<ScalarValue>,
+    schema: SchemaRef,
+    null_value: String,
+    batch_rows: usize,
+}
+
+impl SkippingCsv {
+    pub(super) fn open(inner: &Inner, file: &StreamFile, columns: &[usize], task: &TaskContext) -> Result<Self> {
+        let opened = std::fs::File::open(format!("/{}", file.object.location))
+            .map_err(|error| Error::data(error.to_string()).in_file(&file.name))?;
+        let bytes: Box<dyn Read + Send> = match file.compression {
+            CompressionTypeVariant::UNCOMPRESSED => Box::new(opened),
+            compression => Box::new(FileCompressionType::from(compression).convert_read(opened)?),
+        };
+        let options = &inner.options.csv;
+        let mut builder = ReaderBuilder::new();
+        builder.flexible(true).has_headers(options.has_header != Some(false));
+        builder
+            .delimiter(options.delimiter)
+            .quote(options.quote)
+            .escape(options.escape)
+            .comment(options.comment);
+        Ok(Self {
+            rows: builder.from_reader(bytes),
+            file_schema: Arc::clone(&inner.file_schema),
+            columns: columns.to_vec(),
+            hive: file.hive.clone(),
+            schema: Arc::new(inner.schema.project(columns)?),
+            null_value: inner.options.null_value.clone().unwrap_or_default(),
+            batch_rows: task.session_config().batch_size(),
+        })
+    }
+
+    /// The next batch of good rows; bad ones are added to `skipped_rows`.
+    pub(super) fn next(&mut self, skipped_rows: &mut u64) -> Result<Option<RecordBatch>> {
+        let Some(text) = self.read_text(skipped_rows)? else {
+            return Ok(None);
+        };
+        let options = CastOptions {
+            safe: true,
+            ..CastOptions::default()
+        };
+        let mut good: Option<BooleanArray> = None;
+        let mut parsed: Vec<ArrayRef> = vec![];
+        for (field, text) in self.file_schema.fields().iter().zip(&text) {
+            let column = cast_with_options(text, field.data_type(), &options)?;
+            if column.null_count() != text.null_count() {
+                let fine = or(&is_not_null(&column)?, &is_null(text)?)?;
+                good = Some(match good {
+                    Some(good) => arrow::compute::and(&good, &fine)?,
+                    None => fine,
+                });
+            }
+            parsed.push(column);
+        }
+        let rows = text.first().map_or(0, Array::len);
+        let columns = self.columns.iter().map(|index| match parsed.get(*index) {
+            Some(column) => Ok(Arc::clone(column)),
+            None => self.hive[index - parsed.len()].to_array_of_size(rows),
+        });
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns.collect::<Result<_>>()?)?;
+        match good {
+            Some(good) => {
+                *skipped_rows += (good.len() - good.true_count()) as u64;
+                Ok(Some(filter_record_batch(&batch, &good)?))
+            }
+            None => Ok(Some(batch)),
+        }
+    }
+
+    /// Text columns of the next rows that have the right number of fields.
+    fn read_text(&mut self, skipped_rows: &mut u64) -> Result<Option<Vec<StringArray>>> {
+        let width = self.file_schema.fields().len();
+        let mut builders: Vec<StringBuilder> = (0..width).map(|_| StringBuilder::new()).collect();
+        let (mut record, mut rows, mut read_any) = (ByteRecord::new(), 0, false);
+        while rows < self.batch_rows
+            && self
+                .rows
+                .read_byte_record(&mut record)
+                .map_err(|e| Error::data(e.to_string()))?
+        {
+            read_any = true;
+            let Some(fields) = text_fields(&record, width) else {
+                *skipped_rows += 1;
+                continue;
+            };
+            for (field, builder) in fields.into_iter().zip(&mut builders) {
+                builder.append_option((field != self.null_value).then_some(field));
+            }
+            rows += 1;
+        }
+        Ok(read_any.then(|| builders.iter_mut().map(StringBuilder::finish).collect()))
+    }
+}
+
+fn text_fields(record: &ByteRecord, width: usize) -> Option<Vec<&str>> {
+    if record.len() != width {
+        return None;
+    }
+    record.iter().map(|field| std::str::from_utf8(field).ok()).collect()
+}

@@ -1,0 +1,213 @@
+//! Finding a stream's files: a file, a folder, a glob or a comma list; Hive folders; natural order.
+
+use std::cmp::Ordering;
+use std::path::{Path, PathBuf};
+
+use datafusion::common::Result;
+
+use crate::error::{Error, Location};
+use crate::sql::FileFormat;
+
+/// A file of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FoundFile {
+    /// Absolute path.
+    pub(super) path: PathBuf,
+    /// `key=value` folders between the stream's folder and the file.
+    pub(super) hive: Vec<(String, String)>,
+}
+
+/// Whether a quoted name in a FROM clause means files.
+pub(crate) fn is_data_path(name: &str) -> bool {
+    name.contains('/') || name.contains('*') || format_of(name).is_some()
+}
+
+/// The format that a file's extension says, also under a compression's.
+pub(super) fn format_of(name: &str) -> Option<FileFormat> {
+    let name = name.trim_end_matches(".gz").trim_end_matches(".zst");
+    match name.rsplit_once('.')?.1.to_lowercase().as_str() {
+        "parquet" => Some(FileFormat::Parquet),
+        "csv" | "tsv" => Some(FileFormat::Csv),
+        "json" | "ndjson" | "jsonl" => Some(FileFormat::Json),
+        _ => None,
+    }
+}
+
+/// All files of a location, in natural order of their paths.
+///
+/// # Errors
+/// Nothing is there, or a folder that cannot be read.
+pub(super) fn find(location: &str, format: Option<FileFormat>, at: Option<Location>) -> Result<Vec<FoundFile>> {
+    let mut files = vec![];
+    for part in location.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let part = part.strip_prefix("file://").unwrap_or(part);
+        let found = find_part(part, format)?;
+        if found.is_empty() {
+            return Err(nothing_found(part, format, at).into());
+        }
+        files.extend(found);
+    }
+    files.sort_by(|a, b| natural_order(&a.path.to_string_lossy(), &b.path.to_string_lossy()));
+    files.dedup();
+    Ok(files)
+}
+
+fn nothing_found(part: &str, format: Option<FileFormat>, at: Option<Location>) -> Error {
+    let kind = format.map_or("data".to_string(), |format| format!("{format:?}").to_uppercase());
+    let what = match Path::new(part).is_dir() {
+        true => format!("the folder '{part}' holds no {kind} files"),
+        false => format!("no file at '{part}'"),
+    };
+    let folder = std::env::current_dir()
+        .map(|folder| folder.display().to_string())
+        .unwrap_or_default();
+    Error::sql(what).at(at).help(format!(
+        "LOCATION takes a file, a folder, a glob or a comma list; relative paths start at {folder}"
+    ))
+}
+
+fn find_part(part: &str, format: Option<FileFormat>) -> Result<Vec<FoundFile>> {
+    let path = Path::new(part);
+    if path.is_dir() {
+        let mut files = vec![];
+        walk(path, format, &mut vec![], &mut files)?;
+        return Ok(files);
+    }
+    if path.is_file() {
+        return Ok(vec![FoundFile {
+            path: absolute(path)?,
+            hive: vec![],
+        }]);
+    }
+    let paths = glob::glob(part).map_err(|error| Error::data(format!("'{part}' is no glob: {error}")))?;
+    let mut files = vec![];
+    for path in paths {
+        let path = path.map_err(|error| Error::data(error.to_string()))?;
+        match path.is_dir() {
+            true => walk(&path, format, &mut hive_of(&path), &mut files)?,
+            false => files.push(FoundFile {
+                path: absolute(&path)?,
+                hive: vec![],
+            }),
+        }
+    }
+    Ok(files)
+}
+
+fn hive_of(folder: &Path) -> Vec<(String, String)> {
+    folder
+        .file_name()
+        .and_then(|name| hive_part(&name.to_string_lossy()))
+        .into_iter()
+        .collect()
+}
+
+/// Collects a folder's files of the format, folders below it included; hidden ones and those that begin with `_`,
+/// which writers use for work in progress, are left out.
+fn walk(
+    folder: &Path,
+    format: Option<FileFormat>,
+    hive: &mut Vec<(String, String)>,
+    files: &mut Vec<FoundFile>,
+) -> Result<()> {
+    let unreadable = |error: std::io::Error| Error::data(error.to_string()).in_file(folder.display().to_string());
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with('.') || name.starts_with('_') {
+            continue;
+        }
+        if path.is_dir() {
+            let part = hive_part(&name);
+            hive.extend(part.clone());
+            walk(&path, format, hive, files)?;
+            part.map(|_| hive.pop());
+        } else if format_of(&name).is_some_and(|found| format.is_none_or(|format| format == found)) {
+            files.push(FoundFile {
+                path: absolute(&path)?,
+                hive: hive.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn hive_part(name: &str) -> Option<(String, String)> {
+    let (key, value) = name.split_once('=')?;
+    (!key.is_empty()).then(|| (key.to_string(), value.to_string()))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    Ok(std::path::absolute(path)?)
+}
+
+/// Order of names in which numbers count as numbers: flights-2 before flights-10.
+pub(super) fn natural_order(a: &str, b: &str) -> Ordering {
+    let (mut a, mut b) = (a, b);
+    loop {
+        let (number_a, rest_a) = split_number(a);
+        let (number_b, rest_b) = split_number(b);
+        if !number_a.is_empty() && !number_b.is_empty() {
+            let (short_a, short_b) = (number_a.trim_start_matches('0'), number_b.trim_start_matches('0'));
+            let order = short_a
+                .len()
+                .cmp(&short_b.len())
+                .then(short_a.cmp(short_b))
+                .then(number_a.cmp(number_b));
+            if order != Ordering::Equal {
+                return order;
+            }
+            (a, b) = (rest_a, rest_b);
+            continue;
+        }
+        let (mut chars_a, mut chars_b) = (a.chars(), b.chars());
+        match (chars_a.next(), chars_b.next()) {
+            (Some(x), Some(y)) if x == y => (a, b) = (chars_a.as_str(), chars_b.as_str()),
+            (x, y) => return x.cmp(&y),
+        }
+    }
+}
+
+fn split_number(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_names_count_as_numbers() {
+        let mut names = vec!["f-10", "f-2", "f-1", "f", "f-02", "e-99"];
+        names.sort_by(|a, b| natural_order(a, b));
+        assert_eq!(names, ["e-99", "f", "f-1", "f-02", "f-2", "f-10"]);
+    }
+
+    #[test]
+    fn folders_are_walked_with_their_hive_parts() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [
+            "origin=EWR/b.parquet",
+            "origin=EWR/_tmp.parquet",
+            "origin=JFK/.c.parquet",
+            "origin=JFK/d.csv",
+            "e.parquet",
+        ] {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let files = find(&folder.path().to_string_lossy(), Some(FileFormat::Parquet), None).unwrap();
+        let hive: Vec<_> = files.into_iter().map(|file| file.hive).collect();
+        assert_eq!(hive, [vec![], vec![("origin".to_string(), "EWR".to_string())]]);
+    }
+
+    #[test]
+    fn nothing_there_is_an_error_that_says_where_it_looked() {
+        let error = find("no/such/*.parquet", None, None).unwrap_err().to_string();
+        assert!(
+            error.contains("no file at 'no/such/*.parquet'") && error.contains("relative paths start at"),
+            "{error}"
+        );
+    }
+}

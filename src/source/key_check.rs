@@ -1,0 +1,153 @@
+//! Checking that a declared `partitioned_by` is true: no key in two files.
+//!
+//! Keys are compared by 64-bit hashes. A reader knows the keys that it has seen; only a key that is new to it is
+//! looked up among all readers' keys, under a lock. While keys keep being new every batch is checked, afterwards one
+//! in eight, and none once the memory for it is spent.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::util::display::array_value_to_string;
+use datafusion::common::Result;
+use datafusion::common::hash_utils::{RandomState, create_hashes};
+use parking_lot::Mutex;
+
+use crate::error::Error;
+
+/// What a key costs in both maps, with the room that hash maps leave free.
+const BYTES_PER_KEY: usize = 48;
+const CHECK_ONE_BATCH_IN: u64 = 8;
+
+/// A hash is its own hash.
+#[derive(Default)]
+struct Identity(u64);
+
+impl Hasher for Identity {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, _: &[u8]) {}
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+type Keyed = BuildHasherDefault<Identity>;
+
+/// The keys of all readers of a scan.
+#[derive(Debug)]
+pub(super) struct KeyCheck {
+    /// Indices of the key columns in the projected batches.
+    columns: Vec<usize>,
+    names: Vec<String>,
+    keys_max: usize,
+    files: Mutex<HashMap<u64, String, Keyed>>,
+    rows: AtomicU64,
+    checked_rows: AtomicU64,
+}
+
+impl KeyCheck {
+    pub(super) fn new(columns: Vec<usize>, names: Vec<String>, bytes_max: usize) -> Self {
+        let (rows, checked_rows) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self {
+            columns,
+            names,
+            keys_max: bytes_max / BYTES_PER_KEY,
+            files: Mutex::default(),
+            rows,
+            checked_rows,
+        }
+    }
+
+    /// The share of rows that was checked, from 0 to 1; none before any row was read.
+    pub(super) fn checked_share(&self) -> Option<f64> {
+        let rows = self.rows.load(Ordering::Relaxed);
+        (rows > 0).then(|| self.checked_rows.load(Ordering::Relaxed) as f64 / rows as f64)
+    }
+
+    /// Notes that `file` holds a key.
+    fn claim(&self, hash: u64, file: &str) -> Claim {
+        let mut files = self.files.lock();
+        if let Some(owner) = files.get(&hash) {
+            return if owner == file {
+                Claim::Fine
+            } else {
+                Claim::Taken(owner.clone())
+            };
+        }
+        if files.len() >= self.keys_max {
+            return Claim::Full;
+        }
+        files.insert(hash, file.to_string());
+        Claim::Fine
+    }
+}
+
+enum Claim {
+    Fine,
+    Taken(String),
+    Full,
+}
+
+/// The keys of one reader.
+#[derive(Default)]
+pub(super) struct ReaderKeys {
+    seen: HashSet<u64, Keyed>,
+    hashes: Vec<u64>,
+    batches: u64,
+    settled: bool,
+    full: bool,
+}
+
+impl ReaderKeys {
+    /// Checks the keys of a batch of `file`.
+    ///
+    /// # Errors
+    /// A key that another file holds too.
+    pub(super) fn check(&mut self, all: &KeyCheck, batch: &RecordBatch, file: &str) -> Result<()> {
+        all.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+        self.batches += 1;
+        if self.full || (self.settled && !self.batches.is_multiple_of(CHECK_ONE_BATCH_IN)) {
+            return Ok(());
+        }
+        let columns: Vec<&ArrayRef> = all.columns.iter().map(|index| batch.column(*index)).collect();
+        self.hashes.clear();
+        self.hashes.resize(batch.num_rows(), 0);
+        create_hashes(columns.iter().copied(), &RandomState::with_seed(7), &mut self.hashes)?;
+        let known = self.seen.len();
+        let mut before = None;
+        for (row, hash) in self.hashes.iter().enumerate() {
+            if before == Some(*hash) || self.seen.contains(hash) {
+                continue;
+            }
+            before = Some(*hash);
+            match all.claim(*hash, file) {
+                Claim::Fine => self.seen.insert(*hash),
+                Claim::Taken(owner) => return Err(two_files(all, &columns, row, &owner, file).into()),
+                Claim::Full => {
+                    self.full = true;
+                    return Ok(());
+                }
+            };
+        }
+        self.settled = self.seen.len() == known;
+        all.checked_rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+fn two_files(all: &KeyCheck, columns: &[&ArrayRef], row: usize, owner: &str, file: &str) -> Error {
+    let values = all.names.iter().zip(columns).map(|(name, column)| {
+        let value = array_value_to_string(column, row).unwrap_or_default();
+        format!("{name} = {value}")
+    });
+    let key = values.collect::<Vec<_>>().join(", ");
+    Error::data(format!(
+        "{key} is in {owner} too, and the stream is declared 'partitioned_by' {}",
+        all.names.join(", ")
+    ))
+    .in_file(file)
+    .help("declare OPTIONS ('partitions' 'files') instead, or leave 'partitioned_by' out")
+}

@@ -1,0 +1,148 @@
+//! The OPTIONS of a CREATE STREAM.
+
+use datafusion::common::Result;
+use datafusion::common::config::CsvOptions;
+use datafusion::common::parsers::CompressionTypeVariant;
+
+use crate::error::{Error, Location};
+use crate::sql::{FileFormat, nearest};
+
+const NAMES: [&str; 14] = [
+    "partitioned_by",
+    "partitions",
+    "on_error",
+    "has_header",
+    "header",
+    "delimiter",
+    "quote",
+    "escape",
+    "comment",
+    "null_value",
+    "null_regex",
+    "timestamp_format",
+    "compression",
+    "schema_infer_max_rec",
+];
+
+/// What the options of a stream say.
+#[derive(Debug, Clone, Default)]
+pub(super) struct StreamOptions {
+    /// Columns whose values live in one file each.
+    pub(super) partitioned_by: Vec<String>,
+    /// Each file is a partition, whatever its keys.
+    pub(super) partitions_are_files: bool,
+    /// Rows that cannot be parsed are counted and left out.
+    pub(super) skip_bad_rows: bool,
+    /// How CSV files are written.
+    pub(super) csv: CsvOptions,
+    /// Compression by name; none means: by the files' extension.
+    pub(super) compression: Option<CompressionTypeVariant>,
+    /// What a null looks like in CSV.
+    pub(super) null_value: Option<String>,
+}
+
+impl StreamOptions {
+    /// Reads the options of a stream of `format`.
+    ///
+    /// # Errors
+    /// Unknown names and impossible values.
+    pub(super) fn parse(options: &[(String, String)], format: FileFormat, at: Location) -> Result<Self> {
+        let mut parsed = Self::default();
+        parsed.csv.has_header = Some(true);
+        for (name, value) in options {
+            let name = name.strip_prefix("format.").unwrap_or(name);
+            parsed.set(name, value).map_err(|error| error.at(Some(at)))?;
+        }
+        if parsed.skip_bad_rows && format != FileFormat::Csv {
+            let error = Error::refused(
+                "'on_error' 'skip'",
+                "only CSV rows can be bad one by one",
+                "leave it out",
+            );
+            return Err(error.at(Some(at)).into());
+        }
+        Ok(parsed)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> std::result::Result<(), Error> {
+        match name {
+            "partitioned_by" => {
+                self.partitioned_by = value.split(',').map(|name| name.trim().to_string()).collect();
+            }
+            "partitions" => match value {
+                "files" => self.partitions_are_files = true,
+                _ => return Err(bad_value(name, value, "files")),
+            },
+            "on_error" => match value {
+                "fail" => self.skip_bad_rows = false,
+                "skip" => self.skip_bad_rows = true,
+                _ => return Err(bad_value(name, value, "fail or skip")),
+            },
+            "has_header" | "header" => match value.to_lowercase().as_str() {
+                "true" => self.csv.has_header = Some(true),
+                "false" => self.csv.has_header = Some(false),
+                _ => return Err(bad_value(name, value, "true or false")),
+            },
+            "delimiter" => self.csv.delimiter = one_byte(name, value)?,
+            "quote" => self.csv.quote = one_byte(name, value)?,
+            "escape" => self.csv.escape = Some(one_byte(name, value)?),
+            "comment" => self.csv.comment = Some(one_byte(name, value)?),
+            "null_value" => {
+                // arrow-csv knows nulls by a pattern; this is the one for exactly this text.
+                self.csv.null_regex = Some(format!("^{}$", escape_regex(value)));
+                self.null_value = Some(value.to_string());
+            }
+            "null_regex" => self.csv.null_regex = Some(value.to_string()),
+            "timestamp_format" => self.csv.timestamp_format = Some(value.to_string()),
+            "compression" => {
+                self.compression = Some(compression(value).ok_or_else(|| bad_value(name, value, "none, gzip or zstd"))?)
+            }
+            "schema_infer_max_rec" => match value.parse() {
+                Ok(rows) if rows > 0 => self.csv.schema_infer_max_rec = Some(rows),
+                _ => return Err(bad_value(name, value, "a positive number of rows")),
+            },
+            _ => {
+                let error = Error::sql(format!("unknown option '{name}' of a stream"));
+                return Err(match nearest(name, NAMES) {
+                    Some(nearest) => error.help(format!("did you mean '{nearest}'?")),
+                    None => error.help(format!("options are {}", NAMES.join(", "))),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn compression(name: &str) -> Option<CompressionTypeVariant> {
+    match name.to_lowercase().as_str() {
+        "none" | "uncompressed" => Some(CompressionTypeVariant::UNCOMPRESSED),
+        "gzip" | "gz" => Some(CompressionTypeVariant::GZIP),
+        "zstd" | "zst" => Some(CompressionTypeVariant::ZSTD),
+        _ => None,
+    }
+}
+
+/// The compression that a file's extension says.
+pub(super) fn compression_of(name: &str) -> CompressionTypeVariant {
+    name.rsplit_once('.')
+        .and_then(|(_, extension)| compression(extension))
+        .unwrap_or(CompressionTypeVariant::UNCOMPRESSED)
+}
+
+fn one_byte(name: &str, value: &str) -> std::result::Result<u8, Error> {
+    match value {
+        "\\t" => Ok(b'\t'),
+        _ if value.len() == 1 => Ok(value.as_bytes()[0]),
+        _ => Err(bad_value(name, value, "one character")),
+    }
+}
+
+fn bad_value(name: &str, value: &str, expected: &str) -> Error {
+    Error::sql(format!("option '{name}' is {expected}, not '{value}'"))
+}
+
+fn escape_regex(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| if c.is_alphanumeric() { vec![c] } else { vec!['\\', c] })
+        .collect()
+}

@@ -1,0 +1,171 @@
+//! Watermarks, by the order of rows alone.
+//!
+//! The watermark of a row is the highest event time among the rows before it in its data partition, less the bound.
+//! It never falls. A batch is cut so that one watermark judges every row of a piece exactly: only where a row is
+//! behind a watermark that has moved since the piece began. In a stream that keeps its bound nothing is ever cut.
+
+use arrow::array::{Array, PrimitiveArray};
+use arrow::compute;
+use arrow::datatypes::Int64Type;
+use datafusion::common::Result;
+
+use crate::operator::{Stamp, WATERMARK_MIN, ticks};
+
+/// A run of rows of a batch that one stamp judges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// First row.
+    pub(crate) offset: usize,
+    /// Number of rows.
+    pub(crate) length: usize,
+    /// What is known of them.
+    pub(crate) stamp: Stamp,
+}
+
+/// Makes the watermarks of one data partition, or of a piece of one.
+#[derive(Debug, Clone)]
+pub(crate) struct WatermarkGenerator {
+    partition: usize,
+    /// How far a row may be behind, in ticks. Without a bound no row is late and nothing closes before the end.
+    bound: Option<i64>,
+    /// Highest event time so far, those of earlier pieces of the partition included.
+    highest: Option<i64>,
+}
+
+impl WatermarkGenerator {
+    pub(crate) fn new(partition: usize, bound: Option<i64>, highest: Option<i64>) -> Self {
+        Self {
+            partition,
+            bound,
+            highest,
+        }
+    }
+
+    /// The watermark now.
+    pub(crate) fn watermark(&self) -> i64 {
+        less(self.highest, self.bound)
+    }
+
+    /// Cuts a batch, given its event-time column, into runs of rows with their stamps.
+    ///
+    /// # Errors
+    /// A column that holds neither timestamps nor dates.
+    pub(crate) fn segments(&mut self, times: &dyn Array) -> Result<Vec<Segment>> {
+        let times = ticks(times)?;
+        let before = self.watermark();
+        let Some(batch_highest) = compute::max(&times) else {
+            return Ok(vec![self.segment(0, times.len(), before)]);
+        };
+        let highest = self.highest.map_or(batch_highest, |highest| highest.max(batch_highest));
+        // The usual batch: not even the last watermark leaves a row behind.
+        if compute::min(&times).is_some_and(|lowest| lowest >= less(Some(highest), self.bound)) {
+            self.highest = Some(highest);
+            return Ok(vec![self.segment(0, times.len(), before)]);
+        }
+        Ok(self.cut(&times))
+    }
+
+    fn cut(&mut self, times: &PrimitiveArray<Int64Type>) -> Vec<Segment> {
+        let (mut segments, mut begin, mut judged_by) = (vec![], 0, self.watermark());
+        for (row, time) in times.iter().enumerate() {
+            let Some(time) = time else { continue };
+            let watermark = self.watermark();
+            if time < watermark && watermark != judged_by {
+                if row > begin {
+                    segments.push(self.segment(begin, row - begin, judged_by));
+                }
+                (begin, judged_by) = (row, watermark);
+            }
+            self.highest = self.highest.max(Some(time));
+        }
+        segments.push(self.segment(begin, times.len() - begin, judged_by));
+        segments
+    }
+
+    /// A segment that ends with the rows seen so far.
+    fn segment(&self, offset: usize, length: usize, watermark: i64) -> Segment {
+        let stamp = Stamp {
+            partition: self.partition,
+            watermark,
+            next_watermark: self.watermark(),
+        };
+        Segment { offset, length, stamp }
+    }
+}
+
+/// An event time less the bound.
+pub(crate) fn less(highest: Option<i64>, bound: Option<i64>) -> i64 {
+    match (highest, bound) {
+        (Some(highest), Some(bound)) => highest.saturating_sub(bound),
+        _ => WATERMARK_MIN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::TimestampSecondArray;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Which rows are late for windows of `size`, as the definition says.
+    fn late_by_definition(times: &[Option<i64>], bound: i64, size: i64) -> Vec<usize> {
+        let mut highest = None;
+        let mut late = vec![];
+        for (row, time) in times.iter().enumerate() {
+            let Some(time) = time else { continue };
+            if time.div_euclid(size) * size + size <= less(highest, Some(bound)) {
+                late.push(row);
+            }
+            highest = highest.max(Some(*time));
+        }
+        late
+    }
+
+    fn late_by_segments(times: &[Option<i64>], bound: i64, size: i64, batch_rows: usize) -> (Vec<usize>, i64) {
+        let mut generator = WatermarkGenerator::new(0, Some(bound), None);
+        let (mut late, mut first) = (vec![], 0);
+        for batch in times.chunks(batch_rows) {
+            for segment in generator.segments(&TimestampSecondArray::from(batch.to_vec())).unwrap() {
+                for row in segment.offset..segment.offset + segment.length {
+                    let is_late = |time: i64| time.div_euclid(size) * size + size <= segment.stamp.watermark;
+                    if batch[row].is_some_and(is_late) {
+                        late.push(first + row);
+                    }
+                }
+            }
+            first += batch.len();
+        }
+        (late, generator.watermark())
+    }
+
+    proptest! {
+        #[test]
+        fn lateness_does_not_depend_on_batches(
+            times in prop::collection::vec(prop::option::weighted(0.9, -60i64..60), 0..80),
+            bound in 0i64..30, size in 1i64..20, batch_rows in 1usize..30,
+        ) {
+            let (late, watermark) = late_by_segments(&times, bound, size, batch_rows);
+            prop_assert_eq!(late, late_by_definition(&times, bound, size));
+            prop_assert_eq!(watermark, less(times.iter().flatten().max().copied(), Some(bound)));
+        }
+    }
+
+    #[test]
+    fn a_stream_that_keeps_its_bound_is_never_cut() {
+        let times: Vec<_> = (0..1000).map(|i| i * 10 - (i * 7) % 50).collect();
+        let mut generator = WatermarkGenerator::new(3, Some(100), None);
+        let segments = generator.segments(&TimestampSecondArray::from(times)).unwrap();
+        assert_eq!(segments.len(), 1);
+        assert_eq!(segments[0].stamp.watermark, WATERMARK_MIN);
+    }
+
+    #[test]
+    fn extreme_times_saturate() {
+        let mut generator = WatermarkGenerator::new(0, Some(i64::MAX), None);
+        generator
+            .segments(&TimestampSecondArray::from(vec![i64::MIN, i64::MAX, i64::MIN]))
+            .unwrap();
+        assert_eq!(generator.watermark(), 0);
+    }
+}
