@@ -19,5 +19,5 @@ pub use runtime::{Job, PipelineProgress, Progress, Summary};
 pub use session::{
     StreamlinesContext, StreamlinesStateBuilder, parse_statements, streaming_session, streaming_session_with_runtime,
 };
-pub use sink::{Sink, Writer, Written};
+pub use sink::{FileSink, NullSink, OutputFormat, Sink, StdoutSink, Writer, Written, is_broken_pipe};
 pub use sql::StreamStatement;

@@ -70,7 +70,11 @@ pub(super) struct Groups {
 impl Groups {
     pub(super) fn try_new(spec: &AggregateSpec) -> Result<Self> {
         let accumulators = spec.aggregates.iter().map(groups_accumulator).collect::<Result<_>>()?;
-        Ok(Self { keys: Keys::try_new(spec)?, accumulators, size: 0 })
+        Ok(Self {
+            keys: Keys::try_new(spec)?,
+            accumulators,
+            size: 0,
+        })
     }
 
     /// Aggregates a batch's rows.
@@ -130,7 +134,11 @@ impl Groups {
 fn with_types(spec: &AggregateSpec, columns: Vec<ArrayRef>) -> Result<RecordBatch> {
     let schema = spec.state_schema()?;
     let cast = columns.into_iter().zip(schema.fields()).map(|(column, field)| {
-        if column.data_type() == field.data_type() { Ok(column) } else { arrow::compute::cast(&column, field.data_type()) }
+        if column.data_type() == field.data_type() {
+            Ok(column)
+        } else {
+            arrow::compute::cast(&column, field.data_type())
+        }
     });
     let columns = cast.collect::<Result<Vec<_>, _>>()?;
     Ok(RecordBatch::try_new(schema, columns)?)
@@ -142,5 +150,7 @@ fn groups_accumulator(aggregate: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn 
         return aggregate.create_groups_accumulator();
     }
     let aggregate = Arc::clone(aggregate);
-    Ok(Box::new(GroupsAccumulatorAdapter::new(move || aggregate.create_accumulator())))
+    Ok(Box::new(GroupsAccumulatorAdapter::new(move || {
+        aggregate.create_accumulator()
+    })))
 }

@@ -28,4 +28,3 @@ pub(crate) fn ticks(times: &dyn Array) -> Result<PrimitiveArray<Int64Type>> {
         other => return Err(internal_datafusion_err!("event time of type {other}")),
     })
 }
-

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Result, internal_datafusion_err};
+use datafusion::logical_expr::dml::CopyTo;
 use datafusion::logical_expr::{
     Aggregate, Distinct, Expr, Extension, Join, JoinType, LogicalPlan, SubqueryAlias, UserDefinedLogicalNodeCore,
 };
@@ -25,10 +26,11 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::config::StreamlinesOptions;
 use crate::error::Error;
+use crate::sink::OutputFormat;
 use crate::sql::EmitMode;
 
 use super::event_time::{first_stream, reads_stream};
-use super::nodes::{Emit, Pipelines};
+use super::nodes::{Emit, Pipelines, WriteFiles};
 use super::routing::{self, KeyedState};
 use super::{aggregate, over, refuse};
 
@@ -170,6 +172,7 @@ impl Rewriter {
             }
             LogicalPlan::Window(_) => self.over(plan, emit),
             LogicalPlan::Join(join) => self.join(join, emit),
+            LogicalPlan::Copy(copy) => self.copy(copy, emit),
             LogicalPlan::Sort(_) => {
                 refuse::sorted_changes(emit)?;
                 self.tail(plan, emit)
@@ -180,7 +183,6 @@ impl Rewriter {
             }
             LogicalPlan::Limit(_)
             | LogicalPlan::Union(_)
-            | LogicalPlan::Copy(_)
             | LogicalPlan::Dml(_)
             | LogicalPlan::Ddl(_)
             | LogicalPlan::Explain(_)
@@ -214,6 +216,34 @@ impl Rewriter {
             .collect::<Result<Vec<_>>>()?;
         let plan = plan.with_new_exprs(plan.expressions(), inputs)?;
         Ok(Flow::stateless(plan, Shape::Tail))
+    }
+
+    /// COPY: the pipelines write files themselves, unless DataFusion is to divide the rows by columns.
+    fn copy(&self, copy: CopyTo, emit: EmitMode) -> Result<Flow> {
+        let format = copy.file_type.get_ext().trim_start_matches('.').parse::<OutputFormat>();
+        let (Ok(format), true) = (format, copy.partition_by.is_empty()) else {
+            return self.tail(LogicalPlan::Copy(copy), emit);
+        };
+        // DataFusion calls one object a line JSON.
+        let format = if format == OutputFormat::Json {
+            OutputFormat::Ndjson
+        } else {
+            format
+        };
+        let input = self
+            .rewrite(copy.input.as_ref().clone(), emit)
+            .and_then(|flow| self.close(flow))?;
+        let mut options: Vec<_> = copy.options.into_iter().collect();
+        options.sort();
+        let schema = copy.output_schema;
+        let node = WriteFiles {
+            input: Arc::new(input),
+            path: copy.output_url,
+            format,
+            options,
+            schema,
+        };
+        Ok(Flow::stateless(extension(node), Shape::Tail))
     }
 
     fn aggregate(&self, aggregate: Aggregate, emit: EmitMode) -> Result<Flow> {

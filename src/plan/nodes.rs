@@ -5,6 +5,7 @@
 //! | [`Emit`] | the EMIT clause, above the query that it stood at the end of; the analyzer takes it out |
 //! | [`WindowAggregate`] | GROUP BY over a stream, with or without a window, FINAL or CHANGES |
 //! | [`RowsWindow`] | OVER columns of a stream, rows coming out in event-time order |
+//! | [`WriteFiles`] | COPY … TO: files written by the pipelines themselves |
 //! | [`Pipelines`] | where the independent pipelines end and meet; everything above is the tail |
 
 use std::cmp::Ordering;
@@ -18,6 +19,7 @@ use datafusion::logical_expr::expr_rewriter::unnormalize_col;
 use datafusion::logical_expr::utils::exprlist_to_fields;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, UserDefinedLogicalNodeCore};
 
+use crate::sink::OutputFormat;
 use crate::sql::EmitMode;
 
 use super::routing::Routing;
@@ -33,7 +35,7 @@ macro_rules! unordered {
         }
     )+ };
 }
-unordered!(Emit, WindowAggregate, RowsWindow, Pipelines);
+unordered!(Emit, WindowAggregate, RowsWindow, Pipelines, WriteFiles);
 
 fn only(mut inputs: Vec<LogicalPlan>, node: &str) -> Result<Arc<LogicalPlan>> {
     match (inputs.pop(), inputs.is_empty()) {
@@ -294,6 +296,44 @@ impl UserDefinedLogicalNodeCore for Pipelines {
     }
     fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
         Some(vec![output_columns.to_vec()])
+    }
+}
+
+/// COPY of a stream's query into a file or a folder. Output: the number of rows.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct WriteFiles {
+    pub(crate) input: Arc<LogicalPlan>,
+    pub(crate) path: String,
+    pub(crate) format: OutputFormat,
+    /// The options of the statement, sorted by key.
+    pub(crate) options: Vec<(String, String)>,
+    pub(crate) schema: DFSchemaRef,
+}
+
+impl UserDefinedLogicalNodeCore for WriteFiles {
+    fn name(&self) -> &str {
+        "WriteFiles"
+    }
+    fn inputs(&self) -> Vec<&LogicalPlan> {
+        vec![&self.input]
+    }
+    fn schema(&self) -> &DFSchemaRef {
+        &self.schema
+    }
+    fn expressions(&self) -> Vec<Expr> {
+        vec![]
+    }
+    fn fmt_for_explain(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "WriteFiles: path={}, format={}", self.path, self.format)
+    }
+    fn with_exprs_and_inputs(&self, _: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
+        Ok(Self {
+            input: only(inputs, "WriteFiles")?,
+            ..self.clone()
+        })
+    }
+    fn necessary_children_exprs(&self, _: &[usize]) -> Option<Vec<Vec<usize>>> {
+        Some(vec![(0..self.input.schema().fields().len()).collect()])
     }
 }
 

@@ -7,8 +7,9 @@ use datafusion::catalog::Session;
 use datafusion::common::{DataFusionError, Result, ScalarValue, internal_datafusion_err, plan_datafusion_err};
 use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{Expr, UserDefinedLogicalNodeCore, WindowFrameBound};
-use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
+use datafusion::logical_expr::{Expr, UserDefinedLogicalNodeCore, WindowFrameBound, WindowFunctionDefinition};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr, LoweredAggregateBuilder};
 use datafusion::physical_expr::create_physical_expr;
 
 use crate::operator::{AggregateSpec, Frame, RowsFunction, RowsFunctionKind, RowsWindowSpec, WindowSpec};
@@ -71,13 +72,9 @@ pub(super) fn rows_window_spec(
         let field = field.ok_or_else(|| internal_datafusion_err!("a window function without a column"))?;
         let physical = |expr: &Expr| create_physical_expr(expr, logical, session.execution_props(), context);
         let argument = call.params.args.first().map(physical).transpose()?;
-        let kind = function_kind(call)?;
+        let kind = function_kind(call, argument.as_ref(), input)?;
         Ok(RowsFunction {
-            argument: if matches!(kind, RowsFunctionKind::CountStar) {
-                None
-            } else {
-                argument
-            },
+            argument: argument.filter(|_| !counts_all_rows(call)),
             kind,
             partition_by: call.params.partition_by.iter().map(physical).collect::<Result<_>>()?,
             frame: frame(call)?,
@@ -94,25 +91,50 @@ pub(super) fn rows_window_spec(
     })
 }
 
-fn function_kind(call: &WindowFunction) -> Result<RowsFunctionKind> {
-    let name = call.fun.name().to_lowercase();
-    let counts_rows = call
-        .params
-        .args
-        .first()
-        .is_none_or(|argument| matches!(argument, Expr::Literal(value, _) if !value.is_null()));
-    Ok(match name.as_str() {
-        "count" if counts_rows => RowsFunctionKind::CountStar,
+/// count(*) comes as the count of a constant.
+fn counts_all_rows(call: &WindowFunction) -> bool {
+    call.fun.name().eq_ignore_ascii_case("count")
+        && matches!(call.params.args.first(), Some(Expr::Literal(value, _)) if !value.is_null())
+}
+
+fn function_kind(
+    call: &WindowFunction,
+    argument: Option<&Arc<dyn PhysicalExpr>>,
+    input: &SchemaRef,
+) -> Result<RowsFunctionKind> {
+    let argument_type = argument.map(|argument| argument.data_type(input)).transpose()?;
+    let is_number = argument_type.as_ref().is_some_and(|data_type| {
+        data_type.is_numeric()
+            || data_type.is_temporal() && !matches!(data_type, DataType::Time32(_) | DataType::Time64(_))
+    });
+    Ok(match call.fun.name().to_lowercase().as_str() {
         "count" => RowsFunctionKind::Count,
-        "sum" => RowsFunctionKind::Sum,
-        "avg" => RowsFunctionKind::Avg,
-        "min" => RowsFunctionKind::Min,
-        "max" => RowsFunctionKind::Max,
+        "sum" if is_number => RowsFunctionKind::Sum,
+        "avg" if argument_type == Some(DataType::Float64) => RowsFunctionKind::Avg,
+        "min" if is_number => RowsFunctionKind::Min,
+        "max" if is_number => RowsFunctionKind::Max,
         "first_value" => RowsFunctionKind::FirstValue,
         "last_value" => RowsFunctionKind::LastValue,
         "lag" => lag(call)?,
-        other => return Err(plan_datafusion_err!("{other} OVER (…) has no streaming form")),
+        _ => RowsFunctionKind::Aggregate(Arc::new(aggregate_of(call, argument, input)?)),
     })
+}
+
+/// A window function that is an aggregate.
+fn aggregate_of(
+    call: &WindowFunction,
+    argument: Option<&Arc<dyn PhysicalExpr>>,
+    input: &SchemaRef,
+) -> Result<AggregateFunctionExpr> {
+    match &call.fun {
+        WindowFunctionDefinition::AggregateUDF(function) => {
+            AggregateExprBuilder::new(Arc::clone(function), argument.cloned().into_iter().collect())
+                .schema(Arc::clone(input))
+                .alias(call.fun.name())
+                .build()
+        }
+        other => Err(plan_datafusion_err!("{} OVER (…) has no streaming form", other.name())),
+    }
 }
 
 fn lag(call: &WindowFunction) -> Result<RowsFunctionKind> {
@@ -141,11 +163,7 @@ fn frame(call: &WindowFunction) -> Result<Frame> {
         WindowFrameBound::Preceding(rows) => Some(row_count(rows)?),
         _ => Some(0),
     };
-    let until = match &bounds.end_bound {
-        WindowFrameBound::Preceding(rows) => row_count(rows)?,
-        _ => 0,
-    };
-    Ok(Frame { preceding, until })
+    Ok(Frame { preceding })
 }
 
 fn row_count(rows: &ScalarValue) -> Result<usize> {

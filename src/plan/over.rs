@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::expr::WindowFunction;
-use datafusion::logical_expr::{Expr, LogicalPlan, WindowFrameBound, WindowFrameUnits, expr};
+use datafusion::logical_expr::{Expr, LogicalPlan, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition, expr};
 
 use crate::error::Error;
 
@@ -14,7 +14,7 @@ use super::nodes::RowsWindow;
 use super::refuse::refuse_if;
 use super::routing::KeyedState;
 
-const SUPPORTED: [&str; 8] = ["count", "sum", "avg", "min", "max", "first_value", "last_value", "lag"];
+const FUNCTIONS: [&str; 3] = ["first_value", "last_value", "lag"];
 
 /// Rewrites the OVER columns `functions` over the rows of `input`.
 pub(super) fn stream(input: LogicalPlan, functions: Vec<Expr>) -> Result<Flow> {
@@ -65,14 +65,15 @@ fn key_columns(call: &WindowFunction, input: &LogicalPlan) -> Vec<String> {
 
 fn check_function(call: &WindowFunction) -> Result<()> {
     let name = call.fun.name().to_lowercase();
-    let supported = SUPPORTED.contains(&name.as_str())
+    let is_aggregate = matches!(call.fun, WindowFunctionDefinition::AggregateUDF(_)) && call.params.args.len() <= 1;
+    let supported = (is_aggregate || FUNCTIONS.contains(&name.as_str()))
         && !call.params.distinct
         && !matches!(call.params.null_treatment, Some(expr::NullTreatment::IgnoreNulls));
     refuse_if(!supported, || {
         Error::refused(
             format!("{} OVER (…)", call.fun.name()),
             "this function, or DISTINCT or IGNORE NULLS in it, keeps no running value here",
-            format!("one of {} without DISTINCT and IGNORE NULLS", SUPPORTED.join(", ")),
+            "aggregates of one argument, first_value, last_value and lag, without DISTINCT and IGNORE NULLS",
         )
     })
 }
@@ -106,7 +107,7 @@ fn check_frame(call: &WindowFunction) -> Result<()> {
     let frame = &call.params.window_frame;
     let rows = frame.units == WindowFrameUnits::Rows
         && matches!(frame.start_bound, WindowFrameBound::Preceding(_))
-        && ends_at_or_before_current_row(&frame.end_bound);
+        && ends_at_current_row(&frame.end_bound);
     refuse_if(!rows, || {
         Error::refused(
             format!("the frame {frame}"),
@@ -116,11 +117,11 @@ fn check_frame(call: &WindowFunction) -> Result<()> {
     })
 }
 
-fn ends_at_or_before_current_row(bound: &WindowFrameBound) -> bool {
+fn ends_at_current_row(bound: &WindowFrameBound) -> bool {
     match bound {
         WindowFrameBound::CurrentRow => true,
-        WindowFrameBound::Preceding(rows) => !rows.is_null(),
-        WindowFrameBound::Following(ScalarValue::UInt64(Some(0))) => true,
-        WindowFrameBound::Following(_) => false,
+        WindowFrameBound::Preceding(ScalarValue::UInt64(Some(0)))
+        | WindowFrameBound::Following(ScalarValue::UInt64(Some(0))) => true,
+        WindowFrameBound::Preceding(_) | WindowFrameBound::Following(_) => false,
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::Session;
+use datafusion::common::config::ConfigField;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, internal_datafusion_err};
 use datafusion::execution::context::QueryPlanner;
@@ -27,11 +28,12 @@ use crate::exec::filter::StreamFilterExec;
 use crate::exec::lookup::LookupJoinExec;
 use crate::exec::operator::{OperatorExec, OperatorSpec};
 use crate::exec::scan::StreamScanExec;
-use crate::runtime::{PipelinesExec, find};
+use crate::runtime::{PipelinesExec, WriteExec, find};
+use crate::sink::FileSink;
 use crate::source::{Division, Split};
 use crate::sql::EmitMode;
 
-use super::nodes::{Pipelines, RowsWindow, WindowAggregate};
+use super::nodes::{Pipelines, RowsWindow, WindowAggregate, WriteFiles};
 use super::operator_spec::{aggregate_spec, rows_window_spec};
 use super::routing::{Routing, RoutingKind};
 
@@ -111,6 +113,14 @@ impl ExtensionPlanner for NodePlanner {
         if let Some(node) = node.downcast_ref::<RowsWindow>() {
             let spec = OperatorSpec::RowsWindow(Arc::new(rows_window_spec(node, &input.schema(), session, context)?));
             return Ok(Some(Arc::new(OperatorExec::new(spec, input))));
+        }
+        if let Some(node) = node.downcast_ref::<WriteFiles>() {
+            let mut parquet = session.default_table_options().parquet;
+            for (key, value) in &node.options {
+                ConfigField::set(&mut parquet, key.strip_prefix("format.").unwrap_or(key), value)?;
+            }
+            let sink = FileSink::local(&node.path, node.format)?.with_parquet_options(parquet);
+            return Ok(Some(Arc::new(WriteExec::new(input, Arc::new(sink)))));
         }
         if let Some(node) = node.downcast_ref::<Pipelines>() {
             return plan_pipelines(input, &node.routing, session).map(Some);

@@ -76,7 +76,7 @@ impl PipelinesExec {
         let merger = match find::<OperatorExec>(&self.input).map(OperatorExec::spec) {
             Some(OperatorSpec::MergedWindowAggregate(spec)) => {
                 let starts = pieces.iter().map(|piece| piece.start_watermark).collect();
-                Some(Merger::new(spec, starts)?)
+                Some(Merger::new(spec, starts))
             }
             _ => None,
         };

@@ -31,7 +31,7 @@ pub(crate) async fn write(plan: Arc<dyn ExecutionPlan>, task: Arc<TaskContext>, 
     let mut tasks = JoinSet::new();
     for partition in 0..plan.output_partitioning().partition_count() {
         let rows = plan.execute(partition, Arc::clone(&task))?;
-        tasks.spawn(write_partition(rows, sink.writer(partition)?));
+        tasks.spawn(write_partition(rows, sink.writer(partition, plan.schema())?));
     }
     let mut writers = vec![];
     while let Some(joined) = tasks.join_next().await {

@@ -1,11 +1,24 @@
 //! What a pipeline writes to.
 //!
 //! A [`Sink`] gives each pipeline a [`Writer`] of its own, so that pipelines never meet; a sink that is one file or
-//! one terminal is written where the pipelines meet, with a single writer.
+//! one terminal is written where the pipelines meet, with a single writer. Rows become bytes in `encoder.rs`.
+
+mod encoder;
+mod files;
+mod format;
+mod null;
+mod stdout;
+mod table;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
+
+pub use files::FileSink;
+pub use format::OutputFormat;
+pub use null::NullSink;
+pub use stdout::StdoutSink;
 
 /// What one writer has written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -23,8 +36,11 @@ pub trait Sink: Send + Sync + std::fmt::Debug {
         false
     }
 
-    /// The writer of one pipeline.
-    fn writer(&self, pipeline: usize) -> Result<Box<dyn Writer>>;
+    /// The writer of one pipeline, for rows of this schema.
+    ///
+    /// # Errors
+    /// Columns that the format cannot hold.
+    fn writer(&self, pipeline: usize, schema: SchemaRef) -> Result<Box<dyn Writer>>;
 }
 
 /// Writes the rows of one pipeline.
@@ -37,4 +53,14 @@ pub trait Writer: Send {
 
     /// Completes the output: from here on it is visible and whole.
     async fn close(self: Box<Self>) -> Result<Written>;
+}
+
+/// Whether an error only says that nobody reads the output any more, as under `| head`.
+pub fn is_broken_pipe(error: &DataFusionError) -> bool {
+    match error {
+        DataFusionError::IoError(error) => error.kind() == std::io::ErrorKind::BrokenPipe,
+        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => is_broken_pipe(inner),
+        DataFusionError::Shared(inner) => is_broken_pipe(inner),
+        _ => false,
+    }
 }

@@ -291,7 +291,9 @@ fn open_file(
     task: &Arc<TaskContext>,
 ) -> Result<SendableRecordBatchStream> {
     let url = ObjectStoreUrl::local_filesystem();
-    let schema = TableSchema::new(Arc::clone(&inner.file_schema), inner.hive_columns.clone());
+    let schema = TableSchema::builder(Arc::clone(&inner.file_schema))
+        .with_table_partition_cols(inner.hive_columns.clone())
+        .build();
     let source: Arc<dyn FileSource> = match inner.format {
         FileFormat::Parquet => {
             let runtime = task.runtime_env();

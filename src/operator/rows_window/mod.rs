@@ -1,0 +1,412 @@
+//! OVER (PARTITION BY … ORDER BY event time ROWS …): each row once, in order of event time, with its values.
+//!
+//! Rows wait until the watermark has passed them; then nothing can come before them any more, and they leave sorted
+//! by event time (rows of one time in order of arrival, null times at the very end), so that every value is the
+//! batch answer. A key keeps what its frame reaches back to and no more.
+
+mod lookback;
+mod sliding;
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use datafusion::common::{Result, ScalarValue, internal_datafusion_err};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
+use datafusion::physical_plan::aggregates::order::GroupOrdering;
+
+use super::snapshot::{counters_batch, split_counters};
+use super::{Counters, Operator, Stamp, WATERMARK_MAX, ticks};
+
+/// The rows before the current one that a function sees, besides the current one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Frame {
+    /// How many; none means all.
+    pub(crate) preceding: Option<usize>,
+}
+
+/// What a function computes.
+#[derive(Debug, Clone)]
+pub(crate) enum RowsFunctionKind {
+    /// count(*) and count(x): without an argument every row counts.
+    Count,
+    Sum,
+    Avg,
+    Min,
+    Max,
+    FirstValue,
+    LastValue,
+    /// The value `offset` rows before, or `default`; the frame is of no account.
+    Lag {
+        offset: usize,
+        default: ScalarValue,
+    },
+    /// Any other aggregate, computed anew for each row.
+    Aggregate(Arc<AggregateFunctionExpr>),
+}
+
+/// One OVER column.
+#[derive(Debug, Clone)]
+pub(crate) struct RowsFunction {
+    pub(crate) kind: RowsFunctionKind,
+    pub(crate) argument: Option<Arc<dyn PhysicalExpr>>,
+    pub(crate) partition_by: Vec<Arc<dyn PhysicalExpr>>,
+    pub(crate) frame: Frame,
+    pub(crate) filter: Option<Arc<dyn PhysicalExpr>>,
+    /// The output column.
+    pub(crate) field: FieldRef,
+}
+
+/// What an OVER query computes. Output: the input's columns, then one column for each function.
+#[derive(Debug)]
+pub(crate) struct RowsWindowSpec {
+    pub(crate) input_schema: SchemaRef,
+    pub(crate) schema: SchemaRef,
+    /// The event-time column of the input.
+    pub(crate) time: usize,
+    pub(crate) functions: Vec<RowsFunction>,
+}
+
+impl fmt::Display for RowsWindowSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self
+            .functions
+            .iter()
+            .map(|function| function.field.name().as_str())
+            .collect();
+        write!(
+            f,
+            "order_by={}, over=[{}]",
+            self.input_schema.field(self.time).name(),
+            names.join(", ")
+        )
+    }
+}
+
+/// One function's state of all keys.
+trait RowsState: Send {
+    /// The values of rows that come in order, given the key of each.
+    fn update(
+        &mut self,
+        groups: &[usize],
+        groups_total: usize,
+        argument: &ArrayRef,
+        live: Option<&BooleanArray>,
+    ) -> Result<ArrayRef>;
+    /// The state as rows.
+    fn snapshot(&self) -> Result<RecordBatch>;
+    /// Puts such rows into a fresh state.
+    fn restore(&mut self, state: &RecordBatch) -> Result<()>;
+    /// Bytes held.
+    fn size(&self) -> usize;
+}
+
+/// Computes OVER columns.
+pub(crate) struct RowsWindow {
+    spec: Arc<RowsWindowSpec>,
+    partitions: Vec<Partitioning>,
+    functions: Vec<FunctionState>,
+    waiting: Vec<Waiting>,
+    counters: Counters,
+}
+
+/// The keys of one PARTITION BY; functions with the same one share it.
+struct Partitioning {
+    exprs: Vec<Arc<dyn PhysicalExpr>>,
+    keys: Option<Box<dyn GroupValues>>,
+    groups: Vec<usize>,
+}
+
+struct FunctionState {
+    /// Which partitioning the function goes by.
+    partitioning: usize,
+    state: Box<dyn RowsState>,
+}
+
+/// Rows whose time has not come.
+struct Waiting {
+    rows: RecordBatch,
+    /// Event times in ticks; a null one comes after all others.
+    times: Int64Array,
+    earliest: i64,
+}
+
+const AFTER_ALL: i64 = i64::MAX;
+
+impl RowsWindow {
+    pub(crate) fn try_new(spec: Arc<RowsWindowSpec>) -> Result<Self> {
+        let mut partitions: Vec<Partitioning> = vec![];
+        let mut functions = vec![];
+        for function in &spec.functions {
+            let known = partitions
+                .iter()
+                .position(|known| same_exprs(&known.exprs, &function.partition_by));
+            let partitioning = match known {
+                Some(known) => known,
+                None => {
+                    partitions.push(Partitioning::try_new(function, &spec)?);
+                    partitions.len() - 1
+                }
+            };
+            functions.push(FunctionState {
+                partitioning,
+                state: rows_state(function, &spec)?,
+            });
+        }
+        Ok(Self {
+            spec,
+            partitions,
+            functions,
+            waiting: vec![],
+            counters: Counters::default(),
+        })
+    }
+
+    /// Leaves out rows behind the watermark, and keeps the others waiting.
+    fn admit(&mut self, batch: &RecordBatch, watermark: i64) -> Result<()> {
+        let times = ticks(batch.column(self.spec.time))?;
+        self.counters.null_time_rows += times.null_count() as u64;
+        let times = Int64Array::from_iter_values(times.iter().map(|time| time.unwrap_or(AFTER_ALL)));
+        let is_late = |time: &i64| *time < watermark;
+        if !times.values().iter().any(is_late) {
+            self.waiting.extend(Waiting::new(batch.clone(), times));
+            return Ok(());
+        }
+        let in_time = BooleanArray::from_iter(times.values().iter().map(|time| Some(!is_late(time))));
+        self.counters.late_rows += (in_time.len() - in_time.true_count()) as u64;
+        self.waiting.extend(
+            Waiting::new(batch.clone(), times)
+                .map(|waiting| waiting.select(&in_time))
+                .transpose()?
+                .flatten(),
+        );
+        Ok(())
+    }
+
+    /// Takes out the waiting rows before `watermark`, sorted by time and arrival.
+    fn release(&mut self, watermark: i64) -> Result<Option<RecordBatch>> {
+        let (mut released, mut times, mut kept) = (vec![], vec![], vec![]);
+        for waiting in std::mem::take(&mut self.waiting) {
+            if waiting.earliest >= watermark && watermark != WATERMARK_MAX {
+                kept.push(waiting);
+                continue;
+            }
+            let due = |time: &i64| watermark == WATERMARK_MAX || *time < watermark;
+            if waiting.times.values().iter().all(due) {
+                times.extend_from_slice(waiting.times.values());
+                released.push(waiting.rows);
+                continue;
+            }
+            let is_due = BooleanArray::from_iter(waiting.times.values().iter().map(|time| Some(due(time))));
+            kept.extend(waiting.select(&arrow::compute::not(&is_due)?)?);
+            times.extend(waiting.times.values().iter().copied().filter(due));
+            released.push(filter_record_batch(&waiting.rows, &is_due)?);
+        }
+        self.waiting = kept;
+        if released.is_empty() {
+            return Ok(None);
+        }
+        let rows = concat_batches(&self.spec.input_schema, &released)?;
+        if times.is_sorted() {
+            return Ok(Some(rows));
+        }
+        let mut order: Vec<u32> = (0..times.len() as u32).collect();
+        order.sort_by_key(|row| times[*row as usize]);
+        Ok(Some(take_record_batch(&rows, &UInt32Array::from(order))?))
+    }
+
+    /// The rows with their values.
+    fn compute(&mut self, rows: RecordBatch) -> Result<RecordBatch> {
+        for partitioning in &mut self.partitions {
+            partitioning.number(&rows)?;
+        }
+        let mut columns = rows.columns().to_vec();
+        for (function, spec) in self.functions.iter_mut().zip(&self.spec.functions) {
+            let partitioning = &self.partitions[function.partitioning];
+            let evaluate = |expr: &Arc<dyn PhysicalExpr>| expr.evaluate(&rows)?.into_array(rows.num_rows());
+            let argument = match &spec.argument {
+                Some(argument) => evaluate(argument)?,
+                None => Arc::new(Int64Array::from(vec![0; rows.num_rows()])),
+            };
+            let live = spec.filter.as_ref().map(evaluate).transpose()?;
+            let live = live.as_ref().map(|live| live.as_boolean());
+            let column = function
+                .state
+                .update(&partitioning.groups, partitioning.len(), &argument, live)?;
+            let data_type = spec.field.data_type();
+            columns.push(if column.data_type() == data_type {
+                column
+            } else {
+                arrow::compute::cast(&column, data_type)?
+            });
+        }
+        Ok(RecordBatch::try_new(Arc::clone(&self.spec.schema), columns)?)
+    }
+
+    fn emit(&mut self, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
+        if let Some(rows) = self.release(watermark)? {
+            output.push(self.compute(rows)?);
+        }
+        Ok(())
+    }
+}
+
+fn same_exprs(a: &[Arc<dyn PhysicalExpr>], b: &[Arc<dyn PhysicalExpr>]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.as_ref() == b.as_ref())
+}
+
+fn rows_state(function: &RowsFunction, spec: &RowsWindowSpec) -> Result<Box<dyn RowsState>> {
+    let argument_type = match &function.argument {
+        Some(argument) => argument.data_type(&spec.input_schema)?,
+        None => DataType::Int64,
+    };
+    if let Some(state) = sliding::state(function, &argument_type) {
+        return Ok(state);
+    }
+    lookback::state(function, argument_type)
+}
+
+impl Partitioning {
+    fn try_new(function: &RowsFunction, spec: &RowsWindowSpec) -> Result<Self> {
+        let exprs = function.partition_by.clone();
+        let keys = match exprs.is_empty() {
+            true => None,
+            false => Some(new_group_values(
+                key_schema(&exprs, &spec.input_schema)?,
+                &GroupOrdering::None,
+            )?),
+        };
+        Ok(Self {
+            exprs,
+            keys,
+            groups: vec![],
+        })
+    }
+
+    /// Numbers the keys of rows.
+    fn number(&mut self, rows: &RecordBatch) -> Result<()> {
+        let Some(keys) = &mut self.keys else {
+            self.groups = vec![0; rows.num_rows()];
+            return Ok(());
+        };
+        let columns = self
+            .exprs
+            .iter()
+            .map(|expr| expr.evaluate(rows)?.into_array(rows.num_rows()));
+        keys.intern(&columns.collect::<Result<Vec<_>>>()?, &mut self.groups)
+    }
+
+    fn len(&self) -> usize {
+        self.keys.as_ref().map_or(1, |keys| keys.len())
+    }
+
+    /// All keys in order; they stay.
+    fn snapshot(&mut self, spec: &RowsWindowSpec) -> Result<RecordBatch> {
+        let schema = key_schema(&self.exprs, &spec.input_schema)?;
+        let columns = match &mut self.keys {
+            Some(keys) if !keys.is_empty() => keys.emit(datafusion::logical_expr::EmitTo::All)?,
+            _ => return Ok(RecordBatch::new_empty(schema)),
+        };
+        let batch = RecordBatch::try_new(schema, columns)?;
+        self.restore(&batch)?;
+        Ok(batch)
+    }
+
+    fn restore(&mut self, keys: &RecordBatch) -> Result<()> {
+        match &mut self.keys {
+            Some(own) if keys.num_rows() > 0 => own.intern(keys.columns(), &mut self.groups),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn key_schema(exprs: &[Arc<dyn PhysicalExpr>], input: &Schema) -> Result<SchemaRef> {
+    let fields = exprs
+        .iter()
+        .map(|expr| Ok(Field::new(expr.to_string(), expr.data_type(input)?, true)));
+    Ok(Arc::new(Schema::new(fields.collect::<Result<Vec<_>>>()?)))
+}
+
+impl Waiting {
+    fn new(rows: RecordBatch, times: Int64Array) -> Option<Self> {
+        let earliest = times.values().iter().min().copied()?;
+        Some(Self { rows, times, earliest })
+    }
+
+    fn select(&self, keep: &BooleanArray) -> Result<Option<Self>> {
+        let times = arrow::compute::filter(&self.times, keep)?;
+        let times = times.as_primitive().clone();
+        Ok(Self::new(filter_record_batch(&self.rows, keep)?, times))
+    }
+}
+
+impl Operator for RowsWindow {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.spec.schema)
+    }
+
+    fn push(&mut self, batch: &RecordBatch, stamp: Stamp, output: &mut Vec<RecordBatch>) -> Result<()> {
+        if batch.num_rows() > 0 {
+            self.admit(batch, stamp.watermark)?;
+        }
+        self.emit(stamp.next_watermark, output)
+    }
+
+    fn finish(&mut self, output: &mut Vec<RecordBatch>) -> Result<()> {
+        self.emit(WATERMARK_MAX, output)
+    }
+
+    fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
+        let mut snapshot = vec![counters_batch(&self.counters)?];
+        let waiting: Vec<_> = self.waiting.iter().map(|waiting| waiting.rows.clone()).collect();
+        snapshot.push(concat_batches(&self.spec.input_schema, &waiting)?);
+        for partitioning in &mut self.partitions {
+            snapshot.push(partitioning.snapshot(&self.spec)?);
+        }
+        for function in &self.functions {
+            snapshot.push(function.state.snapshot()?);
+        }
+        Ok(snapshot)
+    }
+
+    fn restore(&mut self, snapshot: &[RecordBatch]) -> Result<()> {
+        let (counters, parts) = split_counters(snapshot)?;
+        let (waiting, parts) = parts
+            .split_first()
+            .ok_or_else(|| internal_datafusion_err!("a snapshot too short"))?;
+        if parts.len() != self.partitions.len() + self.functions.len() {
+            return Err(internal_datafusion_err!("a snapshot of other OVER columns"));
+        }
+        let times = ticks(waiting.column(self.spec.time))?;
+        let times = Int64Array::from_iter_values(times.iter().map(|time| time.unwrap_or(AFTER_ALL)));
+        self.waiting = Waiting::new(waiting.clone(), times).into_iter().collect();
+        self.counters = counters;
+        let (keys, states) = parts.split_at(self.partitions.len());
+        for (partitioning, keys) in self.partitions.iter_mut().zip(keys) {
+            partitioning.restore(keys)?;
+        }
+        for (function, state) in self.functions.iter_mut().zip(states) {
+            function.state.restore(state)?;
+        }
+        Ok(())
+    }
+
+    fn memory(&self) -> usize {
+        let waiting = self.waiting.iter().map(|waiting| waiting.rows.get_array_memory_size());
+        let keys = self
+            .partitions
+            .iter()
+            .flat_map(|partitioning| &partitioning.keys)
+            .map(|keys| keys.size());
+        let functions = self.functions.iter().map(|function| function.state.size());
+        waiting.sum::<usize>() + keys.sum::<usize>() + functions.sum::<usize>()
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters
+    }
+}

@@ -1,0 +1,169 @@
+//! Files: one, or a folder with one for each pipeline.
+//!
+//! A file becomes visible when it is whole: it is uploaded in parts to a place where no reader looks, and put in its
+//! place by the completion of the upload. A writer that is dropped before takes its parts with it.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::common::config::TableParquetOptions;
+use datafusion::error::{DataFusionError, Result};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as ObjectPath;
+use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload};
+
+use crate::error::Error;
+
+use super::encoder::{Bytes, Encoder, Medium, encoder};
+use super::{OutputFormat, Sink, Writer, Written};
+
+/// Bytes of one uploaded part.
+const PART_BYTES: usize = 8 * 1024 * 1024;
+
+/// Writes files into an object store, the local file system among them.
+#[derive(Debug)]
+pub struct FileSink {
+    store: Arc<dyn ObjectStore>,
+    /// The path as the user wrote it.
+    shown: String,
+    path: ObjectPath,
+    folder: bool,
+    format: OutputFormat,
+    parquet: TableParquetOptions,
+}
+
+impl FileSink {
+    /// A local path: a file, or, if it ends in `/`, a folder in which each pipeline writes a file of its own.
+    ///
+    /// # Errors
+    /// A path that is none.
+    pub fn local(path: &str, format: OutputFormat) -> Result<Self> {
+        let plain = path.strip_prefix("file://").unwrap_or(path);
+        let absolute = std::path::absolute(plain)?;
+        let object =
+            ObjectPath::from_absolute_path(&absolute).map_err(|error| Error::data(error.to_string()).in_file(path))?;
+        Ok(Self {
+            store: Arc::new(LocalFileSystem::new()),
+            shown: path.to_string(),
+            path: object,
+            folder: path.ends_with('/'),
+            format,
+            parquet: TableParquetOptions::default(),
+        })
+    }
+
+    /// With these options for Parquet files.
+    pub fn with_parquet_options(mut self, options: TableParquetOptions) -> Self {
+        self.parquet = options;
+        self
+    }
+}
+
+impl Sink for FileSink {
+    fn per_pipeline(&self) -> bool {
+        self.folder
+    }
+
+    fn writer(&self, pipeline: usize, schema: SchemaRef) -> Result<Box<dyn Writer>> {
+        let bytes = Bytes::default();
+        let encoder = encoder(self.format, Medium::File, &schema, &self.parquet, bytes.clone())?;
+        let name = format!("part-{pipeline:05}.{}", self.format);
+        let (path, shown) = match self.folder {
+            true => (self.path.clone().join(name.as_str()), format!("{}{name}", self.shown)),
+            false => (self.path.clone(), self.shown.clone()),
+        };
+        Ok(Box::new(FileWriter {
+            store: Arc::clone(&self.store),
+            path,
+            shown,
+            encoder,
+            bytes,
+            pending: vec![],
+            upload: None,
+            // A pipeline without rows leaves no file in a folder; a single file is always there.
+            writes_empty: !self.folder,
+            written: Written::default(),
+        }))
+    }
+}
+
+struct FileWriter {
+    store: Arc<dyn ObjectStore>,
+    path: ObjectPath,
+    shown: String,
+    encoder: Box<dyn Encoder>,
+    bytes: Bytes,
+    /// Encoded bytes that are no whole part yet.
+    pending: Vec<u8>,
+    upload: Option<Box<dyn MultipartUpload>>,
+    writes_empty: bool,
+    written: Written,
+}
+
+impl FileWriter {
+    /// Uploads what has been encoded, if it is a part's worth.
+    async fn upload(&mut self) -> Result<()> {
+        let encoded = self.bytes.take();
+        self.written.bytes += encoded.len() as u64;
+        match self.pending.is_empty() {
+            true => self.pending = encoded,
+            false => self.pending.extend_from_slice(&encoded),
+        }
+        if self.pending.len() < PART_BYTES {
+            return Ok(());
+        }
+        let part = PutPayload::from(std::mem::take(&mut self.pending));
+        let shown = self.shown.clone();
+        let wrong = |error| not_written(&shown, error);
+        if self.upload.is_none() {
+            self.upload = Some(self.store.put_multipart(&self.path).await.map_err(wrong)?);
+        }
+        match &mut self.upload {
+            Some(upload) => upload.put_part(part).await.map_err(wrong),
+            None => Ok(()),
+        }
+    }
+}
+
+fn not_written(path: &str, error: object_store::Error) -> DataFusionError {
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    Error::data(format!("cannot be written: {cause}"))
+        .in_file(path)
+        .help("check that the folder is one, that it may be written to, and that the disk has room")
+        .into()
+}
+
+#[async_trait]
+impl Writer for FileWriter {
+    async fn write(&mut self, batch: RecordBatch) -> Result<()> {
+        self.encoder.write(&batch)?;
+        self.written.rows += batch.num_rows() as u64;
+        self.upload().await
+    }
+
+    async fn close(mut self: Box<Self>) -> Result<Written> {
+        if self.written.rows == 0 && !self.writes_empty {
+            return Ok(self.written);
+        }
+        self.encoder.finish()?;
+        self.upload().await?;
+        let rest = PutPayload::from(std::mem::take(&mut self.pending));
+        let shown = self.shown.clone();
+        let wrong = |error| not_written(&shown, error);
+        match &mut self.upload {
+            Some(upload) => {
+                upload.put_part(rest).await.map_err(wrong)?;
+                upload.complete().await.map_err(wrong)?;
+            }
+            None => {
+                self.store.put(&self.path, rest).await.map_err(wrong)?;
+            }
+        }
+        Ok(self.written)
+    }
+}

@@ -1,0 +1,39 @@
+//! A sink that counts rows and drops them: for measuring a query without its output.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::error::Result;
+
+use super::{Sink, Writer, Written};
+
+/// Counts rows; every pipeline by itself.
+#[derive(Debug, Default)]
+pub struct NullSink;
+
+impl Sink for NullSink {
+    fn per_pipeline(&self) -> bool {
+        true
+    }
+
+    fn writer(&self, _: usize, _: SchemaRef) -> Result<Box<dyn Writer>> {
+        Ok(Box::new(NullWriter::default()))
+    }
+}
+
+#[derive(Default)]
+struct NullWriter {
+    written: Written,
+}
+
+#[async_trait]
+impl Writer for NullWriter {
+    async fn write(&mut self, batch: RecordBatch) -> Result<()> {
+        self.written.rows += batch.num_rows() as u64;
+        Ok(())
+    }
+
+    async fn close(self: Box<Self>) -> Result<Written> {
+        Ok(self.written)
+    }
+}

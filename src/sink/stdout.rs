@@ -1,0 +1,75 @@
+//! Standard output: one writer, and rows are out as soon as their batch is.
+
+use std::io::Write;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::common::config::TableParquetOptions;
+use datafusion::error::Result;
+
+use super::encoder::{Bytes, Encoder, Medium, encoder};
+use super::{OutputFormat, Sink, Writer, Written};
+
+/// Writes to standard output.
+#[derive(Debug)]
+pub struct StdoutSink {
+    format: OutputFormat,
+}
+
+impl StdoutSink {
+    /// Standard output in this format.
+    pub fn new(format: OutputFormat) -> Self {
+        Self { format }
+    }
+}
+
+impl Sink for StdoutSink {
+    fn writer(&self, _: usize, schema: SchemaRef) -> Result<Box<dyn Writer>> {
+        let bytes = Bytes::default();
+        let encoder = encoder(
+            self.format,
+            Medium::Stream,
+            &schema,
+            &TableParquetOptions::default(),
+            bytes.clone(),
+        )?;
+        Ok(Box::new(StdoutWriter {
+            encoder,
+            bytes,
+            written: Written::default(),
+        }))
+    }
+}
+
+struct StdoutWriter {
+    encoder: Box<dyn Encoder>,
+    bytes: Bytes,
+    written: Written,
+}
+
+impl StdoutWriter {
+    fn flush(&mut self) -> Result<()> {
+        let bytes = self.bytes.take();
+        self.written.bytes += bytes.len() as u64;
+        let mut stdout = std::io::stdout().lock();
+        stdout.write_all(&bytes)?;
+        stdout.flush()?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Writer for StdoutWriter {
+    async fn write(&mut self, batch: RecordBatch) -> Result<()> {
+        self.encoder.write(&batch)?;
+        self.written.rows += batch.num_rows() as u64;
+        self.flush()
+    }
+
+    async fn close(mut self: Box<Self>) -> Result<Written> {
+        self.encoder.finish()?;
+        self.flush()?;
+        Ok(self.written)
+    }
+}
