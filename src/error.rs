@@ -55,31 +55,17 @@ pub enum Error {
 impl Error {
     /// SQL that cannot be read or planned.
     pub fn sql(message: impl Into<String>) -> Self {
-        Self::Sql {
-            message: message.into(),
-            at: None,
-            help: None,
-        }
+        Self::Sql { message: message.into(), at: None, help: None }
     }
 
     /// A query that cannot run as a stream: what is refused, why, and what works instead.
     pub fn refused(what: impl Into<String>, reason: impl Into<String>, instead: impl Into<String>) -> Self {
-        Self::Refused {
-            what: what.into(),
-            reason: reason.into(),
-            instead: instead.into(),
-            at: None,
-        }
+        Self::Refused { what: what.into(), reason: reason.into(), instead: instead.into(), at: None }
     }
 
     /// Bad data or a place that cannot be used.
     pub fn data(message: impl Into<String>) -> Self {
-        Self::Data {
-            message: message.into(),
-            file: None,
-            row: None,
-            help: None,
-        }
+        Self::Data { message: message.into(), file: None, row: None, help: None }
     }
 
     /// The same error with its place in the SQL text; an error about data has none and stays as it is.
@@ -126,9 +112,9 @@ impl Error {
     /// Our error inside a DataFusion error, however deep it is wrapped.
     pub fn find(error: &DataFusionError) -> Option<&Self> {
         match error {
-            DataFusionError::External(inner) => inner
-                .downcast_ref::<Self>()
-                .or_else(|| inner.downcast_ref::<DataFusionError>().and_then(Self::find)),
+            DataFusionError::External(inner) => {
+                inner.downcast_ref::<Self>().or_else(|| inner.downcast_ref::<DataFusionError>().and_then(Self::find))
+            }
             DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => Self::find(inner),
             DataFusionError::Shared(inner) => Self::find(inner),
             DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
@@ -150,22 +136,12 @@ impl fmt::Display for Error {
                 write_location(f, *at)?;
                 write_help(f, help.as_deref())
             }
-            Self::Refused {
-                what,
-                reason,
-                instead,
-                at,
-            } => {
+            Self::Refused { what, reason, instead, at } => {
                 write!(f, "{what} cannot run as a stream: {reason}")?;
                 write_location(f, *at)?;
                 write_help(f, Some(instead))
             }
-            Self::Data {
-                message,
-                file,
-                row,
-                help,
-            } => {
+            Self::Data { message, file, row, help } => {
                 if let Some(file) = file {
                     write!(f, "{file}: ")?;
                 }
@@ -199,4 +175,54 @@ impl From<Error> for DataFusionError {
     fn from(error: Error) -> Self {
         DataFusionError::External(Box::new(error))
     }
+}
+
+/// An error for a person: the message, the line of `sql` that it is about with a caret under the place, and what to
+/// do. DataFusion's planning errors carry places too, if the session collects them
+/// (`datafusion.sql_parser.collect_spans`).
+pub fn render_error(sql: &str, error: &DataFusionError) -> String {
+    if let Some(own) = Error::find(error) {
+        return with_caret(sql, &own.to_string(), own.location());
+    }
+    let (message, at) = match diagnostic(error) {
+        Some(diagnostic) => {
+            let notes = diagnostic.notes.iter().map(|note| note.message.clone());
+            let helps = diagnostic.helps.iter().map(|help| help.message.clone());
+            let help: Vec<String> = notes.chain(helps).collect();
+            let at = diagnostic.span.map(|span| Location { line: span.start.line, column: span.start.column });
+            let message = match help.is_empty() {
+                true => error.strip_backtrace(),
+                false => format!("{}\n  help: {}", diagnostic.message, help.join("; ")),
+            };
+            (message, at)
+        }
+        None => (error.strip_backtrace(), None),
+    };
+    with_caret(sql, &message, at)
+}
+
+fn diagnostic(error: &DataFusionError) -> Option<&datafusion::common::Diagnostic> {
+    match error {
+        DataFusionError::Diagnostic(diagnostic, _) => Some(diagnostic),
+        DataFusionError::Context(_, inner) => diagnostic(inner),
+        DataFusionError::Shared(inner) => diagnostic(inner),
+        DataFusionError::Collection(all) => all.first().and_then(diagnostic),
+        _ => None,
+    }
+}
+
+/// The message with the line of the text below its first line.
+fn with_caret(sql: &str, message: &str, at: Option<Location>) -> String {
+    let line = at.and_then(|at| sql.lines().nth(usize::try_from(at.line).ok()?.checked_sub(1)?));
+    let (Some(at), Some(line)) = (at, line) else { return message.to_string() };
+    let (first, rest) = message.split_once('\n').map_or((message, ""), |(first, rest)| (first, rest));
+    let before = usize::try_from(at.column).unwrap_or(1).saturating_sub(1);
+    // Tabs stay tabs, so that the caret stands where the character stands.
+    let indent: String = line.chars().take(before).map(|c| if c == '\t' { c } else { ' ' }).collect();
+    let number = at.line.to_string();
+    let margin = " ".repeat(number.len());
+    let place =
+        if first.contains("(line ") { String::new() } else { format!(" (line {}, column {})", at.line, at.column) };
+    let shown = format!("{first}{place}\n {number} | {line}\n {margin} | {indent}^");
+    if rest.is_empty() { shown } else { format!("{shown}\n{rest}") }
 }

@@ -13,7 +13,7 @@ mod source;
 mod sql;
 
 pub use config::StreamlinesOptions;
-pub use error::{Error, Location};
+pub use error::{Error, Location, render_error};
 pub use operator::{Counters, Operator, Stamp};
 pub use runtime::{Job, PipelineProgress, Progress, Summary};
 pub use session::{

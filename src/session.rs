@@ -163,10 +163,7 @@ async fn plan_query(statement: &mut Statement, emit: Option<Emit>, state: &Sessi
 /// Puts the EMIT clause above the query that it stood at the end of.
 fn with_emit(plan: LogicalPlan, emit: Emit) -> Result<LogicalPlan> {
     let wrap = |input: &Arc<LogicalPlan>| {
-        let node = EmitNode {
-            input: Arc::clone(input),
-            mode: emit.mode,
-        };
+        let node = EmitNode { input: Arc::clone(input), mode: emit.mode };
         Arc::new(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
     };
     Ok(match plan {
@@ -207,12 +204,10 @@ async fn create_stream(ctx: &SessionContext, definition: &CreateStream) -> Resul
         return ctx.read_empty();
     }
     if exists && !definition.or_replace {
-        return Err(
-            Error::sql(format!("stream {} exists already", definition.name.join(".")))
-                .at(Some(definition.at))
-                .help("CREATE OR REPLACE STREAM …, or DROP STREAM first")
-                .into(),
-        );
+        return Err(Error::sql(format!("stream {} exists already", definition.name.join(".")))
+            .at(Some(definition.at))
+            .help("CREATE OR REPLACE STREAM …, or DROP STREAM first")
+            .into());
     }
     let table = StreamTable::open(definition, &ctx.state()).await?;
     if exists {
@@ -230,9 +225,7 @@ fn is_stream(table: &Arc<dyn TableProvider>) -> bool {
 async fn unknown_stream(ctx: &SessionContext, name: &[String]) -> Error {
     let name = name.join(".");
     let state = ctx.state();
-    let known = state
-        .schema_for_ref(TableReference::bare("any"))
-        .map(|schema| schema.table_names());
+    let known = state.schema_for_ref(TableReference::bare("any")).map(|schema| schema.table_names());
     let error = Error::sql(format!("there is no stream {name}"));
     match sql::nearest(&name, known.unwrap_or_default().iter().map(String::as_str)) {
         Some(nearest) => error.help(format!("did you mean {nearest}?")),

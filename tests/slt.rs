@@ -24,18 +24,10 @@ struct Engine {
 
 impl Engine {
     fn grid() -> Vec<Self> {
-        let mut engines = vec![Self {
-            name: "batch",
-            partitions: 2,
-            batch_rows: 8192,
-        }];
+        let mut engines = vec![Self { name: "batch", partitions: 2, batch_rows: 8192 }];
         for partitions in [1, 2, 4] {
             for batch_rows in [1, 7, 8192] {
-                engines.push(Self {
-                    name: "stream",
-                    partitions,
-                    batch_rows,
-                });
+                engines.push(Self { name: "stream", partitions, batch_rows });
             }
         }
         engines
@@ -50,9 +42,7 @@ impl Engine {
             .with_target_partitions(self.partitions)
             .with_batch_size(self.batch_rows)
             .with_option_extension(options);
-        Connection {
-            ctx: streaming_session(config),
-        }
+        Connection { ctx: streaming_session(config) }
     }
 }
 
@@ -76,10 +66,7 @@ impl AsyncDB for Connection {
         for batch in &batches {
             rows.extend(text_rows(batch)?);
         }
-        Ok(DBOutput::Rows {
-            types: vec![DefaultColumnType::Any; columns],
-            rows,
-        })
+        Ok(DBOutput::Rows { types: vec![DefaultColumnType::Any; columns], rows })
     }
 
     async fn shutdown(&mut self) {}
@@ -103,9 +90,7 @@ fn text_rows(batch: &RecordBatch) -> Result<Vec<Vec<String>>> {
             text => text.replace(' ', "_"),
         },
     };
-    Ok((0..batch.num_rows())
-        .map(|row| (0..batch.num_columns()).map(|column| cell(row, column)).collect())
-        .collect())
+    Ok((0..batch.num_rows()).map(|row| (0..batch.num_columns()).map(|column| cell(row, column)).collect()).collect())
 }
 
 /// Floats agree within 1e-9 relative, so nine digits are compared.
@@ -119,11 +104,7 @@ fn float(column: &Arc<dyn Array>, row: usize) -> Option<String> {
         _ => return None,
     };
     // Back from nine digits to the shortest form of the number: 2.5, not 2.50000000e0.
-    Some(
-        format!("{value:.8e}")
-            .parse::<f64>()
-            .map_or(value.to_string(), |rounded| rounded.to_string()),
-    )
+    Some(format!("{value:.8e}").parse::<f64>().map_or(value.to_string(), |rounded| rounded.to_string()))
 }
 
 fn files() -> Vec<PathBuf> {
@@ -138,11 +119,7 @@ fn files() -> Vec<PathBuf> {
 }
 
 fn run_all_files_on(engine: &Engine) -> Vec<String> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let only = std::env::var("SLT").ok();
     let mut failures = vec![];
     for file in files() {
@@ -155,10 +132,7 @@ fn run_all_files_on(engine: &Engine) -> Vec<String> {
         runner.add_label(engine.name);
         runner.set_var("TMP".to_string(), folder.path().to_string_lossy().into_owned());
         if let Err(error) = runtime.block_on(runner.run_file_async(&file)) {
-            let at = format!(
-                "{} (partitions {}, batch rows {})",
-                engine.name, engine.partitions, engine.batch_rows
-            );
+            let at = format!("{} (partitions {}, batch rows {})", engine.name, engine.partitions, engine.batch_rows);
             failures.push(format!("{name} on {at}: {}", error.display(false)));
         }
     }
@@ -168,15 +142,9 @@ fn run_all_files_on(engine: &Engine) -> Vec<String> {
 /// `SLT_COMPLETE=1` writes the oracle's rows into the files.
 fn complete_files() {
     let oracle = &Engine::grid()[0];
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let only = std::env::var("SLT").unwrap_or_default();
-    for file in files()
-        .into_iter()
-        .filter(|file| file.to_string_lossy().contains(&only))
-    {
+    for file in files().into_iter().filter(|file| file.to_string_lossy().contains(&only)) {
         let mut runner = Runner::new(|| async { Ok(oracle.connect()) });
         runner.add_label(oracle.name);
         let updated = runner.update_test_file(
@@ -196,10 +164,5 @@ fn every_file_agrees_on_every_engine() {
         return complete_files();
     }
     let failures: Vec<_> = Engine::grid().iter().flat_map(run_all_files_on).collect();
-    assert!(
-        failures.is_empty(),
-        "{} failures\n\n{}",
-        failures.len(),
-        failures.join("\n\n")
-    );
+    assert!(failures.is_empty(), "{} failures\n\n{}", failures.len(), failures.join("\n\n"));
 }

@@ -61,18 +61,8 @@ pub(crate) enum LeafPoll {
 
 impl PipelineContext {
     pub(crate) fn new(index: usize, merger: Option<Arc<Mutex<Merger>>>, metrics: Arc<PipelineMetrics>) -> Self {
-        let leaf = Leaf {
-            batch: None,
-            stamp: Stamp::timeless(index),
-            ended: false,
-            wants_input: false,
-        };
-        Self {
-            index,
-            leaf: Mutex::new(leaf),
-            merger,
-            metrics,
-        }
+        let leaf = Leaf { batch: None, stamp: Stamp::timeless(index), ended: false, wants_input: false };
+        Self { index, leaf: Mutex::new(leaf), merger, metrics }
     }
 
     /// The context of the pipeline that a node is executed in.

@@ -30,11 +30,7 @@ pub(crate) struct StreamFilterExec {
 impl StreamFilterExec {
     pub(crate) fn new(predicate: Arc<dyn PhysicalExpr>, input: Arc<dyn ExecutionPlan>) -> Self {
         let properties = streaming_properties(input.schema(), input.output_partitioning().partition_count());
-        Self {
-            predicate,
-            input,
-            properties,
-        }
+        Self { predicate, input, properties }
     }
 }
 

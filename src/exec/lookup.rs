@@ -50,17 +50,10 @@ impl LookupJoinExec {
         stream: Arc<dyn ExecutionPlan>,
     ) -> Result<Self> {
         let partitions = stream.output_partitioning().partition_count();
-        let probe = Arc::new(ProbeExec {
-            properties: streaming_properties(stream.schema(), partitions),
-        });
+        let probe = Arc::new(ProbeExec { properties: streaming_properties(stream.schema(), partitions) });
         let join = replace_children_if_necessary(Arc::clone(join), vec![Arc::clone(&table), probe])?;
         let properties = streaming_properties(join.schema(), partitions);
-        Ok(Self {
-            join,
-            table,
-            stream,
-            properties,
-        })
+        Ok(Self { join, table, stream, properties })
     }
 }
 

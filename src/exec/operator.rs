@@ -89,11 +89,7 @@ pub(crate) struct OperatorExec {
 impl OperatorExec {
     pub(crate) fn new(spec: OperatorSpec, input: Arc<dyn ExecutionPlan>) -> Self {
         let properties = streaming_properties(spec.schema(), input.output_partitioning().partition_count());
-        Self {
-            spec,
-            input,
-            properties,
-        }
+        Self { spec, input, properties }
     }
 
     pub(crate) fn spec(&self) -> &OperatorSpec {
@@ -136,10 +132,7 @@ impl ExecutionPlan for OperatorExec {
         let name = self.spec.name();
         let reservation = MemoryConsumer::new(format!("{name}[{partition}]")).register(task.memory_pool());
         let merge = match &self.spec {
-            OperatorSpec::MergedWindowAggregate(spec) => Some(Merge {
-                spec: Arc::clone(spec),
-                told: WATERMARK_MIN,
-            }),
+            OperatorSpec::MergedWindowAggregate(spec) => Some(Merge { spec: Arc::clone(spec), told: WATERMARK_MIN }),
             _ => None,
         };
         Ok(Box::pin(OperatorStream {
@@ -226,19 +219,11 @@ impl Merge {
         }
         self.told = watermark;
         let ready = merger.lock().close(pipeline.index, watermark, partials)?;
-        ready
-            .into_iter()
-            .map(|partials| merge_window(&self.spec, &partials))
-            .collect()
+        ready.into_iter().map(|partials| merge_window(&self.spec, &partials)).collect()
     }
 
     fn crosses_window(&self, watermark: i64) -> bool {
-        let index = |watermark: i64| {
-            self.spec
-                .window
-                .as_ref()
-                .map(|window| watermark.div_euclid(window.size.max(1)))
-        };
+        let index = |watermark: i64| self.spec.window.as_ref().map(|window| watermark.div_euclid(window.size.max(1)));
         watermark == WATERMARK_MAX || index(watermark) != index(self.told)
     }
 }

@@ -50,10 +50,7 @@ impl TableProvider for StreamTable {
         Ok(Arc::new(StreamScanExec::try_new(
             self.clone(),
             projection.cloned(),
-            Division {
-                split: Split::Partitions,
-                timed: true,
-            },
+            Division { split: Split::Partitions, timed: true },
         )?))
     }
 }
@@ -71,12 +68,7 @@ impl StreamScanExec {
     pub(crate) fn try_new(table: StreamTable, projection: Option<Vec<usize>>, division: Division) -> Result<Self> {
         let replay = Arc::new(table.replay(projection.as_ref(), division)?);
         let properties = streaming_properties(replay.schema(), replay.pieces().len());
-        Ok(Self {
-            table,
-            projection,
-            replay,
-            properties,
-        })
+        Ok(Self { table, projection, replay, properties })
     }
 
     /// The same scan with its data divided otherwise.
@@ -97,19 +89,8 @@ impl StreamScanExec {
 
 impl DisplayAs for StreamScanExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        let columns: Vec<_> = self
-            .replay
-            .schema()
-            .fields()
-            .iter()
-            .map(|field| field.name().clone())
-            .collect();
-        write!(
-            f,
-            "StreamScanExec: stream={}, projection=[{}]",
-            self.table.name(),
-            columns.join(", ")
-        )?;
+        let columns: Vec<_> = self.replay.schema().fields().iter().map(|field| field.name().clone()).collect();
+        write!(f, "StreamScanExec: stream={}, projection=[{}]", self.table.name(), columns.join(", "))?;
         match self.table.event_time() {
             Some(time) => write!(f, ", event_time={}, watermark={}", time.column, time.describe_bound()),
             None => Ok(()),
@@ -137,10 +118,7 @@ impl ExecutionPlan for StreamScanExec {
         Ok(self)
     }
     fn execute(&self, _: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        Ok(Box::pin(LeafStream {
-            schema: self.replay.schema(),
-            pipeline: PipelineContext::of(&task)?,
-        }))
+        Ok(Box::pin(LeafStream { schema: self.replay.schema(), pipeline: PipelineContext::of(&task)? }))
     }
 }
 

@@ -56,13 +56,7 @@ impl AggregateSpec {
     /// The fields of the keys in the output.
     pub(super) fn key_fields(&self) -> Vec<FieldRef> {
         let first = usize::from(self.window.is_some());
-        self.schema
-            .fields()
-            .iter()
-            .skip(first)
-            .take(self.keys.len())
-            .cloned()
-            .collect()
+        self.schema.fields().iter().skip(first).take(self.keys.len()).cloned().collect()
     }
 
     pub(super) fn key_schema(&self) -> SchemaRef {
@@ -73,18 +67,10 @@ impl AggregateSpec {
     /// times, or without a window), the keys, the states of each aggregate.
     pub(super) fn state_schema(&self) -> Result<SchemaRef> {
         let mut fields = vec![Arc::new(Field::new("window_start", DataType::Int64, true))];
-        fields.extend(
-            self.key_fields()
-                .into_iter()
-                .map(|field| Arc::new(field.as_ref().clone().with_nullable(true))),
-        );
+        fields.extend(self.key_fields().into_iter().map(|field| Arc::new(field.as_ref().clone().with_nullable(true))));
         for aggregate in &self.aggregates {
             let states = aggregate.state_fields()?;
-            fields.extend(
-                states
-                    .into_iter()
-                    .map(|field| Arc::new(field.as_ref().clone().with_nullable(true))),
-            );
+            fields.extend(states.into_iter().map(|field| Arc::new(field.as_ref().clone().with_nullable(true))));
         }
         Ok(Arc::new(Schema::new(fields)))
     }
@@ -97,18 +83,10 @@ impl AggregateSpec {
             all.push(cast(&starts, self.schema.field(0).data_type())?);
         }
         for (column, field) in columns.into_iter().zip(self.schema.fields().iter().skip(all.len())) {
-            all.push(if column.data_type() == field.data_type() {
-                column
-            } else {
-                cast(&column, field.data_type())?
-            });
+            all.push(if column.data_type() == field.data_type() { column } else { cast(&column, field.data_type())? });
         }
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows));
-        Ok(RecordBatch::try_new_with_options(
-            Arc::clone(&self.schema),
-            all,
-            &options,
-        )?)
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), all, &options)?)
     }
 
     /// Evaluates every expression over a batch.
@@ -122,12 +100,7 @@ impl AggregateSpec {
         let mut arguments = vec![];
         for aggregate in &self.aggregates {
             let exprs = aggregate.all_expressions();
-            let all = exprs
-                .args
-                .iter()
-                .chain(&exprs.order_by_exprs)
-                .map(array)
-                .collect::<Result<Vec<_>>>()?;
+            let all = exprs.args.iter().chain(&exprs.order_by_exprs).map(array).collect::<Result<Vec<_>>>()?;
             arguments.push(all);
         }
         let filter = |filter: &Option<Arc<dyn PhysicalExpr>>| match filter {
@@ -135,13 +108,7 @@ impl AggregateSpec {
             None => Ok(None),
         };
         let filters = self.filters.iter().map(filter).collect::<Result<_>>()?;
-        Ok(Evaluated {
-            rows: batch.num_rows(),
-            starts,
-            keys,
-            arguments,
-            filters,
-        })
+        Ok(Evaluated { rows: batch.num_rows(), starts, keys, arguments, filters })
     }
 }
 
@@ -177,44 +144,23 @@ impl Evaluated {
     /// window and is not copied.
     pub(super) fn by_window(self, spec: &WindowSpec, watermark: i64) -> Result<ByWindow> {
         let Some(starts) = self.starts.clone() else {
-            let windows = vec![WindowRows {
-                start: None,
-                rows: self,
-            }];
-            return Ok(ByWindow {
-                windows,
-                late_rows: 0,
-                null_time_rows: 0,
-            });
+            let windows = vec![WindowRows { start: None, rows: self }];
+            return Ok(ByWindow { windows, late_rows: 0, null_time_rows: 0 });
         };
-        let mut divided = ByWindow {
-            windows: vec![],
-            late_rows: 0,
-            null_time_rows: starts.null_count() as u64,
-        };
+        let mut divided = ByWindow { windows: vec![], late_rows: 0, null_time_rows: starts.null_count() as u64 };
         if self.rows == 0 {
             return Ok(divided);
         }
         if starts.null_count() == 0
             && let Some(&start) = starts.values().first()
             && !spec.is_closed(start, watermark)
-            && starts
-                .values()
-                .iter()
-                .fold(0, |differs, other| differs | (other ^ start))
-                == 0
+            && starts.values().iter().fold(0, |differs, other| differs | (other ^ start)) == 0
         {
-            divided.windows.push(WindowRows {
-                start: Some(start),
-                rows: self,
-            });
+            divided.windows.push(WindowRows { start: Some(start), rows: self });
             return Ok(divided);
         }
         for (start, rows) in rows_of_windows(&starts, spec, watermark, &mut divided.late_rows) {
-            divided.windows.push(WindowRows {
-                start,
-                rows: self.select(rows)?,
-            });
+            divided.windows.push(WindowRows { start, rows: self.select(rows)? });
         }
         Ok(divided)
     }

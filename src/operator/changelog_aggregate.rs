@@ -42,11 +42,7 @@ struct RunningGroups {
 impl RunningGroups {
     fn try_new(spec: &AggregateSpec) -> Result<Self> {
         let aggregates = spec.aggregates.iter().map(running_aggregate).collect::<Result<_>>()?;
-        Ok(Self {
-            keys: Keys::try_new(spec)?,
-            aggregates,
-            size: 0,
-        })
+        Ok(Self { keys: Keys::try_new(spec)?, aggregates, size: 0 })
     }
 
     /// The columns of the output rows, one for each row.
@@ -73,10 +69,7 @@ impl RunningGroups {
             .iter()
             .enumerate()
             .map(|(index, column)| Field::new(format!("column_{index}"), column.data_type().clone(), true));
-        Ok(RecordBatch::try_new(
-            Arc::new(Schema::new(fields.collect::<Vec<_>>())),
-            columns,
-        )?)
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)?)
     }
 
     fn restore(spec: &AggregateSpec, state: &RecordBatch) -> Result<Self> {
@@ -99,10 +92,7 @@ impl RunningGroups {
 
 impl ChangelogAggregate {
     pub(crate) fn try_new(spec: Arc<AggregateSpec>) -> Result<Self> {
-        Ok(Self {
-            spec,
-            state: State::default(),
-        })
+        Ok(Self { spec, state: State::default() })
     }
 
     fn groups_of(&mut self, start: Option<i64>) -> Result<&mut RunningGroups> {
@@ -189,10 +179,7 @@ impl Operator for ChangelogAggregate {
 
     fn restore(&mut self, snapshot: &[RecordBatch]) -> Result<()> {
         let (counters, windows) = split_counters(snapshot)?;
-        self.state = State {
-            counters,
-            ..State::default()
-        };
+        self.state = State { counters, ..State::default() };
         for window in windows {
             let starts = window
                 .columns()
@@ -210,18 +197,10 @@ impl Operator for ChangelogAggregate {
     }
 
     fn memory(&self) -> usize {
-        self.state
-            .windows
-            .values()
-            .chain(&self.state.last)
-            .map(|groups| groups.size)
-            .sum()
+        self.state.windows.values().chain(&self.state.last).map(|groups| groups.size).sum()
     }
 
     fn counters(&self) -> Counters {
-        Counters {
-            windows_open: self.state.windows.len() as u64,
-            ..self.state.counters
-        }
+        Counters { windows_open: self.state.windows.len() as u64, ..self.state.counters }
     }
 }

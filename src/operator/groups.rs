@@ -70,11 +70,7 @@ pub(super) struct Groups {
 impl Groups {
     pub(super) fn try_new(spec: &AggregateSpec) -> Result<Self> {
         let accumulators = spec.aggregates.iter().map(groups_accumulator).collect::<Result<_>>()?;
-        Ok(Self {
-            keys: Keys::try_new(spec)?,
-            accumulators,
-            size: 0,
-        })
+        Ok(Self { keys: Keys::try_new(spec)?, accumulators, size: 0 })
     }
 
     /// Aggregates a batch's rows.
@@ -150,7 +146,5 @@ fn groups_accumulator(aggregate: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn 
         return aggregate.create_groups_accumulator();
     }
     let aggregate = Arc::clone(aggregate);
-    Ok(Box::new(GroupsAccumulatorAdapter::new(move || {
-        aggregate.create_accumulator()
-    })))
+    Ok(Box::new(GroupsAccumulatorAdapter::new(move || aggregate.create_accumulator())))
 }

@@ -53,11 +53,7 @@ pub struct Stamp {
 impl Stamp {
     /// A stamp without event time: nothing is late and nothing closes before the end.
     pub fn timeless(partition: usize) -> Self {
-        Self {
-            partition,
-            watermark: WATERMARK_MIN,
-            next_watermark: WATERMARK_MIN,
-        }
+        Self { partition, watermark: WATERMARK_MIN, next_watermark: WATERMARK_MIN }
     }
 }
 

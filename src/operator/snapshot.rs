@@ -14,10 +14,7 @@ pub(super) fn counters_batch(counters: &Counters) -> Result<RecordBatch> {
         ["late_rows", "null_time_rows", "windows_closed"].map(|name| Field::new(name, DataType::UInt64, false));
     let values = [counters.late_rows, counters.null_time_rows, counters.windows_closed];
     let columns = values.map(|value| Arc::new(UInt64Array::from(vec![value])) as _);
-    Ok(RecordBatch::try_new(
-        Arc::new(Schema::new(fields.to_vec())),
-        columns.to_vec(),
-    )?)
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields.to_vec())), columns.to_vec())?)
 }
 
 /// The counters of a snapshot, and its other batches.
@@ -30,12 +27,7 @@ pub(super) fn split_counters(snapshot: &[RecordBatch]) -> Result<(Counters, &[Re
     if first.num_columns() != 3 || first.num_rows() != 1 {
         return Err(wrong());
     }
-    let value = |index: usize| {
-        first
-            .column(index)
-            .as_primitive_opt::<UInt64Type>()
-            .map(|column| column.value(0))
-    };
+    let value = |index: usize| first.column(index).as_primitive_opt::<UInt64Type>().map(|column| column.value(0));
     let counters = Counters {
         late_rows: value(0).ok_or_else(wrong)?,
         null_time_rows: value(1).ok_or_else(wrong)?,

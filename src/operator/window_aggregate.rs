@@ -140,10 +140,7 @@ impl Operator for WindowAggregate {
 
     fn restore(&mut self, snapshot: &[RecordBatch]) -> Result<()> {
         let (counters, windows) = split_counters(snapshot)?;
-        self.state = State {
-            counters,
-            ..State::default()
-        };
+        self.state = State { counters, ..State::default() };
         for window in windows {
             let starts = window
                 .columns()
@@ -159,18 +156,10 @@ impl Operator for WindowAggregate {
     }
 
     fn memory(&self) -> usize {
-        self.state
-            .windows
-            .values()
-            .chain(&self.state.last)
-            .map(|groups| groups.size)
-            .sum()
+        self.state.windows.values().chain(&self.state.last).map(|groups| groups.size).sum()
     }
 
     fn counters(&self) -> Counters {
-        Counters {
-            windows_open: self.state.windows.len() as u64,
-            ..self.state.counters
-        }
+        Counters { windows_open: self.state.windows.len() as u64, ..self.state.counters }
     }
 }

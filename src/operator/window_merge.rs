@@ -29,11 +29,7 @@ impl Merger {
     /// A merger of pieces that start with these watermarks.
     pub(crate) fn new(spec: &AggregateSpec, start_watermarks: Vec<i64>) -> Self {
         let size = spec.window.as_ref().map(|window| window.size);
-        Self {
-            size,
-            watermarks: start_watermarks,
-            waiting: BTreeMap::new(),
-        }
+        Self { size, watermarks: start_watermarks, waiting: BTreeMap::new() }
     }
 
     /// Takes the partial states of windows that `piece` has closed, and its watermark; gives the windows that are
@@ -58,17 +54,9 @@ impl Merger {
             None => return Err(internal_datafusion_err!("there is no piece {piece}")),
         }
         let reached = self.watermarks.iter().copied().min().unwrap_or(WATERMARK_MAX);
-        let complete: Vec<Option<i64>> = self
-            .waiting
-            .keys()
-            .copied()
-            .filter(|start| self.is_complete(*start, reached))
-            .collect();
-        Ok(complete
-            .into_iter()
-            .filter_map(|start| self.waiting.remove(&start))
-            .map(in_order)
-            .collect())
+        let complete: Vec<Option<i64>> =
+            self.waiting.keys().copied().filter(|start| self.is_complete(*start, reached)).collect();
+        Ok(complete.into_iter().filter_map(|start| self.waiting.remove(&start)).map(in_order).collect())
     }
 
     fn is_complete(&self, start: Option<i64>, reached: i64) -> bool {
@@ -89,9 +77,7 @@ fn in_order(mut partials: Vec<(usize, RecordBatch)>) -> Vec<RecordBatch> {
 /// # Errors
 /// No partials, or states that do not fit the aggregates.
 pub(crate) fn merge_window(spec: &AggregateSpec, partials: &[RecordBatch]) -> Result<RecordBatch> {
-    let starts = partials
-        .first()
-        .map(|partial| partial.column(0).as_primitive::<Int64Type>());
+    let starts = partials.first().map(|partial| partial.column(0).as_primitive::<Int64Type>());
     let starts = starts.ok_or_else(|| internal_datafusion_err!("a window without partial states"))?;
     let start = starts.is_valid(0).then(|| starts.value(0));
     let mut groups = Groups::try_new(spec)?;

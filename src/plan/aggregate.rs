@@ -23,24 +23,14 @@ use super::{refuse, window};
 pub(super) fn stream(input: LogicalPlan, aggregate: Aggregate, emit: EmitMode) -> Result<Flow> {
     refuse::grouping_sets(&aggregate)?;
     let groups = aggregate.group_expr.len();
-    let exprs = aggregate
-        .group_expr
-        .iter()
-        .chain(&aggregate.aggr_expr)
-        .cloned()
-        .collect();
+    let exprs = aggregate.group_expr.iter().chain(&aggregate.aggr_expr).cloned().collect();
     let (input, mut exprs) = pull_up_windows(input, exprs)?;
     let aggregates = exprs.split_off(groups);
 
     let window = pick_window(&exprs, &input)?;
     let outputs = exprs
         .into_iter()
-        .map(|expr| {
-            Ok(GroupOutput {
-                derived: from_window(&expr, window.as_ref(), &input)?,
-                expr,
-            })
-        })
+        .map(|expr| Ok(GroupOutput { derived: from_window(&expr, window.as_ref(), &input)?, expr }))
         .collect::<Result<Vec<_>>>()?;
     let mut seen = HashSet::new();
     let keys: Vec<Expr> = outputs
@@ -56,21 +46,13 @@ pub(super) fn stream(input: LogicalPlan, aggregate: Aggregate, emit: EmitMode) -
 
     let input = Arc::new(input);
     let node = WindowAggregate::try_new(input, window, keys, aggregates.clone(), emit)?;
-    let columns = outputs
-        .into_iter()
-        .map(GroupOutput::column)
-        .chain(aggregates.iter().map(column_of));
+    let columns = outputs.into_iter().map(GroupOutput::column).chain(aggregates.iter().map(column_of));
     let columns = columns
         .zip(aggregate.schema.iter())
         .map(|(expr, (qualifier, field))| expr.alias_qualified(qualifier.cloned(), field.name()))
         .collect();
     let plan = LogicalPlan::Projection(Projection::try_new(columns, Arc::new(extension(node)))?);
-    Ok(Flow {
-        plan,
-        shape: Shape::Results,
-        state: KeyedState::Aggregate(emit),
-        keys: key_columns,
-    })
+    Ok(Flow { plan, shape: Shape::Results, state: KeyedState::Aggregate(emit), keys: key_columns })
 }
 
 /// A group expression and, if it only depends on the window, how it is computed from the node's output.
@@ -130,10 +112,7 @@ fn from_window(expr: &Expr, window: Option<&Window>, input: &LogicalPlan) -> Res
             false => Ok(Transformed::no(part)),
         })?
         .data;
-    let only_start = replaced
-        .column_refs()
-        .into_iter()
-        .all(|column| column == &Column::new_unqualified(WINDOW_START));
+    let only_start = replaced.column_refs().into_iter().all(|column| column == &Column::new_unqualified(WINDOW_START));
     Ok((only_start && !replaced.column_refs().is_empty()).then_some(replaced))
 }
 
@@ -176,8 +155,7 @@ fn window_projection(plan: &LogicalPlan) -> Option<(&LogicalPlan, Vec<Expr>)> {
 }
 
 fn calls_window(expr: &Expr) -> bool {
-    expr.exists(|part| Ok(matches!(part, Expr::ScalarFunction(call) if call.name() == "tumble")))
-        .unwrap_or(false)
+    expr.exists(|part| Ok(matches!(part, Expr::ScalarFunction(call) if call.name() == "tumble"))).unwrap_or(false)
 }
 
 /// `expr` over `plan`, each column replaced by what it means below.

@@ -57,20 +57,12 @@ pub(super) struct Flow {
 
 impl Flow {
     fn stateless(plan: LogicalPlan, shape: Shape) -> Self {
-        Self {
-            plan,
-            shape,
-            state: KeyedState::None,
-            keys: vec![],
-        }
+        Self { plan, shape, state: KeyedState::None, keys: vec![] }
     }
 
     /// Whether every row is a change of an earlier one.
     fn is_changelog(&self) -> bool {
-        matches!(
-            (&self.shape, &self.state),
-            (Shape::Results, KeyedState::Aggregate(EmitMode::Changes))
-        )
+        matches!((&self.shape, &self.state), (Shape::Results, KeyedState::Aggregate(EmitMode::Changes)))
     }
 }
 
@@ -84,11 +76,7 @@ impl AnalyzerRule for StreamAnalyzer {
     }
 
     fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
-        let options = config
-            .extensions
-            .get::<StreamlinesOptions>()
-            .cloned()
-            .unwrap_or_default();
+        let options = config.extensions.get::<StreamlinesOptions>().cloned().unwrap_or_default();
         if options.strategy == "batch" || !reads_stream(&plan) {
             return without_emit(plan, &options);
         }
@@ -104,10 +92,7 @@ impl AnalyzerRule for StreamAnalyzer {
 /// Over tables, which end, EMIT FINAL says nothing and EMIT CHANGES has no rows to follow.
 fn without_emit(plan: LogicalPlan, options: &StreamlinesOptions) -> Result<LogicalPlan> {
     let stripped = plan.transform_down(|node| match emit_of(&node) {
-        Some(Emit {
-            mode: EmitMode::Changes,
-            ..
-        }) => Err(refuse::changes_without_stream(options).into()),
+        Some(Emit { mode: EmitMode::Changes, .. }) => Err(refuse::changes_without_stream(options).into()),
         Some(Emit { input, .. }) => Ok(Transformed::yes(input.as_ref().clone())),
         None => Ok(Transformed::no(node)),
     })?;
@@ -144,10 +129,7 @@ impl Rewriter {
         let stream = first_stream(&flow.plan).ok_or_else(|| internal_datafusion_err!("a stream without a scan"))?;
         let routing = routing::pick(&stream, &flow.state, &flow.keys, &self.options.routing)?;
         refuse::spread_changes(&flow.state, &routing, &stream)?;
-        Ok(extension(Pipelines {
-            input: Arc::new(flow.plan),
-            routing,
-        }))
+        Ok(extension(Pipelines { input: Arc::new(flow.plan), routing }))
     }
 
     fn rewrite(&self, plan: LogicalPlan, emit: EmitMode) -> Result<Flow> {
@@ -225,24 +207,12 @@ impl Rewriter {
             return self.tail(LogicalPlan::Copy(copy), emit);
         };
         // DataFusion calls one object a line JSON.
-        let format = if format == OutputFormat::Json {
-            OutputFormat::Ndjson
-        } else {
-            format
-        };
-        let input = self
-            .rewrite(copy.input.as_ref().clone(), emit)
-            .and_then(|flow| self.close(flow))?;
+        let format = if format == OutputFormat::Json { OutputFormat::Ndjson } else { format };
+        let input = self.rewrite(copy.input.as_ref().clone(), emit).and_then(|flow| self.close(flow))?;
         let mut options: Vec<_> = copy.options.into_iter().collect();
         options.sort();
         let schema = copy.output_schema;
-        let node = WriteFiles {
-            input: Arc::new(input),
-            path: copy.output_url,
-            format,
-            options,
-            schema,
-        };
+        let node = WriteFiles { input: Arc::new(input), path: copy.output_url, format, options, schema };
         Ok(Flow::stateless(extension(node), Shape::Tail))
     }
 
@@ -254,10 +224,7 @@ impl Rewriter {
                 refuse::aggregate_of_results(&aggregate, emit)?;
                 let input = self.close(flow)?;
                 let plan = LogicalPlan::Aggregate(aggregate);
-                Ok(Flow::stateless(
-                    plan.with_new_exprs(plan.expressions(), vec![input])?,
-                    Shape::Tail,
-                ))
+                Ok(Flow::stateless(plan.with_new_exprs(plan.expressions(), vec![input])?, Shape::Tail))
             }
         }
     }
@@ -287,11 +254,7 @@ impl Rewriter {
             (true, true) => return Err(refuse::join_of_streams(&join).into()),
             (left, _) => left,
         };
-        let (stream, table) = if stream_is_left {
-            (&join.left, &join.right)
-        } else {
-            (&join.right, &join.left)
-        };
+        let (stream, table) = if stream_is_left { (&join.left, &join.right) } else { (&join.right, &join.left) };
         let flow = self.rewrite(stream.as_ref().clone(), emit)?;
         let passes = match join.join_type {
             JoinType::Inner => true,
@@ -307,19 +270,10 @@ impl Rewriter {
             false => Flow::stateless(self.close(flow)?, Shape::Tail),
         };
         let table = table.as_ref().clone();
-        let inputs = if stream_is_left {
-            vec![flow.plan, table]
-        } else {
-            vec![table, flow.plan]
-        };
+        let inputs = if stream_is_left { vec![flow.plan, table] } else { vec![table, flow.plan] };
         let plan = LogicalPlan::Join(join);
         let plan = plan.with_new_exprs(plan.expressions(), inputs)?;
-        Ok(Flow {
-            plan,
-            shape: flow.shape,
-            state: flow.state,
-            keys: flow.keys,
-        })
+        Ok(Flow { plan, shape: flow.shape, state: flow.state, keys: flow.keys })
     }
 }
 

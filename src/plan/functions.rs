@@ -52,10 +52,7 @@ struct WindowFunction {
 
 impl WindowFunction {
     fn udf(kind: Kind) -> ScalarUDF {
-        ScalarUDF::new_from_impl(Self {
-            kind,
-            signature: Signature::user_defined(Volatility::Immutable),
-        })
+        ScalarUDF::new_from_impl(Self { kind, signature: Signature::user_defined(Volatility::Immutable) })
     }
 }
 
@@ -100,10 +97,7 @@ impl ScalarUDFImpl for WindowFunction {
     }
 
     fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
-        arg_types
-            .first()
-            .cloned()
-            .ok_or_else(|| internal_datafusion_err!("{} without arguments", self.name()))
+        arg_types.first().cloned().ok_or_else(|| internal_datafusion_err!("{} without arguments", self.name()))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -172,9 +166,7 @@ pub(crate) fn window_size_ticks(size: &ScalarValue, time: &DataType) -> Result<i
     };
     let size_ns = size_ns(size, zone.as_deref())?;
     if size_ns <= 0 {
-        return Err(Error::sql("the size of a window must be positive")
-            .help("INTERVAL '1 hour'")
-            .into());
+        return Err(Error::sql("the size of a window must be positive").help("INTERVAL '1 hour'").into());
     }
     let tick_ns = match unit {
         TimeUnit::Second => 1_000_000_000,
@@ -183,11 +175,9 @@ pub(crate) fn window_size_ticks(size: &ScalarValue, time: &DataType) -> Result<i
         TimeUnit::Nanosecond => 1,
     };
     if size_ns % tick_ns != 0 {
-        return Err(Error::sql(format!(
-            "a window of {size_ns} ns is no whole number of ticks of {time}"
-        ))
-        .help("take a larger size, or cast the column to a finer unit")
-        .into());
+        return Err(Error::sql(format!("a window of {size_ns} ns is no whole number of ticks of {time}"))
+            .help("take a larger size, or cast the column to a finer unit")
+            .into());
     }
     i64::try_from(size_ns / tick_ns).map_err(|_| Error::sql("the size of a window is too large").into())
 }
@@ -261,18 +251,9 @@ mod tests {
 
     #[test]
     fn sizes_are_counted_in_ticks_of_the_column() {
-        assert_eq!(
-            window_size_ticks(&interval(0, 1, 1000), &micros(None)).unwrap(),
-            86_400_000_001
-        );
-        assert_eq!(
-            window_size_ticks(&interval(0, 1, 0), &micros(Some("UTC"))).unwrap(),
-            86_400_000_000
-        );
-        assert_eq!(
-            window_size_ticks(&interval(0, 0, 7_000), &micros(Some("Europe/Berlin"))).unwrap(),
-            7
-        );
+        assert_eq!(window_size_ticks(&interval(0, 1, 1000), &micros(None)).unwrap(), 86_400_000_001);
+        assert_eq!(window_size_ticks(&interval(0, 1, 0), &micros(Some("UTC"))).unwrap(), 86_400_000_000);
+        assert_eq!(window_size_ticks(&interval(0, 0, 7_000), &micros(Some("Europe/Berlin"))).unwrap(), 7);
     }
 
     #[test]
@@ -282,11 +263,7 @@ mod tests {
             (interval(0, -1, 0), micros(None), "must be positive"),
             (interval(1, 0, 0), micros(None), "months differ in length"),
             (interval(0, 0, 500), micros(None), "no whole number of ticks"),
-            (
-                interval(0, 1, 0),
-                micros(Some("America/New_York")),
-                "days of a local time zone",
-            ),
+            (interval(0, 1, 0), micros(Some("America/New_York")), "days of a local time zone"),
         ];
         for (size, time, message) in cases {
             let error = window_size_ticks(&size, &time).unwrap_err().to_string();

@@ -68,10 +68,7 @@ impl UserDefinedLogicalNodeCore for Emit {
         write!(f, "Emit: {:?}", self.mode)
     }
     fn with_exprs_and_inputs(&self, _: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
-        Ok(Self {
-            input: only(inputs, "Emit")?,
-            mode: self.mode,
-        })
+        Ok(Self { input: only(inputs, "Emit")?, mode: self.mode })
     }
 }
 
@@ -115,14 +112,7 @@ impl WindowAggregate {
             fields.push((None, Arc::new(field)));
         }
         let schema = Arc::new(DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?);
-        Ok(Self {
-            input,
-            window,
-            keys,
-            aggregates,
-            emit,
-            schema,
-        })
+        Ok(Self { input, window, keys, aggregates, emit, schema })
     }
 }
 
@@ -162,20 +152,11 @@ impl UserDefinedLogicalNodeCore for WindowAggregate {
         if let Some(window) = &self.window {
             write!(f, "window=[{}], ", unnormalize_col(window.start.clone()))?;
         }
-        write!(
-            f,
-            "groupBy=[[{}]], aggr=[[{}]], emit={:?}",
-            list(&self.keys),
-            list(&self.aggregates),
-            self.emit
-        )
+        write!(f, "groupBy=[[{}]], aggr=[[{}]], emit={:?}", list(&self.keys), list(&self.aggregates), self.emit)
     }
     fn with_exprs_and_inputs(&self, mut exprs: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
         let window = match &self.window {
-            Some(window) => Some(Window {
-                start: exprs.remove(0),
-                size: window.size,
-            }),
+            Some(window) => Some(Window { start: exprs.remove(0), size: window.size }),
             None => None,
         };
         let aggregates = exprs.split_off(self.keys.len());
@@ -207,19 +188,11 @@ pub(crate) struct RowsWindow {
 
 impl RowsWindow {
     pub(crate) fn try_new(input: Arc<LogicalPlan>, time: Expr, functions: Vec<Expr>) -> Result<Self> {
-        let mut fields: Vec<_> = input
-            .schema()
-            .iter()
-            .map(|(qualifier, field)| (qualifier.cloned(), Arc::clone(field)))
-            .collect();
+        let mut fields: Vec<_> =
+            input.schema().iter().map(|(qualifier, field)| (qualifier.cloned(), Arc::clone(field))).collect();
         fields.extend(exprlist_to_fields(&functions, &input)?);
         let schema = Arc::new(DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?);
-        Ok(Self {
-            input,
-            time,
-            functions,
-            schema,
-        })
+        Ok(Self { input, time, functions, schema })
     }
 }
 
@@ -289,10 +262,7 @@ impl UserDefinedLogicalNodeCore for Pipelines {
         write!(f, "Pipelines: {}", self.routing)
     }
     fn with_exprs_and_inputs(&self, _: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
-        Ok(Self {
-            input: only(inputs, "Pipelines")?,
-            routing: self.routing.clone(),
-        })
+        Ok(Self { input: only(inputs, "Pipelines")?, routing: self.routing.clone() })
     }
     fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
         Some(vec![output_columns.to_vec()])
@@ -327,10 +297,7 @@ impl UserDefinedLogicalNodeCore for WriteFiles {
         write!(f, "WriteFiles: path={}, format={}", self.path, self.format)
     }
     fn with_exprs_and_inputs(&self, _: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
-        Ok(Self {
-            input: only(inputs, "WriteFiles")?,
-            ..self.clone()
-        })
+        Ok(Self { input: only(inputs, "WriteFiles")?, ..self.clone() })
     }
     fn necessary_children_exprs(&self, _: &[usize]) -> Option<Vec<Vec<usize>>> {
         Some(vec![(0..self.input.schema().fields().len()).collect()])
@@ -338,11 +305,7 @@ impl UserDefinedLogicalNodeCore for WriteFiles {
 }
 
 fn list(exprs: &[Expr]) -> String {
-    exprs
-        .iter()
-        .map(|expr| unnormalize_col(expr.clone()).to_string())
-        .collect::<Vec<_>>()
-        .join(", ")
+    exprs.iter().map(|expr| unnormalize_col(expr.clone()).to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// The input columns that expressions read, ascending.

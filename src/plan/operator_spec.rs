@@ -26,16 +26,11 @@ pub(super) fn aggregate_spec(
 ) -> Result<AggregateSpec> {
     let logical = node.input.schema();
     let physical = |expr: &Expr| create_physical_expr(expr, logical, session.execution_props(), context);
-    let window = node.window.as_ref().map(|window| {
-        Ok::<_, DataFusionError>(WindowSpec {
-            start: physical(&window.start)?,
-            size: window.size,
-        })
-    });
-    let keys = node
-        .keys
-        .iter()
-        .map(|key| Ok((physical(key)?, key.schema_name().to_string())));
+    let window = node
+        .window
+        .as_ref()
+        .map(|window| Ok::<_, DataFusionError>(WindowSpec { start: physical(&window.start)?, size: window.size }));
+    let keys = node.keys.iter().map(|key| Ok((physical(key)?, key.schema_name().to_string())));
     let (mut aggregates, mut filters) = (vec![], vec![]);
     for expr in &node.aggregates {
         let lowered = LoweredAggregateBuilder::new(expr, logical, input, session.execution_props(), context);
@@ -83,12 +78,7 @@ pub(super) fn rows_window_spec(
         })
     });
     let functions = functions.collect::<Result<_>>()?;
-    Ok(RowsWindowSpec {
-        input_schema: Arc::clone(input),
-        schema,
-        time,
-        functions,
-    })
+    Ok(RowsWindowSpec { input_schema: Arc::clone(input), schema, time, functions })
 }
 
 /// count(*) comes as the count of a constant.
@@ -150,10 +140,7 @@ fn lag(call: &WindowFunction) -> Result<RowsFunctionKind> {
             other => return Err(plan_datafusion_err!("lag looks back, so its offset is not {other}")),
         },
     };
-    Ok(RowsFunctionKind::Lag {
-        offset,
-        default: literal(2)?.unwrap_or(ScalarValue::Null),
-    })
+    Ok(RowsFunctionKind::Lag { offset, default: literal(2)?.unwrap_or(ScalarValue::Null) })
 }
 
 fn frame(call: &WindowFunction) -> Result<Frame> {

@@ -39,12 +39,7 @@ pub(super) fn stream(input: LogicalPlan, functions: Vec<Expr>) -> Result<Flow> {
     };
     let node = RowsWindow::try_new(Arc::new(input), time, functions)?;
     let keys = keys.unwrap_or_default();
-    Ok(Flow {
-        plan: extension(node),
-        shape: Shape::Results,
-        state: KeyedState::RowsWindow,
-        keys,
-    })
+    Ok(Flow { plan: extension(node), shape: Shape::Results, state: KeyedState::RowsWindow, keys })
 }
 
 /// The window function in an expression of a Window node.
@@ -58,9 +53,7 @@ pub(super) fn window_function(expr: &Expr) -> Option<&WindowFunction> {
 
 fn key_columns(call: &WindowFunction, input: &LogicalPlan) -> Vec<String> {
     let columns = call.params.partition_by.iter().filter_map(|key| trace(key, input));
-    columns
-        .map(|column| column.stream.schema().field(column.index).name().clone())
-        .collect()
+    columns.map(|column| column.stream.schema().field(column.index).name().clone()).collect()
 }
 
 fn check_function(call: &WindowFunction) -> Result<()> {

@@ -134,12 +134,7 @@ fn plan_pipelines(
     routing: &Routing,
     session: &dyn Session,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    let options = session
-        .config_options()
-        .extensions
-        .get::<StreamlinesOptions>()
-        .cloned()
-        .unwrap_or_default();
+    let options = session.config_options().extensions.get::<StreamlinesOptions>().cloned().unwrap_or_default();
     let workers = match options.partitions {
         0 => std::thread::available_parallelism().map_or(1, NonZero::get),
         workers => workers,
@@ -153,10 +148,8 @@ fn plan_pipelines(
         RoutingKind::Single => Split::One,
     };
     let merges = routing.kind == RoutingKind::MergeOnClose;
-    let input = input
-        .transform_up(|node| divide(node, Division { split, timed }, merges))
-        .data()?;
-    Ok(Arc::new(PipelinesExec::try_new(input, routing.clone(), workers)?))
+    let input = input.transform_up(|node| divide(node, Division { split, timed }, merges)).data()?;
+    Ok(Arc::new(PipelinesExec::new(input, routing.clone(), workers)))
 }
 
 /// Divides the leaf's data, and lets aggregates merge if their keys are spread over it.
@@ -190,27 +183,16 @@ fn without_holding_back(node: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<
         let stream_is_left = reads_stream(join.left());
         let join = match stream_is_left {
             true => join.swap_inputs(PartitionMode::CollectLeft)?,
-            false => join
-                .builder()
-                .with_partition_mode(PartitionMode::CollectLeft)
-                .build_exec()?,
+            false => join.builder().with_partition_mode(PartitionMode::CollectLeft).build_exec()?,
         };
         return lookup(join).map(Transformed::yes);
     }
     if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
-        let join = if reads_stream(join.left()) {
-            join.swap_inputs()?
-        } else {
-            node
-        };
+        let join = if reads_stream(join.left()) { join.swap_inputs()? } else { node };
         return lookup(join).map(Transformed::yes);
     }
     if let Some(join) = node.downcast_ref::<CrossJoinExec>() {
-        let join = if reads_stream(join.left()) {
-            join.swap_inputs()?
-        } else {
-            node
-        };
+        let join = if reads_stream(join.left()) { join.swap_inputs()? } else { node };
         return lookup(join).map(Transformed::yes);
     }
     Ok(Transformed::no(node))
@@ -237,10 +219,7 @@ fn stream_filter(filter: &FilterExec) -> Result<Arc<dyn ExecutionPlan>> {
         let column: Arc<dyn PhysicalExpr> = Arc::new(datafusion::physical_expr::expressions::Column::new(name, *index));
         (column, name.clone())
     });
-    Ok(Arc::new(ProjectionExec::try_new(
-        columns.collect::<Vec<_>>(),
-        filtered,
-    )?))
+    Ok(Arc::new(ProjectionExec::try_new(columns.collect::<Vec<_>>(), filtered)?))
 }
 
 fn reads_stream(plan: &Arc<dyn ExecutionPlan>) -> bool {

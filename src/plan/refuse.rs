@@ -17,11 +17,7 @@ pub(super) fn changes_without_stream(options: &StreamlinesOptions) -> Error {
         "batch" => "strategy batch gives final answers only",
         _ => "no stream is read, and a table has no changes to follow",
     };
-    Error::refused(
-        "EMIT CHANGES",
-        reason,
-        "leave EMIT CHANGES out, or read a stream (CREATE STREAM …)",
-    )
+    Error::refused("EMIT CHANGES", reason, "leave EMIT CHANGES out, or read a stream (CREATE STREAM …)")
 }
 
 pub(super) fn sorted_changes(emit: EmitMode) -> Result<()> {
@@ -61,19 +57,13 @@ pub(super) fn over_changes() -> Error {
 }
 
 pub(super) fn grouping_sets(aggregate: &Aggregate) -> Result<()> {
-    refuse_if(
-        aggregate
-            .group_expr
-            .iter()
-            .any(|expr| matches!(expr, Expr::GroupingSet(_))),
-        || {
-            Error::refused(
-                "GROUPING SETS, ROLLUP or CUBE",
-                "a streaming GROUP BY has one set of keys",
-                "write one query for each set of keys",
-            )
-        },
-    )
+    refuse_if(aggregate.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))), || {
+        Error::refused(
+            "GROUPING SETS, ROLLUP or CUBE",
+            "a streaming GROUP BY has one set of keys",
+            "write one query for each set of keys",
+        )
+    })
 }
 
 /// An aggregate over what an earlier one gives: only a last answer, and only without a window.
@@ -95,31 +85,24 @@ pub(super) fn aggregate_of_results(aggregate: &Aggregate, emit: EmitMode) -> Res
 }
 
 fn calls_tumble(expr: &Expr) -> bool {
-    expr.exists(|part| Ok(matches!(part, Expr::ScalarFunction(call) if call.name() == "tumble")))
-        .unwrap_or(false)
+    expr.exists(|part| Ok(matches!(part, Expr::ScalarFunction(call) if call.name() == "tumble"))).unwrap_or(false)
 }
 
 /// EMIT CHANGES where several partitions hold rows of one key: their order is not defined by one of them.
 pub(super) fn spread_changes(state: &KeyedState, routing: &Routing, stream: &StreamTable) -> Result<()> {
     let spread = routing.kind == RoutingKind::Single && stream.partitions() > 1;
-    refuse_if(
-        spread && matches!(state, KeyedState::Aggregate(EmitMode::Changes)),
-        || {
-            Error::refused(
-                format!("EMIT CHANGES over the partitions of stream {}", stream.name()),
-                "a key's rows may be spread over several partitions, whose order against each other is not known",
-                "declare 'partitioned_by' with group keys in CREATE STREAM, leave 'partitions' out, or use EMIT FINAL",
-            )
-        },
-    )
+    refuse_if(spread && matches!(state, KeyedState::Aggregate(EmitMode::Changes)), || {
+        Error::refused(
+            format!("EMIT CHANGES over the partitions of stream {}", stream.name()),
+            "a key's rows may be spread over several partitions, whose order against each other is not known",
+            "declare 'partitioned_by' with group keys in CREATE STREAM, leave 'partitions' out, or use EMIT FINAL",
+        )
+    })
 }
 
 pub(super) fn join_of_streams(join: &Join) -> Error {
     Error::refused(
-        format!(
-            "a join of two streams ({} JOIN)",
-            join.join_type.to_string().to_uppercase()
-        ),
+        format!("a join of two streams ({} JOIN)", join.join_type.to_string().to_uppercase()),
         "both sides would have to be kept for as long as a match may come",
         "join the stream with a table that ends: CREATE EXTERNAL TABLE …",
     )
@@ -127,10 +110,7 @@ pub(super) fn join_of_streams(join: &Join) -> Error {
 
 pub(super) fn join_type(join: &Join) -> Error {
     Error::refused(
-        format!(
-            "a {} JOIN that keeps unmatched rows of the table",
-            join.join_type.to_string().to_uppercase()
-        ),
+        format!("a {} JOIN that keeps unmatched rows of the table", join.join_type.to_string().to_uppercase()),
         "which rows of the table stay without a match is known only when the stream ends",
         "keep the stream's rows: stream LEFT JOIN table, or use an inner JOIN",
     )

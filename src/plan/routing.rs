@@ -73,10 +73,9 @@ pub(crate) fn pick(
     }
     let mergeable = matches!(state, KeyedState::Aggregate(EmitMode::Final));
     match forced {
-        RoutingKind::MergeOnClose if mergeable => Ok(Routing {
-            kind: forced,
-            why: "set by streamlines.routing".to_string(),
-        }),
+        RoutingKind::MergeOnClose if mergeable => {
+            Ok(Routing { kind: forced, why: "set by streamlines.routing".to_string() })
+        }
         _ => Err(crate::error::Error::refused(
             format!("routing {forced}"),
             format!("this query takes {}: {}", picked.kind, picked.why),
@@ -87,15 +86,12 @@ pub(crate) fn pick(
 
 fn pick_auto(stream: &StreamTable, state: &KeyedState, keys: &[String]) -> Routing {
     let routing = |kind, why: String| Routing { kind, why };
-    let covered = stream
-        .partitioned_by()
-        .filter(|columns| columns.iter().all(|column| keys.contains(column)));
+    let covered = stream.partitioned_by().filter(|columns| columns.iter().all(|column| keys.contains(column)));
     match (state, covered) {
         (KeyedState::None, _) => routing(RoutingKind::Aligned, "the query keeps no state by key".into()),
-        (_, Some(columns)) => routing(
-            RoutingKind::Aligned,
-            format!("the stream is partitioned by {}", columns.join(", ")),
-        ),
+        (_, Some(columns)) => {
+            routing(RoutingKind::Aligned, format!("the stream is partitioned by {}", columns.join(", ")))
+        }
         (KeyedState::Aggregate(EmitMode::Final), None) => {
             routing(RoutingKind::MergeOnClose, "a key may be in several partitions".into())
         }

@@ -37,9 +37,7 @@ async fn fill_in<T: VisitMut>(syntax: &mut T, state: &SessionState) -> Result<()
     for (with, select) in finder.found {
         columns.push(event_time_of(with, *select, state).await?);
     }
-    let mut filler = Filler {
-        columns: columns.into_iter(),
-    };
+    let mut filler = Filler { columns: columns.into_iter() };
     let _ = syntax.visit(&mut filler);
     Ok(())
 }
@@ -119,11 +117,11 @@ fn lacks_time(select: &Select) -> bool {
 
 fn timeless_arguments(expr: &mut Expr) -> Option<&mut Vec<FunctionArg>> {
     match expr {
-        Expr::Function(Function {
-            name,
-            args: FunctionArguments::List(list),
-            ..
-        }) if name.to_string().eq_ignore_ascii_case("tumble") && list.args.len() == 1 => Some(&mut list.args),
+        Expr::Function(Function { name, args: FunctionArguments::List(list), .. })
+            if name.to_string().eq_ignore_ascii_case("tumble") && list.args.len() == 1 =>
+        {
+            Some(&mut list.args)
+        }
         _ => None,
     }
 }
@@ -131,10 +129,7 @@ fn timeless_arguments(expr: &mut Expr) -> Option<&mut Vec<FunctionArg>> {
 /// The event-time column among those that a SELECT reads.
 async fn event_time_of(with: Option<With>, select: Select, state: &SessionState) -> Result<Ident> {
     let start = select.group_by.span().start;
-    let at = Location {
-        line: start.line,
-        column: start.column,
-    };
+    let at = Location { line: start.line, column: start.column };
     let mut from = select;
     from.projection = vec![SelectItem::Wildcard(WildcardAdditionalOptions::default())];
     from.selection = None;
@@ -153,19 +148,13 @@ async fn event_time_of(with: Option<With>, select: Select, state: &SessionState)
         pipe_operators: vec![],
     };
     let statement = SqlStatement::Query(Box::new(query));
-    let plan = state
-        .statement_to_plan(Statement::Statement(Box::new(statement)))
-        .await?;
+    let plan = state.statement_to_plan(Statement::Statement(Box::new(statement))).await?;
     let is_event_time = |index: &usize| trace_index(*index, &plan).is_some_and(|column| column.is_event_time());
     match (0..plan.schema().fields().len()).find(is_event_time) {
         Some(index) => Ok(Ident::with_quote('"', plan.schema().field(index).name())),
-        None => Err(
-            Error::sql("a window without a time column, over rows that declare no event time")
-                .at(Some(at))
-                .help(
-                    "name the column: WINDOW TUMBLING (ts, SIZE 1 HOUR), or declare WATERMARK FOR ts in CREATE STREAM",
-                )
-                .into(),
-        ),
+        None => Err(Error::sql("a window without a time column, over rows that declare no event time")
+            .at(Some(at))
+            .help("name the column: WINDOW TUMBLING (ts, SIZE 1 HOUR), or declare WATERMARK FOR ts in CREATE STREAM")
+            .into()),
     }
 }

@@ -26,10 +26,7 @@ pub(crate) fn recognise(expr: &Expr, plan: &LogicalPlan) -> Result<Option<Window
                 return Ok(None);
             };
             let size = recognise(&inner, input)?.map(|window| window.size);
-            Ok(size.map(|size| Window {
-                start: expr.clone(),
-                size,
-            }))
+            Ok(size.map(|size| Window { start: expr.clone(), size }))
         }
         Expr::ScalarFunction(call) => match call.name() {
             "tumble" => recognise_tumble(call, plan).map(Some),
@@ -49,11 +46,7 @@ fn behind(index: usize, plan: &LogicalPlan) -> Option<(Expr, &LogicalPlan)> {
         LogicalPlan::Filter(filter) => behind(index, &filter.input),
         LogicalPlan::Join(join) => {
             let left = join.left.schema().fields().len();
-            if index < left {
-                behind(index, &join.left)
-            } else {
-                behind(index - left, &join.right)
-            }
+            if index < left { behind(index, &join.left) } else { behind(index - left, &join.right) }
         }
         _ => None,
     }
@@ -75,10 +68,7 @@ fn recognise_tumble(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Window>
     };
     check_is_event_time(&column, "tumble")?;
     let size = window_size_ticks(size, &time.get_type(plan.schema())?)?;
-    Ok(Window {
-        start: Expr::ScalarFunction(call.clone()),
-        size,
-    })
+    Ok(Window { start: Expr::ScalarFunction(call.clone()), size })
 }
 
 fn check_is_event_time(column: &StreamColumn, function: &str) -> Result<()> {
@@ -116,10 +106,7 @@ fn recognise_date_bin(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Optio
         2 => tumble(time.clone(), lit(size.clone())),
         _ => Expr::ScalarFunction(call.clone()),
     };
-    Ok(Some(Window {
-        start,
-        size: size_ticks,
-    }))
+    Ok(Some(Window { start, size: size_ticks }))
 }
 
 /// `date_trunc('hour', ts)` over the event time.
@@ -150,10 +137,7 @@ fn recognise_date_trunc(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Opt
         "week" => Expr::ScalarFunction(call.clone()),
         _ => tumble(time.clone(), lit(size)),
     };
-    Ok(Some(Window {
-        start,
-        size: size_ticks,
-    }))
+    Ok(Some(Window { start, size: size_ticks }))
 }
 
 /// Whether bins over `time` are windows: it is the event time, and its zone shifts no bin.

@@ -7,8 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
+use datafusion::common::Result;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Result, internal_datafusion_err};
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
@@ -19,7 +19,7 @@ use futures::stream;
 use crate::exec::operator::{OperatorExec, OperatorSpec};
 use crate::exec::scan::StreamScanExec;
 use crate::exec::streaming_properties;
-use crate::operator::Merger;
+use crate::operator::{Merger, WATERMARK_MIN};
 use crate::plan::Routing;
 
 use super::pipeline::Pipeline;
@@ -37,25 +37,15 @@ pub(crate) struct PipelinesExec {
 
 impl PipelinesExec {
     /// Runs `input` with at most `workers` pipelines at once.
-    pub(crate) fn try_new(input: Arc<dyn ExecutionPlan>, routing: Routing, workers: usize) -> Result<Self> {
+    pub(crate) fn new(input: Arc<dyn ExecutionPlan>, routing: Routing, workers: usize) -> Self {
         Self::with_runs(input, routing, workers, Arc::default())
     }
 
-    fn with_runs(input: Arc<dyn ExecutionPlan>, routing: Routing, workers: usize, runs: Arc<Runs>) -> Result<Self> {
-        let pipelines = find::<StreamScanExec>(&input)
-            .ok_or_else(|| internal_datafusion_err!("pipelines without a stream"))?
-            .replay()
-            .pieces()
-            .len();
+    fn with_runs(input: Arc<dyn ExecutionPlan>, routing: Routing, workers: usize, runs: Arc<Runs>) -> Self {
+        let pipelines = start_watermarks(&input).len();
         let workers = workers.min(pipelines).max(1);
         let properties = streaming_properties(input.schema(), workers);
-        Ok(Self {
-            input,
-            routing,
-            workers,
-            runs,
-            properties,
-        })
+        Self { input, routing, workers, runs, properties }
     }
 
     /// The executions of this node.
@@ -68,19 +58,23 @@ impl PipelinesExec {
         find::<StreamScanExec>(&self.input)
     }
 
-    fn start(&self) -> Result<Run> {
-        let scan = self
-            .scan()
-            .ok_or_else(|| internal_datafusion_err!("pipelines without a stream"))?;
-        let pieces = scan.replay().pieces();
+    fn start(&self) -> Run {
+        let starts = start_watermarks(&self.input);
+        let pipelines = starts.len();
         let merger = match find::<OperatorExec>(&self.input).map(OperatorExec::spec) {
-            Some(OperatorSpec::MergedWindowAggregate(spec)) => {
-                let starts = pieces.iter().map(|piece| piece.start_watermark).collect();
-                Some(Merger::new(spec, starts))
-            }
+            Some(OperatorSpec::MergedWindowAggregate(spec)) => Some(Merger::new(spec, starts)),
             _ => None,
         };
-        Ok(Run::new(pieces.len(), merger))
+        Run::new(pipelines, merger)
+    }
+}
+
+/// The watermark that each pipeline starts with. Where the optimizer has found that no row can pass and has taken the
+/// scan away, one pipeline without input says so.
+fn start_watermarks(input: &Arc<dyn ExecutionPlan>) -> Vec<i64> {
+    match find::<StreamScanExec>(input) {
+        Some(scan) => scan.replay().pieces().iter().map(|piece| piece.start_watermark).collect(),
+        None => vec![WATERMARK_MIN],
     }
 }
 
@@ -94,12 +88,8 @@ pub(crate) fn find<T: ExecutionPlan>(plan: &Arc<dyn ExecutionPlan>) -> Option<&T
 
 impl DisplayAs for PipelinesExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        let pipelines = self.scan().map_or(0, |scan| scan.replay().pieces().len());
-        write!(
-            f,
-            "PipelinesExec: strategy=partitioned, {}, pipelines={pipelines}",
-            self.routing
-        )
+        let pipelines = start_watermarks(&self.input).len();
+        write!(f, "PipelinesExec: strategy=partitioned, {}, pipelines={pipelines}", self.routing)
     }
 }
 
@@ -124,25 +114,21 @@ impl ExecutionPlan for PipelinesExec {
     }
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         let (routing, runs) = (self.routing.clone(), Arc::clone(&self.runs));
-        Ok(Arc::new(Self::with_runs(
-            children.remove(0),
-            routing,
-            self.workers,
-            runs,
-        )?))
+        Ok(Arc::new(Self::with_runs(children.remove(0), routing, self.workers, runs)))
     }
     fn execute(&self, worker: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let run = self.start()?;
         let worker = Worker {
-            run: self.runs.join(&task, worker, || run),
+            run: self.runs.join(&task, worker, || self.start()),
             runs: Arc::clone(&self.runs),
             input: Arc::clone(&self.input),
             task,
             pipeline: None,
         };
-        let output = stream::try_unfold(worker, |mut worker| async move {
-            Ok(worker.next().await?.map(|batch| (batch, worker)))
-        });
+        let output =
+            stream::try_unfold(
+                worker,
+                |mut worker| async move { Ok(worker.next().await?.map(|batch| (batch, worker))) },
+            );
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.input.schema(), output)))
     }
 }
@@ -163,9 +149,8 @@ impl Worker {
                 let Some(context) = self.run.take() else {
                     return Ok(None);
                 };
-                let scan = find::<StreamScanExec>(&self.input)
-                    .ok_or_else(|| internal_datafusion_err!("pipelines without a stream"))?;
-                self.pipeline = Some(Pipeline::open(&self.input, scan.replay(), context, &self.task)?);
+                let replay = find::<StreamScanExec>(&self.input).map(StreamScanExec::replay);
+                self.pipeline = Some(Pipeline::open(&self.input, replay, context, &self.task)?);
             }
             let Some(pipeline) = &mut self.pipeline else { continue };
             match pipeline.next(|| self.runs.is_stopped()).await? {

@@ -8,9 +8,8 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::TaskContext;
-use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{
-    ExecutionPlan, ExecutionPlanProperties, SendableRecordBatchStream, execute_stream_partitioned,
+    ExecutionPlan, ExecutionPlanProperties, SendableRecordBatchStream, displayable, execute_stream_partitioned,
 };
 
 use crate::exec::context::PipelineMetrics;
@@ -55,6 +54,8 @@ pub struct Progress {
     pub state_bytes: u64,
     /// The event time that every pipeline has reached, of the event-time column's type.
     pub event_time: Option<ScalarValue>,
+    /// The share of rows whose keys were checked against a declared `partitioned_by`, from 0 to 1.
+    pub keys_checked: Option<f64>,
     /// Time since the job was planned.
     pub elapsed: Duration,
     /// Each pipeline by itself, in order of the data.
@@ -97,23 +98,20 @@ impl Job {
     /// # Errors
     /// Whatever is wrong with the query, or the reason why it cannot run as a stream.
     pub async fn new(query: DataFrame) -> Result<Self> {
-        let gives_rows = !matches!(
-            query.logical_plan(),
-            LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) | LogicalPlan::EmptyRelation(_)
-        ) || !query.schema().fields().is_empty();
+        let gives_rows = !query.schema().fields().is_empty();
         let task = Arc::new(query.task_ctx());
         let plan = query.create_physical_plan().await?;
-        Ok(Self {
-            plan,
-            task,
-            gives_rows,
-            started: Instant::now(),
-        })
+        Ok(Self { plan, task, gives_rows, started: Instant::now() })
     }
 
     /// The schema of the rows.
     pub fn schema(&self) -> SchemaRef {
         self.plan.schema()
+    }
+
+    /// The plan as text: above the boundary the tail, below it what every pipeline runs.
+    pub fn display(&self) -> String {
+        displayable(self.plan.as_ref()).indent(false).to_string()
     }
 
     /// Whether the statement gives rows at all; DDL and SET do not.
@@ -141,10 +139,7 @@ impl Job {
         Ok(Summary {
             progress: self.progress(),
             rows_written: written.rows,
-            interrupted: self
-                .boundaries()
-                .into_iter()
-                .any(|boundary| boundary.runs().is_stopped()),
+            interrupted: self.boundaries().into_iter().any(|boundary| boundary.runs().is_stopped()),
             warnings: self.warnings(),
         })
     }
@@ -160,17 +155,12 @@ impl Job {
     /// Tells the pipelines to read no more. The run then ends well with what has been written so far; open windows
     /// stay unanswered.
     pub fn stop(&self) {
-        self.boundaries()
-            .into_iter()
-            .for_each(|boundary| boundary.runs().stop());
+        self.boundaries().into_iter().for_each(|boundary| boundary.runs().stop());
     }
 
     /// How far the job has come: a few atomic loads for each pipeline.
     pub fn progress(&self) -> Progress {
-        let mut progress = Progress {
-            elapsed: self.started.elapsed(),
-            ..Progress::default()
-        };
+        let mut progress = Progress { elapsed: self.started.elapsed(), ..Progress::default() };
         let boundaries = self.boundaries();
         progress.rows_total = boundaries.iter().map(|boundary| rows_total(boundary)).sum();
         for boundary in boundaries {
@@ -189,10 +179,7 @@ impl Job {
 fn collect_boundaries<'a>(plan: &'a Arc<dyn ExecutionPlan>, found: &mut Vec<&'a PipelinesExec>) {
     match plan.downcast_ref::<PipelinesExec>() {
         Some(boundary) => found.push(boundary),
-        None => plan
-            .children()
-            .into_iter()
-            .for_each(|child| collect_boundaries(child, found)),
+        None => plan.children().into_iter().for_each(|child| collect_boundaries(child, found)),
     }
 }
 
@@ -220,6 +207,7 @@ fn add_boundary(progress: &mut Progress, boundary: &PipelinesExec) {
         }
         progress.pipelines.push(pipeline);
     }
+    progress.keys_checked = scan.replay().checked_share();
     progress.event_time = scan.table().event_time_value(reached);
 }
 
@@ -231,8 +219,6 @@ fn pipeline_progress(metrics: &PipelineMetrics, table: &crate::source::StreamTab
         rows_out: metrics.rows_out.load(Ordering::Relaxed),
         late_rows: metrics.late_rows.load(Ordering::Relaxed),
         windows_closed: metrics.windows_closed.load(Ordering::Relaxed),
-        watermark: (watermark != WATERMARK_MIN)
-            .then(|| table.event_time_value(watermark))
-            .flatten(),
+        watermark: (watermark != WATERMARK_MIN).then(|| table.event_time_value(watermark)).flatten(),
     }
 }

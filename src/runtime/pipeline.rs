@@ -20,7 +20,8 @@ use crate::source::{Reader, ReplayPlan};
 
 /// One pipeline at work: a reader and a plan that is driven batch by batch.
 pub(super) struct Pipeline {
-    reader: Reader,
+    /// None if there is nothing to read.
+    reader: Option<Reader>,
     chain: SendableRecordBatchStream,
     context: Arc<PipelineContext>,
 }
@@ -36,19 +37,15 @@ impl Pipeline {
     /// Opens pipeline `context.index` of `plan`.
     pub(super) fn open(
         plan: &Arc<dyn ExecutionPlan>,
-        replay: &Arc<ReplayPlan>,
+        replay: Option<&Arc<ReplayPlan>>,
         context: PipelineContext,
         task: &Arc<TaskContext>,
     ) -> Result<Self> {
         let index = context.index;
-        let reader = replay.open(index, Arc::clone(task))?;
+        let reader = replay.map(|replay| replay.open(index, Arc::clone(task))).transpose()?;
         let task = task_with(task, context);
         let context = PipelineContext::of(&task)?;
-        Ok(Self {
-            reader,
-            chain: plan.execute(index, task)?,
-            context,
-        })
+        Ok(Self { reader, chain: plan.execute(index, task)?, context })
     }
 
     /// The next output batch; none at the end, or when the run was told to stop.
@@ -57,10 +54,7 @@ impl Pipeline {
             match self.step().await? {
                 Step::Output(batch) if batch.num_rows() == 0 => {}
                 Step::Output(batch) => {
-                    self.context
-                        .metrics
-                        .rows_out
-                        .fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+                    self.context.metrics.rows_out.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
                     return Ok(Some(batch));
                 }
                 // Stopping is not the end of the data: open windows stay unanswered.
@@ -75,14 +69,15 @@ impl Pipeline {
     }
 
     async fn read(&mut self) -> Result<()> {
-        match self.reader.next().await? {
+        let Some(reader) = &mut self.reader else {
+            self.context.end();
+            return Ok(());
+        };
+        match reader.next().await? {
             Some((batch, stamp)) => self.context.push(batch, stamp),
             None => self.context.end(),
         }
-        self.context
-            .metrics
-            .skipped_rows
-            .store(self.reader.skipped_rows(), Ordering::Relaxed);
+        self.context.metrics.skipped_rows.store(reader.skipped_rows(), Ordering::Relaxed);
         Ok(())
     }
 

@@ -65,11 +65,7 @@ pub(crate) struct WriteExec {
 
 impl WriteExec {
     pub(crate) fn new(input: Arc<dyn ExecutionPlan>, sink: Arc<dyn Sink>) -> Self {
-        Self {
-            input,
-            sink,
-            properties: streaming_properties(count_schema(), 1),
-        }
+        Self { input, sink, properties: streaming_properties(count_schema(), 1) }
     }
 }
 
@@ -79,11 +75,7 @@ fn count_schema() -> SchemaRef {
 
 impl DisplayAs for WriteExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        let writers = if self.sink.per_pipeline() {
-            "one for each pipeline"
-        } else {
-            "one"
-        };
+        let writers = if self.sink.per_pipeline() { "one for each pipeline" } else { "one" };
         write!(f, "WriteExec: {:?}, writers={writers}", self.sink)
     }
 }

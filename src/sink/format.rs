@@ -39,19 +39,13 @@ impl OutputFormat {
     /// The format that a file's extension says.
     pub fn of_path(path: &str) -> Option<Self> {
         let extension = std::path::Path::new(path).extension()?.to_str()?;
-        extension
-            .parse()
-            .ok()
-            .filter(|format| *format != Self::Table && *format != Self::None)
+        extension.parse().ok().filter(|format| *format != Self::Table && *format != Self::None)
     }
 }
 
 impl fmt::Display for OutputFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = NAMES
-            .iter()
-            .find(|(_, format)| format == self)
-            .map_or("none", |(name, _)| name);
+        let name = NAMES.iter().find(|(_, format)| format == self).map_or("none", |(name, _)| name);
         f.write_str(name)
     }
 }
@@ -61,13 +55,9 @@ impl FromStr for OutputFormat {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let lower = text.to_lowercase();
-        NAMES
-            .iter()
-            .find(|(name, _)| *name == lower)
-            .map(|(_, format)| *format)
-            .ok_or_else(|| {
-                Error::sql(format!("unknown output format '{text}'"))
-                    .help("formats are table, csv, json, ndjson, parquet, arrow, none")
-            })
+        NAMES.iter().find(|(name, _)| *name == lower).map(|(_, format)| *format).ok_or_else(|| {
+            Error::sql(format!("unknown output format '{text}'"))
+                .help("formats are table, csv, json, ndjson, parquet, arrow, none")
+        })
     }
 }

@@ -27,18 +27,8 @@ impl StdoutSink {
 impl Sink for StdoutSink {
     fn writer(&self, _: usize, schema: SchemaRef) -> Result<Box<dyn Writer>> {
         let bytes = Bytes::default();
-        let encoder = encoder(
-            self.format,
-            Medium::Stream,
-            &schema,
-            &TableParquetOptions::default(),
-            bytes.clone(),
-        )?;
-        Ok(Box::new(StdoutWriter {
-            encoder,
-            bytes,
-            written: Written::default(),
-        }))
+        let encoder = encoder(self.format, Medium::Stream, &schema, &TableParquetOptions::default(), bytes.clone())?;
+        Ok(Box::new(StdoutWriter { encoder, bytes, written: Written::default() }))
     }
 }
 

@@ -19,11 +19,7 @@ pub(super) struct TableText {
 
 impl TableText {
     pub(super) fn new(bytes: Bytes, schema: SchemaRef) -> Self {
-        Self {
-            bytes,
-            schema,
-            widths: None,
-        }
+        Self { bytes, schema, widths: None }
     }
 
     /// The header, once, with widths that fit these cells.
@@ -45,14 +41,12 @@ impl TableText {
     }
 
     fn line(&mut self, cells: &[String], widths: &[usize]) -> Result<()> {
-        let aligned = cells
-            .iter()
-            .zip(widths)
-            .zip(self.schema.fields())
-            .map(|((cell, width), field)| match field.data_type().is_numeric() {
+        let aligned = cells.iter().zip(widths).zip(self.schema.fields()).map(|((cell, width), field)| {
+            match field.data_type().is_numeric() {
                 true => format!("{cell:>width$}"),
                 false => format!("{cell:<width$}"),
-            });
+            }
+        });
         let line = aligned.collect::<Vec<_>>().join("  ");
         writeln!(self.bytes, "{}", line.trim_end())?;
         Ok(())
@@ -62,17 +56,9 @@ impl TableText {
 impl Encoder for TableText {
     fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         let options = FormatOptions::default();
-        let columns = batch
-            .columns()
-            .iter()
-            .map(|column| ArrayFormatter::try_new(column.as_ref(), &options));
+        let columns = batch.columns().iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &options));
         let columns = columns.collect::<std::result::Result<Vec<_>, _>>()?;
-        let row = |row: usize| {
-            columns
-                .iter()
-                .map(|column| column.value(row).to_string())
-                .collect::<Vec<_>>()
-        };
+        let row = |row: usize| columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>();
         let cells: Vec<Vec<String>> = (0..batch.num_rows()).map(row).collect();
         let widths = self.begin(&cells)?;
         cells.iter().try_for_each(|row| self.line(row, &widths))

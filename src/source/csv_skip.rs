@@ -42,11 +42,7 @@ impl SkippingCsv {
         let options = &inner.options.csv;
         let mut builder = ReaderBuilder::new();
         builder.flexible(true).has_headers(options.has_header != Some(false));
-        builder
-            .delimiter(options.delimiter)
-            .quote(options.quote)
-            .escape(options.escape)
-            .comment(options.comment);
+        builder.delimiter(options.delimiter).quote(options.quote).escape(options.escape).comment(options.comment);
         Ok(Self {
             rows: builder.from_reader(bytes),
             file_schema: Arc::clone(&inner.file_schema),
@@ -63,10 +59,7 @@ impl SkippingCsv {
         let Some(text) = self.read_text(skipped_rows)? else {
             return Ok(None);
         };
-        let options = CastOptions {
-            safe: true,
-            ..CastOptions::default()
-        };
+        let options = CastOptions { safe: true, ..CastOptions::default() };
         let mut good: Option<BooleanArray> = None;
         let mut parsed: Vec<ArrayRef> = vec![];
         for (field, text) in self.file_schema.fields().iter().zip(&text) {
@@ -101,10 +94,7 @@ impl SkippingCsv {
         let mut builders: Vec<StringBuilder> = (0..width).map(|_| StringBuilder::new()).collect();
         let (mut record, mut rows, mut read_any) = (ByteRecord::new(), 0, false);
         while rows < self.batch_rows
-            && self
-                .rows
-                .read_byte_record(&mut record)
-                .map_err(|e| Error::data(e.to_string()))?
+            && self.rows.read_byte_record(&mut record).map_err(|e| Error::data(e.to_string()))?
         {
             read_any = true;
             let Some(fields) = text_fields(&record, width) else {

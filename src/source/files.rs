@@ -58,12 +58,10 @@ fn nothing_found(part: &str, format: Option<FileFormat>, at: Option<Location>) -
         true => format!("the folder '{part}' holds no {kind} files"),
         false => format!("no file at '{part}'"),
     };
-    let folder = std::env::current_dir()
-        .map(|folder| folder.display().to_string())
-        .unwrap_or_default();
-    Error::sql(what).at(at).help(format!(
-        "LOCATION takes a file, a folder, a glob or a comma list; relative paths start at {folder}"
-    ))
+    let folder = std::env::current_dir().map(|folder| folder.display().to_string()).unwrap_or_default();
+    Error::sql(what)
+        .at(at)
+        .help(format!("LOCATION takes a file, a folder, a glob or a comma list; relative paths start at {folder}"))
 }
 
 fn find_part(part: &str, format: Option<FileFormat>) -> Result<Vec<FoundFile>> {
@@ -74,10 +72,7 @@ fn find_part(part: &str, format: Option<FileFormat>) -> Result<Vec<FoundFile>> {
         return Ok(files);
     }
     if path.is_file() {
-        return Ok(vec![FoundFile {
-            path: absolute(path)?,
-            hive: vec![],
-        }]);
+        return Ok(vec![FoundFile { path: absolute(path)?, hive: vec![] }]);
     }
     let paths = glob::glob(part).map_err(|error| Error::data(format!("'{part}' is no glob: {error}")))?;
     let mut files = vec![];
@@ -85,21 +80,14 @@ fn find_part(part: &str, format: Option<FileFormat>) -> Result<Vec<FoundFile>> {
         let path = path.map_err(|error| Error::data(error.to_string()))?;
         match path.is_dir() {
             true => walk(&path, format, &mut hive_of(&path), &mut files)?,
-            false => files.push(FoundFile {
-                path: absolute(&path)?,
-                hive: vec![],
-            }),
+            false => files.push(FoundFile { path: absolute(&path)?, hive: vec![] }),
         }
     }
     Ok(files)
 }
 
 fn hive_of(folder: &Path) -> Vec<(String, String)> {
-    folder
-        .file_name()
-        .and_then(|name| hive_part(&name.to_string_lossy()))
-        .into_iter()
-        .collect()
+    folder.file_name().and_then(|name| hive_part(&name.to_string_lossy())).into_iter().collect()
 }
 
 /// Collects a folder's files of the format, folders below it included; hidden ones and those that begin with `_`,
@@ -123,10 +111,7 @@ fn walk(
             walk(&path, format, hive, files)?;
             part.map(|_| hive.pop());
         } else if format_of(&name).is_some_and(|found| format.is_none_or(|format| format == found)) {
-            files.push(FoundFile {
-                path: absolute(&path)?,
-                hive: hive.clone(),
-            });
+            files.push(FoundFile { path: absolute(&path)?, hive: hive.clone() });
         }
     }
     Ok(())
@@ -149,11 +134,7 @@ pub(super) fn natural_order(a: &str, b: &str) -> Ordering {
         let (number_b, rest_b) = split_number(b);
         if !number_a.is_empty() && !number_b.is_empty() {
             let (short_a, short_b) = (number_a.trim_start_matches('0'), number_b.trim_start_matches('0'));
-            let order = short_a
-                .len()
-                .cmp(&short_b.len())
-                .then(short_a.cmp(short_b))
-                .then(number_a.cmp(number_b));
+            let order = short_a.len().cmp(&short_b.len()).then(short_a.cmp(short_b)).then(number_a.cmp(number_b));
             if order != Ordering::Equal {
                 return order;
             }

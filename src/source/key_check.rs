@@ -51,14 +51,7 @@ pub(super) struct KeyCheck {
 impl KeyCheck {
     pub(super) fn new(columns: Vec<usize>, names: Vec<String>, bytes_max: usize) -> Self {
         let (rows, checked_rows) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self {
-            columns,
-            names,
-            keys_max: bytes_max / BYTES_PER_KEY,
-            files: Mutex::default(),
-            rows,
-            checked_rows,
-        }
+        Self { columns, names, keys_max: bytes_max / BYTES_PER_KEY, files: Mutex::default(), rows, checked_rows }
     }
 
     /// The share of rows that was checked, from 0 to 1; none before any row was read.
@@ -71,11 +64,7 @@ impl KeyCheck {
     fn claim(&self, hash: u64, file: &str) -> Claim {
         let mut files = self.files.lock();
         if let Some(owner) = files.get(&hash) {
-            return if owner == file {
-                Claim::Fine
-            } else {
-                Claim::Taken(owner.clone())
-            };
+            return if owner == file { Claim::Fine } else { Claim::Taken(owner.clone()) };
         }
         if files.len() >= self.keys_max {
             return Claim::Full;

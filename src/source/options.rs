@@ -54,11 +54,7 @@ impl StreamOptions {
             parsed.set(name, value).map_err(|error| error.at(Some(at)))?;
         }
         if parsed.skip_bad_rows && format != FileFormat::Csv {
-            let error = Error::refused(
-                "'on_error' 'skip'",
-                "only CSV rows can be bad one by one",
-                "leave it out",
-            );
+            let error = Error::refused("'on_error' 'skip'", "only CSV rows can be bad one by one", "leave it out");
             return Err(error.at(Some(at)).into());
         }
         Ok(parsed)
@@ -142,7 +138,5 @@ fn bad_value(name: &str, value: &str, expected: &str) -> Error {
 }
 
 fn escape_regex(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| if c.is_alphanumeric() { vec![c] } else { vec!['\\', c] })
-        .collect()
+    text.chars().flat_map(|c| if c.is_alphanumeric() { vec![c] } else { vec!['\\', c] }).collect()
 }

@@ -57,9 +57,7 @@ pub(super) fn cut(stream: &Inner, division: Division) -> Vec<Piece> {
         Split::One => vec![whole(stream, &(0..partitions).collect::<Vec<_>>())],
         Split::Pieces { at_least } => {
             let of_each = at_least.div_ceil(partitions.max(1));
-            (0..partitions)
-                .flat_map(|partition| cut_partition(stream, partition, of_each, division.timed))
-                .collect()
+            (0..partitions).flat_map(|partition| cut_partition(stream, partition, of_each, division.timed)).collect()
         }
     }
 }
@@ -67,23 +65,10 @@ pub(super) fn cut(stream: &Inner, division: Division) -> Vec<Piece> {
 fn whole(stream: &Inner, partitions: &[usize]) -> Piece {
     let chunks = partitions.iter().flat_map(|&partition| {
         let files = stream.partitions.get(partition).map_or(0, Vec::len);
-        (0..files).map(move |file| Chunk {
-            partition,
-            file,
-            row_groups: None,
-            highest_before: None,
-        })
+        (0..files).map(move |file| Chunk { partition, file, row_groups: None, highest_before: None })
     });
-    let rows = partitions
-        .iter()
-        .filter_map(|&partition| stream.partitions.get(partition))
-        .flatten()
-        .map(rows_of);
-    Piece {
-        start_watermark: WATERMARK_MIN,
-        rows: rows.sum(),
-        chunks: chunks.collect(),
-    }
+    let rows = partitions.iter().filter_map(|&partition| stream.partitions.get(partition)).flatten().map(rows_of);
+    Piece { start_watermark: WATERMARK_MIN, rows: rows.sum(), chunks: chunks.collect() }
 }
 
 fn rows_of(file: &StreamFile) -> Option<u64> {
@@ -98,23 +83,10 @@ fn cut_partition(stream: &Inner, partition: usize, count: usize, timed: bool) ->
         .iter()
         .enumerate()
         .map(|(file, found)| {
-            Some(
-                found
-                    .row_groups
-                    .as_ref()?
-                    .iter()
-                    .enumerate()
-                    .map(move |(i, group)| (file, i, *group)),
-            )
+            Some(found.row_groups.as_ref()?.iter().enumerate().map(move |(i, group)| (file, i, *group)))
         })
         .collect::<Option<Vec<_>>>()
-        .map(|files| {
-            files
-                .into_iter()
-                .flatten()
-                .filter(|(_, _, group)| group.rows > 0)
-                .collect()
-        });
+        .map(|files| files.into_iter().flatten().filter(|(_, _, group)| group.rows > 0).collect());
     // Without the event times before it, a piece would not know what is late.
     let groups = groups.filter(|groups| bound.is_none() || groups.iter().all(|(_, _, group)| group.times.is_some()));
     let Some(groups) = groups.filter(|groups| count > 1 && groups.len() > 1) else {
@@ -126,21 +98,12 @@ fn cut_partition(stream: &Inner, partition: usize, count: usize, timed: bool) ->
     for (file, index, group) in groups {
         // A row group belongs to the piece in whose share its first row is.
         if pieces.len() as u64 <= rows_before / share {
-            pieces.push(Piece {
-                start_watermark: less(highest, bound),
-                rows: Some(0),
-                chunks: vec![],
-            });
+            pieces.push(Piece { start_watermark: less(highest, bound), rows: Some(0), chunks: vec![] });
         }
         if let Some(piece) = pieces.last_mut() {
             add(
                 piece,
-                Chunk {
-                    partition,
-                    file,
-                    row_groups: Some(index..index + 1),
-                    highest_before: highest,
-                },
+                Chunk { partition, file, row_groups: Some(index..index + 1), highest_before: highest },
                 group.rows,
             );
         }
@@ -154,14 +117,9 @@ fn cut_partition(stream: &Inner, partition: usize, count: usize, timed: bool) ->
 fn add(piece: &mut Piece, chunk: Chunk, rows: u64) {
     piece.rows = piece.rows.map(|before| before + rows);
     match (piece.chunks.last_mut(), &chunk.row_groups) {
-        (
-            Some(Chunk {
-                file,
-                row_groups: Some(range),
-                ..
-            }),
-            Some(next),
-        ) if *file == chunk.file && range.end == next.start => {
+        (Some(Chunk { file, row_groups: Some(range), .. }), Some(next))
+            if *file == chunk.file && range.end == next.start =>
+        {
             range.end = next.end;
         }
         _ => piece.chunks.push(chunk),

@@ -57,11 +57,7 @@ impl ReplayPlan {
             None => (0..inner.schema.fields().len()).collect(),
         };
         let schema = Arc::new(inner.schema.project(&columns)?);
-        let event_time = inner
-            .event_time
-            .as_ref()
-            .filter(|_| division.timed)
-            .map(|time| time.index);
+        let event_time = inner.event_time.as_ref().filter(|_| division.timed).map(|time| time.index);
         let time = event_time.map(|index| match columns.iter().position(|column| *column == index) {
             Some(position) => position,
             None => {
@@ -69,14 +65,7 @@ impl ReplayPlan {
                 columns.len() - 1
             }
         });
-        Ok(Self {
-            table,
-            pieces,
-            schema,
-            columns,
-            time,
-            keys: Default::default(),
-        })
+        Ok(Self { table, pieces, schema, columns, time, keys: Default::default() })
     }
 
     /// One piece for each pipeline, in order of the data.
@@ -115,10 +104,7 @@ impl ReplayPlan {
     /// # Errors
     /// There is no such piece.
     pub(crate) fn open(self: &Arc<Self>, piece: usize, task: Arc<TaskContext>) -> Result<Reader> {
-        let found = self
-            .pieces
-            .get(piece)
-            .ok_or_else(|| internal_datafusion_err!("there is no piece {piece}"))?;
+        let found = self.pieces.get(piece).ok_or_else(|| internal_datafusion_err!("there is no piece {piece}"))?;
         let last_partition = found.chunks.last().map(|chunk| chunk.partition);
         Ok(Reader {
             plan: Arc::clone(self),
@@ -141,19 +127,11 @@ impl ReplayPlan {
 
     /// The check of declared keys, if they were declared and all of them are read.
     fn key_check(&self, task: &TaskContext) -> Option<Arc<KeyCheck>> {
-        let names = self
-            .table
-            .partitioned_by()
-            .filter(|_| self.table.inner.checks_keys && self.pieces.len() > 1)?;
-        let columns: Vec<usize> = names
-            .iter()
-            .map(|name| self.schema.index_of(name).ok())
-            .collect::<Option<_>>()?;
+        let names = self.table.partitioned_by().filter(|_| self.table.inner.checks_keys && self.pieces.len() > 1)?;
+        let columns: Vec<usize> = names.iter().map(|name| self.schema.index_of(name).ok()).collect::<Option<_>>()?;
         let options = task.session_config().options().extensions.get::<StreamlinesOptions>();
         let bytes_max = options.map_or(0, |options| options.key_check_bytes);
-        Some(Arc::clone(self.keys.get_or_init(|| {
-            Arc::new(KeyCheck::new(columns, names.to_vec(), bytes_max))
-        })))
+        Some(Arc::clone(self.keys.get_or_init(|| Arc::new(KeyCheck::new(columns, names.to_vec(), bytes_max)))))
     }
 }
 
@@ -260,10 +238,7 @@ impl Reader {
 
     fn open_chunk(&mut self, chunk: Chunk) -> Result<OpenChunk> {
         let inner = &self.plan.table.inner;
-        let file = self
-            .plan
-            .file(&chunk)
-            .ok_or_else(|| internal_datafusion_err!("there is no such file"))?;
+        let file = self.plan.file(&chunk).ok_or_else(|| internal_datafusion_err!("there is no such file"))?;
         let continues = self.current_partition == Some(chunk.partition);
         if !continues {
             let bound = inner.event_time.as_ref().and_then(|time| time.bound);
@@ -274,11 +249,7 @@ impl Reader {
             true => Rows::Skipping(SkippingCsv::open(inner, file, &self.plan.columns, &self.task)?),
             false => Rows::DataFusion(open_file(inner, file, &chunk, &self.plan.columns, &self.task)?),
         };
-        Ok(OpenChunk {
-            name: file.name.clone(),
-            chunk,
-            rows,
-        })
+        Ok(OpenChunk { name: file.name.clone(), chunk, rows })
     }
 }
 
@@ -334,9 +305,7 @@ fn in_file(name: &str, error: DataFusionError, inner: &Inner) -> DataFusionError
     let message = error.find_root().to_string().replace('\n', " ");
     if inner.format == FileFormat::Parquet {
         let what = Error::data(format!("cannot be read: {message}")).in_file(name);
-        return what
-            .help("the file is damaged: write it again, or leave it out of LOCATION")
-            .into();
+        return what.help("the file is damaged: write it again, or leave it out of LOCATION").into();
     }
     let mut what = Error::data(message.clone()).in_file(name);
     if let Some(line) = line_of(&message) {

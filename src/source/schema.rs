@@ -39,16 +39,10 @@ pub(super) async fn listed_columns(columns: Vec<ColumnDef>, state: &dyn Session)
         options: vec![],
         constraints: vec![],
     };
-    match state
-        .statement_to_plan(Statement::CreateExternalTable(statement))
-        .await?
-    {
-        LogicalPlan::Ddl(DdlStatement::CreateExternalTable(table)) => Ok(table
-            .schema
-            .fields()
-            .iter()
-            .map(|field| field.as_ref().clone())
-            .collect()),
+    match state.statement_to_plan(Statement::CreateExternalTable(statement)).await? {
+        LogicalPlan::Ddl(DdlStatement::CreateExternalTable(table)) => {
+            Ok(table.schema.fields().iter().map(|field| field.as_ref().clone()).collect())
+        }
         other => Err(internal_datafusion_err!("columns are not read as {}", other.display())),
     }
 }
@@ -83,11 +77,7 @@ pub(super) fn common_schema(files: &[(String, SchemaRef)], format: FileFormat) -
                 }
             }
         }
-        if let Some(extra) = schema
-            .fields()
-            .iter()
-            .find(|field| first.field_with_name(field.name()).is_err())
-        {
+        if let Some(extra) = schema.fields().iter().find(|field| first.field_with_name(field.name()).is_err()) {
             return Err(differs(name, first_name, format!("has a further column '{}'", extra.name())).into());
         }
     }
@@ -125,10 +115,7 @@ fn common_type(a: &DataType, b: &DataType, format: FileFormat) -> Option<DataTyp
 pub(super) fn check_listed(listed: Vec<Field>, file: &str, found: &SchemaRef, format: FileFormat) -> Result<SchemaRef> {
     if format == FileFormat::Csv && listed.len() != found.fields().len() {
         let message = format!("has {} columns, and {} are listed", found.fields().len(), listed.len());
-        return Err(Error::data(message)
-            .in_file(file)
-            .help("list every column of a CSV file, in its order")
-            .into());
+        return Err(Error::data(message).in_file(file).help("list every column of a CSV file, in its order").into());
     }
     let mut fields = vec![];
     for (index, field) in listed.into_iter().enumerate() {
@@ -141,25 +128,13 @@ pub(super) fn check_listed(listed: Vec<Field>, file: &str, found: &SchemaRef, fo
             });
         };
         if format == FileFormat::Csv && found.field(index).name() != field.name() {
-            let message = format!(
-                "column {} is '{}', not '{}'",
-                index + 1,
-                found.field(index).name(),
-                field.name()
-            );
-            return Err(Error::data(message)
-                .in_file(file)
-                .help("list the columns in the order of the file")
-                .into());
+            let message = format!("column {} is '{}', not '{}'", index + 1, found.field(index).name(), field.name());
+            return Err(Error::data(message).in_file(file).help("list the columns in the order of the file").into());
         }
         match format {
             FileFormat::Parquet if !same_kind(field.data_type(), in_file.data_type()) => {
-                let message = format!(
-                    "column '{}' is {}, not {}",
-                    field.name(),
-                    in_file.data_type(),
-                    field.data_type()
-                );
+                let message =
+                    format!("column '{}' is {}, not {}", field.name(), in_file.data_type(), field.data_type());
                 return Err(Error::data(message).in_file(file).into());
             }
             FileFormat::Parquet => fields.push(in_file.clone()),

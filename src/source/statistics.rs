@@ -26,12 +26,8 @@ pub(super) fn row_groups(metadata: &ParquetMetaData, schema: &SchemaRef, time: O
         Some(time) => event_times(metadata, schema, time)?,
         None => vec![None; groups.len()],
     };
-    let group = |(group, times): (
-        &datafusion::parquet::file::metadata::RowGroupMetaData,
-        Option<(i64, i64)>,
-    )| RowGroup {
-        rows: group.num_rows().try_into().unwrap_or(0),
-        times,
+    let group = |(group, times): (&datafusion::parquet::file::metadata::RowGroupMetaData, Option<(i64, i64)>)| {
+        RowGroup { rows: group.num_rows().try_into().unwrap_or(0), times }
     };
     Ok(groups.iter().zip(times).map(group).collect())
 }

@@ -44,11 +44,7 @@ impl EventTime {
     /// The bound for a person to read.
     pub(crate) fn describe_bound(&self) -> String {
         match self.bound_ns {
-            Some(ns) => format!(
-                "{} - {:?}",
-                self.column,
-                std::time::Duration::from_nanos(ns.unsigned_abs())
-            ),
+            Some(ns) => format!("{} - {:?}", self.column, std::time::Duration::from_nanos(ns.unsigned_abs())),
             None => "exact".to_string(),
         }
     }
@@ -101,10 +97,7 @@ impl StreamTable {
     pub(crate) async fn open(definition: &CreateStream, state: &dyn Session) -> Result<Self> {
         let at = Some(definition.location_at);
         let found = files::find(&definition.location, definition.format, at)?;
-        let format = match definition
-            .format
-            .or_else(|| format_of(&found[0].path.to_string_lossy()))
-        {
+        let format = match definition.format.or_else(|| format_of(&found[0].path.to_string_lossy())) {
             Some(format) => format,
             None => {
                 let error = Error::sql("the format of the files is not known by their extension").at(at);
@@ -114,14 +107,9 @@ impl StreamTable {
         let options = StreamOptions::parse(&definition.options, format, definition.location_at)?;
         let listed = listed_columns(definition.columns.clone(), state).await?;
         let hive_types = listed_types(&definition.partitioned_by, state).await?;
-        Opening {
-            name: definition.name.join("."),
-            format,
-            options,
-            at: definition.location_at,
-        }
-        .open(found, listed, hive_types, definition.watermark.as_ref(), state)
-        .await
+        Opening { name: definition.name.join("."), format, options, at: definition.location_at }
+            .open(found, listed, hive_types, definition.watermark.as_ref(), state)
+            .await
     }
 
     /// Files without a declaration: columns are inferred, and no column is declared the event time.
@@ -225,11 +213,7 @@ impl StreamTable {
         }
         let mut urls = vec![];
         for file in inner.partitions.iter().flatten() {
-            let hive_root = file
-                .object
-                .location
-                .parts()
-                .take_while(|part| !part.as_ref().contains('='));
+            let hive_root = file.object.location.parts().take_while(|part| !part.as_ref().contains('='));
             let path = match inner.hive_columns.is_empty() {
                 true => format!("file:///{}", file.object.location),
                 false => format!("file:///{}/", hive_root.collect::<ObjectPath>()),
@@ -242,19 +226,12 @@ impl StreamTable {
         let first = inner.partitions.iter().flatten().next();
         let compression = first.map_or(CompressionTypeVariant::UNCOMPRESSED, |file| file.compression);
         let format = inner.options.format(inner.format, compression, inner.parquet.clone());
-        let columns = inner
-            .hive_columns
-            .iter()
-            .map(|field| (field.name().clone(), field.data_type().clone()));
-        let options = ListingOptions::new(format)
-            .with_file_extension("")
-            .with_table_partition_cols(columns.collect());
+        let columns = inner.hive_columns.iter().map(|field| (field.name().clone(), field.data_type().clone()));
+        let options = ListingOptions::new(format).with_file_extension("").with_table_partition_cols(columns.collect());
         let config = ListingTableConfig::new_with_multi_paths(urls)
             .with_listing_options(options)
             .with_schema(Arc::clone(&inner.file_schema));
-        ListingTable::try_new(config)?
-            .scan(state, projection, filters, limit)
-            .await
+        ListingTable::try_new(config)?.scan(state, projection, filters, limit).await
     }
 }
 
@@ -289,10 +266,7 @@ async fn listed_types(
         options: vec![],
     });
     let fields = listed_columns(definitions.collect(), state).await?;
-    Ok(fields
-        .into_iter()
-        .map(|field| (field.name().clone(), field.data_type().clone()))
-        .collect())
+    Ok(fields.into_iter().map(|field| (field.name().clone(), field.data_type().clone())).collect())
 }
 
 /// A stream that is being opened.
@@ -319,9 +293,7 @@ impl Opening {
         for file in &found {
             files.push(self.stream_file(file, &hive_columns, store.as_ref()).await?);
         }
-        let schemas = self
-            .file_schemas(&files, listed.is_empty(), &parquet, &store, state)
-            .await?;
+        let schemas = self.file_schemas(&files, listed.is_empty(), &parquet, &store, state).await?;
         let file_schema = match listed.is_empty() {
             true => common_schema(&schemas, self.format)?,
             false => self.listed_schema(listed, &schemas)?,
@@ -372,15 +344,9 @@ impl Opening {
                 .into());
         }
         let type_of = |name: &String| {
-            declared
-                .iter()
-                .find(|(known, _)| known == name)
-                .map_or(DataType::Utf8, |(_, data_type)| data_type.clone())
+            declared.iter().find(|(known, _)| known == name).map_or(DataType::Utf8, |(_, data_type)| data_type.clone())
         };
-        Ok(names
-            .into_iter()
-            .map(|name| Arc::new(Field::new(name, type_of(name), false)))
-            .collect())
+        Ok(names.into_iter().map(|name| Arc::new(Field::new(name, type_of(name), false))).collect())
     }
 
     async fn stream_file(&self, file: &FoundFile, hive: &[FieldRef], store: &dyn ObjectStore) -> Result<StreamFile> {
@@ -394,13 +360,7 @@ impl Opening {
         });
         let hive = values.collect::<std::result::Result<_, _>>()?;
         let compression = self.options.compression.unwrap_or_else(|| compression_of(&name));
-        Ok(StreamFile {
-            name,
-            object,
-            hive,
-            compression,
-            row_groups: None,
-        })
+        Ok(StreamFile { name, object, hive, compression, row_groups: None })
     }
 
     async fn file_schemas(
@@ -416,16 +376,12 @@ impl Opening {
             if file.object.size == 0 {
                 if infers || self.format == FileFormat::Parquet {
                     let error = Error::data("is empty").in_file(&file.name);
-                    return Err(error
-                        .help("leave it out of LOCATION, or list the columns of the stream")
-                        .into());
+                    return Err(error.help("leave it out of LOCATION, or list the columns of the stream").into());
                 }
                 continue;
             }
             let format = self.options.format(self.format, file.compression, parquet.clone());
-            let schema = format
-                .infer_schema(state, store, std::slice::from_ref(&file.object))
-                .await;
+            let schema = format.infer_schema(state, store, std::slice::from_ref(&file.object)).await;
             let schema = schema.map_err(|error| unreadable(&file.name, self.format, &error))?;
             // Without a header there are no names to compare.
             schemas.push((file.name.clone(), schema));
@@ -439,10 +395,7 @@ impl Opening {
         for (name, schema) in schemas.iter().filter(|_| has_names) {
             let schema = check_listed(listed.clone(), name, schema, self.format)?;
             let first: &SchemaRef = checked.get_or_insert_with(|| Arc::clone(&schema));
-            common_schema(
-                &[(schemas[0].0.clone(), Arc::clone(first)), (name.clone(), schema)],
-                self.format,
-            )?;
+            common_schema(&[(schemas[0].0.clone(), Arc::clone(first)), (name.clone(), schema)], self.format)?;
         }
         Ok(checked.unwrap_or_else(|| Arc::new(Schema::new(listed))))
     }
@@ -469,9 +422,7 @@ impl Opening {
         let declared = &self.options.partitioned_by;
         for name in declared {
             if schema.field_with_name(name).is_err() {
-                return Err(no_column(name, schema, "'partitioned_by' names a column")
-                    .at(Some(self.at))
-                    .into());
+                return Err(no_column(name, schema, "'partitioned_by' names a column").at(Some(self.at)).into());
             }
         }
         let names: Vec<String> = hive.iter().map(|field| field.name().clone()).collect();
@@ -565,21 +516,13 @@ fn event_time(watermark: &Watermark, schema: &SchemaRef) -> Result<EventTime> {
         DataType::Timestamp(TimeUnit::Microsecond, _) => 1_000,
         DataType::Timestamp(TimeUnit::Nanosecond, _) => 1,
         other => {
-            return Err(Error::sql(format!(
-                "the event time {} is {other}, not a timestamp",
-                watermark.column
-            ))
-            .at(Some(watermark.at))
-            .help("name a timestamp column, or list the column as TIMESTAMP where the files are text")
-            .into());
+            return Err(Error::sql(format!("the event time {} is {other}, not a timestamp", watermark.column))
+                .at(Some(watermark.at))
+                .help("name a timestamp column, or list the column as TIMESTAMP where the files are text")
+                .into());
         }
     };
     // A row that is behind by a part of a tick is still within the bound.
     let bound = watermark.bound_ns.map(|ns| ns / tick_ns + i64::from(ns % tick_ns != 0));
-    Ok(EventTime {
-        column: watermark.column.clone(),
-        index,
-        bound,
-        bound_ns: watermark.bound_ns,
-    })
+    Ok(EventTime { column: watermark.column.clone(), index, bound, bound_ns: watermark.bound_ns })
 }

@@ -34,11 +34,7 @@ pub(crate) struct WatermarkGenerator {
 
 impl WatermarkGenerator {
     pub(crate) fn new(partition: usize, bound: Option<i64>, highest: Option<i64>) -> Self {
-        Self {
-            partition,
-            bound,
-            highest,
-        }
+        Self { partition, bound, highest }
     }
 
     /// The watermark now.
@@ -84,11 +80,7 @@ impl WatermarkGenerator {
 
     /// A segment that ends with the rows seen so far.
     fn segment(&self, offset: usize, length: usize, watermark: i64) -> Segment {
-        let stamp = Stamp {
-            partition: self.partition,
-            watermark,
-            next_watermark: self.watermark(),
-        };
+        let stamp = Stamp { partition: self.partition, watermark, next_watermark: self.watermark() };
         Segment { offset, length, stamp }
     }
 }
@@ -163,9 +155,7 @@ mod tests {
     #[test]
     fn extreme_times_saturate() {
         let mut generator = WatermarkGenerator::new(0, Some(i64::MAX), None);
-        generator
-            .segments(&TimestampSecondArray::from(vec![i64::MIN, i64::MAX, i64::MIN]))
-            .unwrap();
+        generator.segments(&TimestampSecondArray::from(vec![i64::MIN, i64::MAX, i64::MIN])).unwrap();
         assert_eq!(generator.watermark(), 0);
     }
 }

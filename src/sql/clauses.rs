@@ -28,11 +28,7 @@ pub(super) fn cut_emit(tokens: &mut Tokens) -> Result<Option<Emit>> {
             .help("EMIT stands once, at the end of the outermost query")
             .into());
     }
-    let mode = if is_word(tokens, index + 1, "CHANGES") {
-        EmitMode::Changes
-    } else {
-        EmitMode::Final
-    };
+    let mode = if is_word(tokens, index + 1, "CHANGES") { EmitMode::Changes } else { EmitMode::Final };
     tokens.drain(index..index + 2);
     Ok(Some(Emit { mode, at }))
 }
@@ -106,11 +102,7 @@ fn rewrite_buffer(tokens: &mut Tokens, index: usize, dialect: &dyn Dialect) -> R
 /// # Errors
 /// Anything else.
 pub(super) fn duration(tokens: &[datafusion::sql::sqlparser::tokenizer::TokenWithSpan]) -> Result<String> {
-    let tokens = if is_word(tokens, 0, "SIZE") {
-        &tokens[1..]
-    } else {
-        tokens
-    };
+    let tokens = if is_word(tokens, 0, "SIZE") { &tokens[1..] } else { tokens };
     if is_word(tokens, 0, "INTERVAL") && tokens.len() > 1 {
         return Ok(text(tokens));
     }

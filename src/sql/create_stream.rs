@@ -87,10 +87,7 @@ impl StreamParser<'_> {
         } else if self.words(&["OPTIONS"]) {
             stream.options = self.options()?;
         } else {
-            return Err(unexpected(
-                &self.parser.peek_token(),
-                "STORED AS, PARTITIONED BY, LOCATION or OPTIONS",
-            ));
+            return Err(unexpected(&self.parser.peek_token(), "STORED AS, PARTITIONED BY, LOCATION or OPTIONS"));
         }
         Ok(())
     }
@@ -118,11 +115,7 @@ impl StreamParser<'_> {
     fn watermark(&mut self) -> Result<Watermark> {
         let (column, at) = self.identifier()?;
         if !self.words(&["AS"]) {
-            return Ok(Watermark {
-                column,
-                at,
-                bound_ns: None,
-            });
+            return Ok(Watermark { column, at, bound_ns: None });
         }
         let (of, of_at) = self.identifier()?;
         if of != column {
@@ -132,11 +125,7 @@ impl StreamParser<'_> {
                 .into());
         }
         if !self.parser.consume_token(&Token::Minus) {
-            return Ok(Watermark {
-                column,
-                at,
-                bound_ns: Some(0),
-            });
+            return Ok(Watermark { column, at, bound_ns: Some(0) });
         }
         let token = self.parser.peek_token();
         let bound_ns = self.interval_ns().ok_or_else(|| {
@@ -144,11 +133,7 @@ impl StreamParser<'_> {
                 .at(Some(location(&token)))
                 .help(format!("WATERMARK FOR {column} AS {column} - INTERVAL '5' SECOND"))
         })?;
-        Ok(Watermark {
-            column,
-            at,
-            bound_ns: Some(bound_ns),
-        })
+        Ok(Watermark { column, at, bound_ns: Some(bound_ns) })
     }
 
     /// `INTERVAL '5' SECOND` or `INTERVAL '1 hour 30 minutes'`.
@@ -165,9 +150,7 @@ impl StreamParser<'_> {
             _ => String::new(),
         };
         let interval = parse_interval_month_day_nano(&format!("{value}{unit}")).ok()?;
-        let ns = i64::from(interval.days)
-            .checked_mul(86_400_000_000_000)?
-            .checked_add(interval.nanoseconds)?;
+        let ns = i64::from(interval.days).checked_mul(86_400_000_000_000)?.checked_add(interval.nanoseconds)?;
         (interval.months == 0 && ns >= 0).then_some(ns)
     }
 
@@ -188,11 +171,7 @@ impl StreamParser<'_> {
         self.list(|this| {
             let (name, _) = this.identifier()?;
             let ends = matches!(this.parser.peek_token().token, Token::Comma | Token::RParen);
-            let data_type = if ends {
-                None
-            } else {
-                Some(this.parser.parse_data_type().map_err(located)?)
-            };
+            let data_type = if ends { None } else { Some(this.parser.parse_data_type().map_err(located)?) };
             Ok((name, data_type))
         })
     }
@@ -232,11 +211,7 @@ impl StreamParser<'_> {
     fn identifier(&mut self) -> Result<(String, Location)> {
         let at = location(&self.parser.peek_token());
         let ident: Ident = self.parser.parse_identifier().map_err(located)?;
-        let name = if ident.quote_style.is_some() {
-            ident.value
-        } else {
-            ident.value.to_lowercase()
-        };
+        let name = if ident.quote_style.is_some() { ident.value } else { ident.value.to_lowercase() };
         Ok((name, at))
     }
 
@@ -277,8 +252,5 @@ fn unexpected(token: &TokenWithSpan, expected: &str) -> DataFusionError {
         Token::EOF => "the end".to_string(),
         ref token => token.to_string(),
     };
-    located(ParserError::ParserError(format!(
-        "Expected: {expected}, found: {found}{}",
-        token.span.start
-    )))
+    located(ParserError::ParserError(format!("Expected: {expected}, found: {found}{}", token.span.start)))
 }

@@ -24,10 +24,7 @@ use tokens::{Tokens, are_words};
 /// # Errors
 /// [`Error::Sql`] or [`Error::Refused`] with the place in the text.
 pub(crate) fn parse(sql: &str, dialect: &dyn Dialect) -> Result<Vec<StreamStatement>> {
-    tokens::statements(sql, dialect)?
-        .into_iter()
-        .map(|tokens| parse_statement(tokens, dialect))
-        .collect()
+    tokens::statements(sql, dialect)?.into_iter().map(|tokens| parse_statement(tokens, dialect)).collect()
 }
 
 fn parse_statement(mut tokens: Tokens, dialect: &dyn Dialect) -> Result<StreamStatement> {
@@ -46,10 +43,7 @@ fn parse_statement(mut tokens: Tokens, dialect: &dyn Dialect) -> Result<StreamSt
     let mut statements = parser.parse_statements().map_err(located_error)?;
     let mut statement = statements.pop_front().ok_or_else(|| Error::sql("no statement"))?;
     resolve_window_names(&mut statement);
-    Ok(StreamStatement::Query {
-        statement: Box::new(statement),
-        emit,
-    })
+    Ok(StreamStatement::Query { statement: Box::new(statement), emit })
 }
 
 fn resolve_window_names(statement: &mut Statement) {
@@ -88,22 +82,14 @@ fn located(error: ParserError) -> DataFusionError {
 
 fn parse_place(place: &str) -> Option<Location> {
     let (line, column) = place.split_once(", Column: ")?;
-    Some(Location {
-        line: line.trim().parse().ok()?,
-        column: column.trim().parse().ok()?,
-    })
+    Some(Location { line: line.trim().parse().ok()?, column: column.trim().parse().ok()? })
 }
 
 /// The candidate that is most like `name`, if one is like it at all.
 pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .into_iter()
-        .map(|candidate| {
-            (
-                strsim::jaro_winkler(&name.to_lowercase(), &candidate.to_lowercase()),
-                candidate,
-            )
-        })
+        .map(|candidate| (strsim::jaro_winkler(&name.to_lowercase(), &candidate.to_lowercase()), candidate))
         .filter(|(likeness, _)| *likeness > 0.75)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
@@ -130,6 +116,21 @@ pub enum StreamStatement {
         /// The EMIT clause.
         emit: Option<Emit>,
     },
+}
+
+impl StreamStatement {
+    /// Whether the statement is a query whose rows are its result, unlike DDL, COPY, INSERT or SET.
+    pub fn is_query(&self) -> bool {
+        use datafusion::sql::sqlparser::ast::Statement as Sql;
+        match self {
+            Self::Query { statement, .. } => match statement.as_ref() {
+                Statement::Statement(statement) => !matches!(statement.as_ref(), Sql::Insert(_)),
+                Statement::Explain(_) => true,
+                _ => false,
+            },
+            Self::CreateStream(_) | Self::DropStream { .. } => false,
+        }
+    }
 }
 
 /// `EMIT FINAL` or `EMIT CHANGES`.

@@ -102,18 +102,11 @@ fn name_item(item: &mut SelectItem) {
         expr if as_tumble(expr).is_some() => Ident::new(NAMES[0]),
         _ => return,
     };
-    *item = SelectItem::ExprWithAlias {
-        expr: expr.clone(),
-        alias,
-    };
+    *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
 }
 
 fn window_name(name: &Ident) -> Option<&'static str> {
-    let folded = if name.quote_style.is_some() {
-        name.value.clone()
-    } else {
-        name.value.to_lowercase()
-    };
+    let folded = if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() };
     NAMES.into_iter().find(|known| *known == folded)
 }
 
@@ -161,9 +154,7 @@ impl Names<'_> {
         };
         call.args = FunctionArguments::List(FunctionArgumentList {
             duplicate_treatment: None,
-            args: std::iter::once(FunctionArg::Unnamed(FunctionArgExpr::Expr(start)))
-                .chain(size)
-                .collect(),
+            args: std::iter::once(FunctionArg::Unnamed(FunctionArgExpr::Expr(start))).chain(size).collect(),
             clauses: vec![],
         });
         Expr::Function(call)

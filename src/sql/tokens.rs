@@ -15,10 +15,7 @@ pub(super) type Tokens = Vec<TokenWithSpan>;
 /// What is no SQL token, like a string without an end.
 pub(super) fn statements(sql: &str, dialect: &dyn Dialect) -> Result<Vec<Tokens>> {
     let tokens = Tokenizer::new(dialect, sql).tokenize_with_location().map_err(|error| {
-        let at = Location {
-            line: error.location.line,
-            column: error.location.column,
-        };
+        let at = Location { line: error.location.line, column: error.location.column };
         Error::sql(error.message).at(Some(at))
     })?;
     let mut statements = vec![vec![]];
@@ -26,10 +23,7 @@ pub(super) fn statements(sql: &str, dialect: &dyn Dialect) -> Result<Vec<Tokens>
         match token.token {
             Token::Whitespace(_) | Token::EOF => {}
             Token::SemiColon => statements.push(vec![]),
-            _ => statements
-                .last_mut()
-                .into_iter()
-                .for_each(|statement: &mut Tokens| statement.push(token.clone())),
+            _ => statements.last_mut().into_iter().for_each(|statement: &mut Tokens| statement.push(token.clone())),
         }
     }
     statements.retain(|statement| !statement.is_empty());
@@ -38,20 +32,14 @@ pub(super) fn statements(sql: &str, dialect: &dyn Dialect) -> Result<Vec<Tokens>
 
 /// Where a token begins.
 pub(super) fn location(token: &TokenWithSpan) -> Location {
-    Location {
-        line: token.span.start.line,
-        column: token.span.start.column,
-    }
+    Location { line: token.span.start.line, column: token.span.start.column }
 }
 
 /// Where token `index` begins; after the last token, where that one ends.
 pub(super) fn location_at(tokens: &[TokenWithSpan], index: usize) -> Option<Location> {
     match (tokens.get(index), tokens.last()) {
         (Some(token), _) => Some(location(token)),
-        (None, Some(last)) => Some(Location {
-            line: last.span.end.line,
-            column: last.span.end.column,
-        }),
+        (None, Some(last)) => Some(Location { line: last.span.end.line, column: last.span.end.column }),
         (None, None) => None,
     }
 }
@@ -64,10 +52,7 @@ pub(super) fn is_word(tokens: &[TokenWithSpan], index: usize, word: &str) -> boo
 
 /// Whether the words `words` begin at `index`.
 pub(super) fn are_words(tokens: &[TokenWithSpan], index: usize, words: &[&str]) -> bool {
-    words
-        .iter()
-        .enumerate()
-        .all(|(offset, word)| is_word(tokens, index + offset, word))
+    words.iter().enumerate().all(|(offset, word)| is_word(tokens, index + offset, word))
 }
 
 /// The unquoted word at `index`, in lower case.
@@ -98,9 +83,7 @@ pub(super) fn closing(tokens: &[TokenWithSpan], open: usize) -> Result<usize> {
             return Ok(index);
         }
     }
-    Err(Error::sql("this parenthesis is never closed")
-        .at(location_at(tokens, open))
-        .into())
+    Err(Error::sql("this parenthesis is never closed").at(location_at(tokens, open)).into())
 }
 
 /// How many parentheses are open before each token.
@@ -140,9 +123,5 @@ pub(super) fn snippet(text: &str, span: Span, dialect: &dyn Dialect) -> Result<T
 
 /// Tokens as text that reads back to the same tokens.
 pub(super) fn text(tokens: &[TokenWithSpan]) -> String {
-    tokens
-        .iter()
-        .map(|token| token.token.to_string())
-        .collect::<Vec<_>>()
-        .join(" ")
+    tokens.iter().map(|token| token.token.to_string()).collect::<Vec<_>>().join(" ")
 }

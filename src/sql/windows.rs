@@ -17,23 +17,14 @@ use super::tokens::{Tokens, are_words, closing, depths, is, is_word, list_items,
 /// Other windows, wrong arguments.
 pub(super) fn rewrite_table_functions(tokens: &mut Tokens, dialect: &dyn Dialect) -> Result<()> {
     while let Some(call) = (0..tokens.len()).rev().find(|index| is_table_function(tokens, *index)) {
-        refuse_other_windows(
-            tokens,
-            call,
-            &["tumble"],
-            "TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)",
-        )?;
+        refuse_other_windows(tokens, call, &["tumble"], "TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)")?;
         let close = closing(tokens, call + 1)?;
         let subquery = table_function(tokens, call, close)?;
         let in_table = call >= 2
             && is(tokens, call - 1, &Token::LParen)
             && is_word(tokens, call - 2, "TABLE")
             && is(tokens, close + 1, &Token::RParen);
-        let (begin, end) = if in_table {
-            (call - 2, close + 2)
-        } else {
-            (call, close + 1)
-        };
+        let (begin, end) = if in_table { (call - 2, close + 2) } else { (call, close + 1) };
         let span = tokens[call].span;
         tokens.splice(begin..end, snippet(&subquery, span, dialect)?);
     }
@@ -41,9 +32,7 @@ pub(super) fn rewrite_table_functions(tokens: &mut Tokens, dialect: &dyn Dialect
 }
 
 fn is_table_function(tokens: &Tokens, index: usize) -> bool {
-    let named = ["tumble", "hop", "cumulate", "session"]
-        .iter()
-        .any(|name| is_word(tokens, index, name));
+    let named = ["tumble", "hop", "cumulate", "session"].iter().any(|name| is_word(tokens, index, name));
     let has_data = is_word(tokens, index + 2, "TABLE")
         || (is_word(tokens, index + 2, "DATA") && is(tokens, index + 3, &Token::RArrow));
     named && is(tokens, index + 1, &Token::LParen) && has_data
@@ -54,20 +43,14 @@ fn refuse_other_windows(tokens: &Tokens, index: usize, supported: &[&str], inste
     if supported.contains(&name.as_str()) {
         return Ok(());
     }
-    Err(Error::refused(
-        format!("{} window", name.to_uppercase()),
-        "the one kind of window is TUMBLE",
-        instead,
-    )
-    .at(location_at(tokens, index))
-    .into())
+    Err(Error::refused(format!("{} window", name.to_uppercase()), "the one kind of window is TUMBLE", instead)
+        .at(location_at(tokens, index))
+        .into())
 }
 
 fn table_function(tokens: &Tokens, call: usize, close: usize) -> Result<String> {
     let usage = |message: &str| {
-        Error::sql(message)
-            .at(location_at(tokens, call))
-            .help("TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)")
+        Error::sql(message).at(location_at(tokens, call)).help("TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)")
     };
     let items = list_items(&tokens[call + 2..close]);
     let [data, time, size] = items.as_slice() else {
@@ -92,11 +75,7 @@ fn table_function(tokens: &Tokens, call: usize, close: usize) -> Result<String> 
 
 /// An argument without its name, if it has one.
 fn argument<'a>(tokens: &'a [TokenWithSpan], name: &str) -> &'a [TokenWithSpan] {
-    if is_word(tokens, 0, name) && is(tokens, 1, &Token::RArrow) {
-        &tokens[2..]
-    } else {
-        tokens
-    }
+    if is_word(tokens, 0, name) && is(tokens, 1, &Token::RArrow) { &tokens[2..] } else { tokens }
 }
 
 /// Rewrites `… GROUP BY k WINDOW TUMBLING (ts, SIZE 1 HOUR)`.
@@ -105,12 +84,7 @@ fn argument<'a>(tokens: &'a [TokenWithSpan], name: &str) -> &'a [TokenWithSpan] 
 /// Other windows, wrong arguments.
 pub(super) fn rewrite_clauses(tokens: &mut Tokens, dialect: &dyn Dialect) -> Result<()> {
     while let Some(clause) = (0..tokens.len()).find(|index| is_clause(tokens, *index)) {
-        refuse_other_windows(
-            tokens,
-            clause + 1,
-            &["tumbling"],
-            "WINDOW TUMBLING (ts, INTERVAL '1' HOUR)",
-        )?;
+        refuse_other_windows(tokens, clause + 1, &["tumbling"], "WINDOW TUMBLING (ts, INTERVAL '1' HOUR)")?;
         let close = closing(tokens, clause + 2)?;
         let window = tumbling(&tokens[clause + 3..close])?;
         let span = tokens[clause].span;
@@ -164,18 +138,8 @@ fn group_by(tokens: &Tokens, clause: usize) -> Option<GroupBy> {
     if are_words(tokens, clause, &["GROUP", "BY"]) {
         return Some(GroupBy::After { begin: clause + 2 });
     }
-    let select = (0..clause)
-        .rev()
-        .filter(same)
-        .find(|index| is_word(tokens, *index, "SELECT"))
-        .unwrap_or(0);
-    let group = (select..clause)
-        .filter(same)
-        .find(|index| are_words(tokens, *index, &["GROUP", "BY"]))?;
-    let having = (group..clause)
-        .filter(same)
-        .find(|index| is_word(tokens, *index, "HAVING"));
-    Some(GroupBy::Before {
-        end: having.unwrap_or(clause),
-    })
+    let select = (0..clause).rev().filter(same).find(|index| is_word(tokens, *index, "SELECT")).unwrap_or(0);
+    let group = (select..clause).filter(same).find(|index| are_words(tokens, *index, &["GROUP", "BY"]))?;
+    let having = (group..clause).filter(same).find(|index| is_word(tokens, *index, "HAVING"));
+    Some(GroupBy::Before { end: having.unwrap_or(clause) })
 }

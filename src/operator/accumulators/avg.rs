@@ -23,9 +23,7 @@ impl RunningAggregate for RunningAvg {
         arguments: &[ArrayRef],
         filter: Option<&BooleanArray>,
     ) -> Result<ArrayRef> {
-        let argument = arguments
-            .first()
-            .and_then(|argument| argument.as_primitive_opt::<Float64Type>());
+        let argument = arguments.first().and_then(|argument| argument.as_primitive_opt::<Float64Type>());
         let argument = argument.ok_or_else(|| internal_datafusion_err!("avg over what is no float"))?;
         self.groups.resize(groups_total, (0.0, 0));
         let state = &mut self.groups;
@@ -39,19 +37,15 @@ impl RunningAggregate for RunningAvg {
             return Ok(Arc::new(Float64Array::from(values.collect::<Vec<_>>())));
         };
         let mut seen = Vec::with_capacity(groups.len());
-        let values = groups
-            .iter()
-            .zip(argument.values())
-            .zip(&live)
-            .map(|((group, value), live)| {
-                let (sum, count) = &mut state[*group];
-                if live {
-                    *sum += value;
-                    *count += 1;
-                }
-                seen.push(*count > 0);
-                *sum / *count as f64
-            });
+        let values = groups.iter().zip(argument.values()).zip(&live).map(|((group, value), live)| {
+            let (sum, count) = &mut state[*group];
+            if live {
+                *sum += value;
+                *count += 1;
+            }
+            seen.push(*count > 0);
+            *sum / *count as f64
+        });
         let values: Vec<f64> = values.collect();
         Ok(Arc::new(Float64Array::new(values.into(), Some(NullBuffer::from(seen)))))
     }
@@ -67,12 +61,7 @@ impl RunningAggregate for RunningAvg {
             return Err(internal_datafusion_err!("avg keeps a sum and a count"));
         };
         let (sums, counts) = (sums.as_primitive::<Float64Type>(), counts.as_primitive::<Int64Type>());
-        self.groups = sums
-            .values()
-            .iter()
-            .copied()
-            .zip(counts.values().iter().copied())
-            .collect();
+        self.groups = sums.values().iter().copied().zip(counts.values().iter().copied()).collect();
         Ok(())
     }
 

@@ -22,9 +22,7 @@ impl RunningAggregate for RunningCount {
         arguments: &[ArrayRef],
         filter: Option<&BooleanArray>,
     ) -> Result<ArrayRef> {
-        let argument = arguments
-            .first()
-            .ok_or_else(|| internal_datafusion_err!("count without an argument"))?;
+        let argument = arguments.first().ok_or_else(|| internal_datafusion_err!("count without an argument"))?;
         self.counts.resize(groups_total, 0);
         let counts = &mut self.counts;
         let values: Vec<i64> = match live_rows(argument, filter) {
@@ -52,10 +50,7 @@ impl RunningAggregate for RunningCount {
     }
 
     fn restore(&mut self, state: &[ArrayRef]) -> Result<()> {
-        self.counts = state
-            .iter()
-            .flat_map(|state| state.as_primitive::<Int64Type>().values().to_vec())
-            .collect();
+        self.counts = state.iter().flat_map(|state| state.as_primitive::<Int64Type>().values().to_vec()).collect();
         Ok(())
     }
 

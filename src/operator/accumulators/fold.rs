@@ -97,12 +97,7 @@ fn ordered(data_type: DataType, extreme: Extreme) -> Option<Box<dyn RunningAggre
 }
 
 fn fold<T: ArrowPrimitiveType>(data_type: DataType, step: Step<T::Native>) -> Option<Box<dyn RunningAggregate>> {
-    Some(Box::new(Fold::<T> {
-        data_type,
-        step,
-        values: vec![],
-        seen: vec![],
-    }))
+    Some(Box::new(Fold::<T> { data_type, step, values: vec![], seen: vec![] }))
 }
 
 impl<T: ArrowPrimitiveType> Fold<T> {
@@ -134,27 +129,18 @@ impl<T: ArrowPrimitiveType> RunningAggregate for Fold<T> {
         self.seen.resize(groups_total, false);
         let rows = groups.iter().zip(argument.values());
         let (values, nulls) = match live_rows(argument, filter) {
-            None => (
-                rows.map(|(group, value)| self.take(*group, *value)).collect::<Vec<_>>(),
-                None,
-            ),
+            None => (rows.map(|(group, value)| self.take(*group, *value)).collect::<Vec<_>>(), None),
             Some(live) => {
                 let mut seen = Vec::with_capacity(groups.len());
                 let values = rows.zip(&live).map(|((group, value), live)| {
-                    let value = if live {
-                        self.take(*group, *value)
-                    } else {
-                        self.values[*group]
-                    };
+                    let value = if live { self.take(*group, *value) } else { self.values[*group] };
                     seen.push(self.seen[*group]);
                     value
                 });
                 (values.collect(), Some(NullBuffer::from(seen)))
             }
         };
-        Ok(Arc::new(
-            PrimitiveArray::<T>::new(values.into(), nulls).with_data_type(self.data_type.clone()),
-        ))
+        Ok(Arc::new(PrimitiveArray::<T>::new(values.into(), nulls).with_data_type(self.data_type.clone())))
     }
 
     fn state(&mut self) -> Result<Vec<ArrayRef>> {

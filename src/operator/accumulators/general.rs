@@ -19,11 +19,7 @@ pub(super) struct General {
 
 impl General {
     pub(super) fn new(aggregate: Arc<AggregateFunctionExpr>) -> Self {
-        Self {
-            aggregate,
-            groups: vec![],
-            values: vec![],
-        }
+        Self { aggregate, groups: vec![], values: vec![] }
     }
 
     fn grow(&mut self, groups_total: usize) -> Result<()> {
@@ -79,11 +75,7 @@ impl RunningAggregate for General {
     }
 
     fn state(&mut self) -> Result<Vec<ArrayRef>> {
-        let states = self
-            .groups
-            .iter_mut()
-            .map(|group| group.state())
-            .collect::<Result<Vec<_>>>()?;
+        let states = self.groups.iter_mut().map(|group| group.state()).collect::<Result<Vec<_>>>()?;
         let columns = (0..self.state_width()?).map(|column| {
             let values: Vec<ScalarValue> = states.iter().filter_map(|state| state.get(column).cloned()).collect();
             ScalarValue::iter_to_array(values)

@@ -84,10 +84,7 @@ fn typed(aggregate: &AggregateFunctionExpr) -> Option<Box<dyn RunningAggregate>>
 
 /// Which rows count: those with a value that the filter lets pass. None if all do.
 fn live_rows(argument: &dyn Array, filter: Option<&BooleanArray>) -> Option<BooleanBuffer> {
-    let nulls = argument
-        .nulls()
-        .filter(|nulls| nulls.null_count() > 0)
-        .map(NullBuffer::inner);
+    let nulls = argument.nulls().filter(|nulls| nulls.null_count() > 0).map(NullBuffer::inner);
     let passed = filter.map(|filter| match filter.nulls() {
         Some(nulls) => filter.values() & nulls.inner(),
         None => filter.values().clone(),

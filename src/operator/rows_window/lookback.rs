@@ -25,34 +25,18 @@ pub(super) fn state(function: &RowsFunction, argument: DataType) -> Result<Box<d
     let (looks, keeps) = match &function.kind {
         RowsFunctionKind::LastValue => (Looks::Current, Some(0)),
         // The first row of a key's frame: the oldest of those kept.
-        RowsFunctionKind::FirstValue => (
-            Looks::Oldest,
-            function.frame.preceding.map(|rows| rows.saturating_add(1)),
-        ),
-        RowsFunctionKind::Lag { offset, default } => (
-            Looks::Back {
-                offset: *offset,
-                default: default.clone(),
-            },
-            Some(offset.saturating_add(1)),
-        ),
-        RowsFunctionKind::Aggregate(aggregate) => (
-            Looks::Over(Arc::clone(aggregate)),
-            function.frame.preceding.map(|rows| rows.saturating_add(1)),
-        ),
+        RowsFunctionKind::FirstValue => (Looks::Oldest, function.frame.preceding.map(|rows| rows.saturating_add(1))),
+        RowsFunctionKind::Lag { offset, default } => {
+            (Looks::Back { offset: *offset, default: default.clone() }, Some(offset.saturating_add(1)))
+        }
+        RowsFunctionKind::Aggregate(aggregate) => {
+            (Looks::Over(Arc::clone(aggregate)), function.frame.preceding.map(|rows| rows.saturating_add(1)))
+        }
         other => {
-            return Err(internal_datafusion_err!(
-                "{other:?} over {argument} has no streaming form"
-            ));
+            return Err(internal_datafusion_err!("{other:?} over {argument} has no streaming form"));
         }
     };
-    Ok(Box::new(Lookback {
-        looks,
-        keeps,
-        argument,
-        chunks: vec![],
-        groups: vec![],
-    }))
+    Ok(Box::new(Lookback { looks, keeps, argument, chunks: vec![], groups: vec![] }))
 }
 
 /// The place of a row before a key's first.
@@ -102,9 +86,7 @@ impl Lookback {
         let mut chunks: Vec<&dyn Array> = self.chunks.iter().map(AsRef::as_ref).collect();
         chunks.push(&default);
         let last = chunks.len() - 1;
-        let places = places
-            .iter()
-            .map(|place| if *place == NOWHERE { (last, 0) } else { *place });
+        let places = places.iter().map(|place| if *place == NOWHERE { (last, 0) } else { *place });
         Ok(interleave(&chunks, &places.collect::<Vec<_>>())?)
     }
 
@@ -122,11 +104,7 @@ impl Lookback {
         }
         let places: Vec<Place> = self.groups.iter().flatten().copied().collect();
         let chunk = self.pick(&places)?;
-        self.groups
-            .iter_mut()
-            .flatten()
-            .enumerate()
-            .for_each(|(row, place)| *place = (0, row));
+        self.groups.iter_mut().flatten().enumerate().for_each(|(row, place)| *place = (0, row));
         self.chunks = vec![chunk];
         Ok(())
     }
@@ -144,9 +122,7 @@ impl RowsState for Lookback {
             return Ok(Arc::clone(argument));
         }
         if live.is_some() {
-            return Err(internal_datafusion_err!(
-                "FILTER in this OVER column has no streaming form"
-            ));
+            return Err(internal_datafusion_err!("FILTER in this OVER column has no streaming form"));
         }
         self.compact()?;
         self.groups.resize(groups_total, VecDeque::new());
@@ -176,11 +152,7 @@ impl RowsState for Lookback {
 
     fn snapshot(&self) -> Result<RecordBatch> {
         let places: Vec<Place> = self.groups.iter().flatten().copied().collect();
-        let groups = self
-            .groups
-            .iter()
-            .enumerate()
-            .flat_map(|(group, kept)| kept.iter().map(move |_| group as u64));
+        let groups = self.groups.iter().enumerate().flat_map(|(group, kept)| kept.iter().map(move |_| group as u64));
         let columns: Vec<ArrayRef> = vec![Arc::new(UInt64Array::from_iter_values(groups)), self.pick(&places)?];
         let fields = vec![
             Field::new("group", DataType::UInt64, false),

@@ -73,17 +73,8 @@ pub(crate) struct RowsWindowSpec {
 
 impl fmt::Display for RowsWindowSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self
-            .functions
-            .iter()
-            .map(|function| function.field.name().as_str())
-            .collect();
-        write!(
-            f,
-            "order_by={}, over=[{}]",
-            self.input_schema.field(self.time).name(),
-            names.join(", ")
-        )
+        let names: Vec<_> = self.functions.iter().map(|function| function.field.name().as_str()).collect();
+        write!(f, "order_by={}, over=[{}]", self.input_schema.field(self.time).name(), names.join(", "))
     }
 }
 
@@ -142,9 +133,7 @@ impl RowsWindow {
         let mut partitions: Vec<Partitioning> = vec![];
         let mut functions = vec![];
         for function in &spec.functions {
-            let known = partitions
-                .iter()
-                .position(|known| same_exprs(&known.exprs, &function.partition_by));
+            let known = partitions.iter().position(|known| same_exprs(&known.exprs, &function.partition_by));
             let partitioning = match known {
                 Some(known) => known,
                 None => {
@@ -152,18 +141,9 @@ impl RowsWindow {
                     partitions.len() - 1
                 }
             };
-            functions.push(FunctionState {
-                partitioning,
-                state: rows_state(function, &spec)?,
-            });
+            functions.push(FunctionState { partitioning, state: rows_state(function, &spec)? });
         }
-        Ok(Self {
-            spec,
-            partitions,
-            functions,
-            waiting: vec![],
-            counters: Counters::default(),
-        })
+        Ok(Self { spec, partitions, functions, waiting: vec![], counters: Counters::default() })
     }
 
     /// Leaves out rows behind the watermark, and keeps the others waiting.
@@ -178,12 +158,8 @@ impl RowsWindow {
         }
         let in_time = BooleanArray::from_iter(times.values().iter().map(|time| Some(!is_late(time))));
         self.counters.late_rows += (in_time.len() - in_time.true_count()) as u64;
-        self.waiting.extend(
-            Waiting::new(batch.clone(), times)
-                .map(|waiting| waiting.select(&in_time))
-                .transpose()?
-                .flatten(),
-        );
+        self.waiting
+            .extend(Waiting::new(batch.clone(), times).map(|waiting| waiting.select(&in_time)).transpose()?.flatten());
         Ok(())
     }
 
@@ -234,9 +210,7 @@ impl RowsWindow {
             };
             let live = spec.filter.as_ref().map(evaluate).transpose()?;
             let live = live.as_ref().map(|live| live.as_boolean());
-            let column = function
-                .state
-                .update(&partitioning.groups, partitioning.len(), &argument, live)?;
+            let column = function.state.update(&partitioning.groups, partitioning.len(), &argument, live)?;
             let data_type = spec.field.data_type();
             columns.push(if column.data_type() == data_type {
                 column
@@ -275,16 +249,9 @@ impl Partitioning {
         let exprs = function.partition_by.clone();
         let keys = match exprs.is_empty() {
             true => None,
-            false => Some(new_group_values(
-                key_schema(&exprs, &spec.input_schema)?,
-                &GroupOrdering::None,
-            )?),
+            false => Some(new_group_values(key_schema(&exprs, &spec.input_schema)?, &GroupOrdering::None)?),
         };
-        Ok(Self {
-            exprs,
-            keys,
-            groups: vec![],
-        })
+        Ok(Self { exprs, keys, groups: vec![] })
     }
 
     /// Numbers the keys of rows.
@@ -293,10 +260,7 @@ impl Partitioning {
             self.groups = vec![0; rows.num_rows()];
             return Ok(());
         };
-        let columns = self
-            .exprs
-            .iter()
-            .map(|expr| expr.evaluate(rows)?.into_array(rows.num_rows()));
+        let columns = self.exprs.iter().map(|expr| expr.evaluate(rows)?.into_array(rows.num_rows()));
         keys.intern(&columns.collect::<Result<Vec<_>>>()?, &mut self.groups)
     }
 
@@ -325,9 +289,7 @@ impl Partitioning {
 }
 
 fn key_schema(exprs: &[Arc<dyn PhysicalExpr>], input: &Schema) -> Result<SchemaRef> {
-    let fields = exprs
-        .iter()
-        .map(|expr| Ok(Field::new(expr.to_string(), expr.data_type(input)?, true)));
+    let fields = exprs.iter().map(|expr| Ok(Field::new(expr.to_string(), expr.data_type(input)?, true)));
     Ok(Arc::new(Schema::new(fields.collect::<Result<Vec<_>>>()?)))
 }
 
@@ -375,9 +337,7 @@ impl Operator for RowsWindow {
 
     fn restore(&mut self, snapshot: &[RecordBatch]) -> Result<()> {
         let (counters, parts) = split_counters(snapshot)?;
-        let (waiting, parts) = parts
-            .split_first()
-            .ok_or_else(|| internal_datafusion_err!("a snapshot too short"))?;
+        let (waiting, parts) = parts.split_first().ok_or_else(|| internal_datafusion_err!("a snapshot too short"))?;
         if parts.len() != self.partitions.len() + self.functions.len() {
             return Err(internal_datafusion_err!("a snapshot of other OVER columns"));
         }
@@ -397,11 +357,7 @@ impl Operator for RowsWindow {
 
     fn memory(&self) -> usize {
         let waiting = self.waiting.iter().map(|waiting| waiting.rows.get_array_memory_size());
-        let keys = self
-            .partitions
-            .iter()
-            .flat_map(|partitioning| &partitioning.keys)
-            .map(|keys| keys.size());
+        let keys = self.partitions.iter().flat_map(|partitioning| &partitioning.keys).map(|keys| keys.size());
         let functions = self.functions.iter().map(|function| function.state.size());
         waiting.sum::<usize>() + keys.sum::<usize>() + functions.sum::<usize>()
     }

@@ -37,12 +37,9 @@ enum Finish<N> {
 pub(super) fn state(function: &RowsFunction, argument: &DataType) -> Option<Box<dyn RowsState>> {
     let preceding = function.frame.preceding;
     match function.kind {
-        RowsFunctionKind::Count => Some(Box::new(Sliding::<Int64Type>::new(
-            preceding,
-            Finish::Count,
-            DataType::Int64,
-            |a, _| a,
-        ))),
+        RowsFunctionKind::Count => {
+            Some(Box::new(Sliding::<Int64Type>::new(preceding, Finish::Count, DataType::Int64, |a, _| a)))
+        }
         RowsFunctionKind::Avg if argument == &DataType::Float64 => Some(Box::new(Sliding::<Float64Type>::new(
             preceding,
             Finish::Mean(|sum| sum),
@@ -66,9 +63,7 @@ pub(super) fn state(function: &RowsFunction, argument: &DataType) -> Option<Box<
 }
 
 fn sum<T: ArrowPrimitiveType>(preceding: Option<usize>, output: DataType) -> Box<dyn RowsState> {
-    Box::new(Sliding::<T>::new(preceding, Finish::Value, output, |a, b| {
-        a.add_wrapping(b)
-    }))
+    Box::new(Sliding::<T>::new(preceding, Finish::Value, output, |a, b| a.add_wrapping(b)))
 }
 
 fn extreme(preceding: Option<usize>, argument: &DataType, least: bool) -> Option<Box<dyn RowsState>> {
@@ -82,12 +77,7 @@ fn extreme(preceding: Option<usize>, argument: &DataType, least: bool) -> Option
         } else {
             |a: T::Native, b: T::Native| if b.is_gt(a) { b } else { a }
         };
-        Some(Box::new(Sliding::<T>::new(
-            preceding,
-            Finish::Value,
-            argument.clone(),
-            pick,
-        )))
+        Some(Box::new(Sliding::<T>::new(preceding, Finish::Value, argument.clone(), pick)))
     }
     match argument {
         DataType::Int8 => of::<Int8Type>(preceding, argument, least),
@@ -138,21 +128,11 @@ impl<T: ArrowPrimitiveType> Sliding<T> {
         combine: fn(T::Native, T::Native) -> T::Native,
     ) -> Self {
         let frame_rows = preceding.map(|preceding| preceding.saturating_add(1));
-        Self {
-            frame_rows,
-            finish,
-            output,
-            combine,
-            groups: vec![],
-        }
+        Self { frame_rows, finish, output, combine, groups: vec![] }
     }
 
     fn grow(&mut self, groups_total: usize) {
-        let empty = TwoStacks {
-            front: vec![],
-            back: vec![],
-            back_total: (T::default_value(), 0),
-        };
+        let empty = TwoStacks { front: vec![], back: vec![], back_total: (T::default_value(), 0) };
         self.groups.resize(groups_total, empty);
     }
 
@@ -192,11 +172,7 @@ impl<N: Copy> TwoStacks<N> {
             }
             self.front.pop();
         }
-        self.back_total = if self.back.is_empty() {
-            next
-        } else {
-            combined(combine, self.back_total, next)
-        };
+        self.back_total = if self.back.is_empty() { next } else { combined(combine, self.back_total, next) };
         self.back.push(next);
         match self.front.last() {
             Some(front) => combined(combine, *front, self.back_total),
@@ -227,20 +203,14 @@ impl<T: ArrowPrimitiveType> RowsState for Sliding<T> {
         let counts_rows = matches!(self.finish, Finish::Count);
         let values = argument.as_primitive_opt::<T>();
         if values.is_none() && !counts_rows {
-            return Err(internal_datafusion_err!(
-                "values of type {}, not {}",
-                argument.data_type(),
-                T::DATA_TYPE
-            ));
+            return Err(internal_datafusion_err!("values of type {}, not {}", argument.data_type(), T::DATA_TYPE));
         }
         let (frame_rows, combine) = (self.frame_rows, self.combine);
         let nulls = argument.logical_nulls();
         let totals = groups.iter().enumerate().map(|(row, group)| {
             let counts = nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row))
                 && live.is_none_or(|live| live.is_valid(row) && live.value(row));
-            let value = values
-                .filter(|_| !counts_rows)
-                .map_or(T::default_value(), |values| values.value(row));
+            let value = values.filter(|_| !counts_rows).map_or(T::default_value(), |values| values.value(row));
             self.groups[*group].slide((value, i64::from(counts)), frame_rows, combine)
         });
         let totals = totals.collect();
@@ -268,10 +238,7 @@ impl<T: ArrowPrimitiveType> RowsState for Sliding<T> {
         ];
         let names = ["group", "part", "value", "count"].into_iter().zip(&columns);
         let fields = names.map(|(name, column)| Field::new(name, column.data_type().clone(), false));
-        Ok(RecordBatch::try_new(
-            Arc::new(Schema::new(fields.collect::<Vec<_>>())),
-            columns,
-        )?)
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)?)
     }
 
     fn restore(&mut self, state: &RecordBatch) -> Result<()> {

@@ -1,0 +1,12 @@
+//! Errors as a person reads them.
+
+use std::io::IsTerminal;
+
+use datafusion::error::DataFusionError;
+
+/// Prints an error with the place in `sql`, if it has one.
+pub fn print(sql: &str, error: &DataFusionError) {
+    let bold = std::io::stderr().is_terminal();
+    let label = if bold { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
+    eprintln!("{label} {}", streamlines::render_error(sql, error));
+}

@@ -1,0 +1,60 @@
+//! `streamlines explain`: how a query would run.
+
+use streamlines::{Job, OutputFormat, StreamlinesContext, parse_statements};
+
+use super::options::QueryOptions;
+use super::{FAILED, errors, session};
+
+/// Prints the logical plan and the plan of a partition, in which the boundary names strategy, routing and reason.
+pub async fn explain(sql: &str, options: &QueryOptions) -> u8 {
+    match explain_text(sql, options).await {
+        Ok(text) => {
+            println!("{text}");
+            0
+        }
+        Err((sql, error)) => {
+            errors::print(&sql, &error);
+            FAILED
+        }
+    }
+}
+
+async fn explain_text(
+    sql: &str,
+    options: &QueryOptions,
+) -> Result<String, (String, datafusion::error::DataFusionError)> {
+    let here = |error| (sql.to_string(), error);
+    let ctx = session::open(options).map_err(here)?;
+    session::init(&ctx, options).await?;
+    let mut plans = vec![];
+    for statement in parse_statements(&ctx, sql).map_err(here)? {
+        let planned = ctx.plan_statement(statement).await.map_err(here)?;
+        if planned.logical_plan().schema().fields().is_empty() {
+            continue;
+        }
+        let logical = ctx.state().optimize(planned.logical_plan()).map_err(here)?;
+        let job = Job::new(planned).await.map_err(here)?;
+        plans.push(format!(
+            "logical plan\n{}\n\nplan of a partition\n{}",
+            indent(&logical.display_indent()),
+            indent(&job.display())
+        ));
+    }
+    Ok(plans.join("\n\n"))
+}
+
+fn indent(text: &impl std::fmt::Display) -> String {
+    text.to_string().trim_end().lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// The format of rows that a person will read, or a program.
+pub fn default_format(options: &QueryOptions) -> OutputFormat {
+    use std::io::IsTerminal;
+    let by_path = options.output.as_deref().and_then(OutputFormat::of_path);
+    match (options.format, by_path, &options.output) {
+        (Some(format), _, _) | (None, Some(format), _) => format,
+        (None, None, Some(_)) => OutputFormat::Parquet,
+        (None, None, None) if std::io::stdout().is_terminal() => OutputFormat::Table,
+        (None, None, None) => OutputFormat::Csv,
+    }
+}

@@ -1,0 +1,312 @@
+//! `streamlines generate`: data to try and to measure with.
+//!
+//! Trades come in order of arrival. The clock of arrivals moves evenly over the span; each event time is up to the
+//! lateness behind it. Symbols are dealt to files, one partition each, so that a symbol lives in one file only. The
+//! same seed gives the same bytes: each file has a random sequence of its own.
+
+use std::fs::File;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use datafusion::arrow::array::{
+    ArrayRef, DictionaryArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
+};
+use datafusion::arrow::csv;
+use datafusion::arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef, TimeUnit};
+use datafusion::parquet::arrow::ArrowWriter;
+use datafusion::parquet::arrow::arrow_writer::ArrowWriterOptions;
+use datafusion::parquet::basic::{Compression, ZstdLevel};
+use datafusion::parquet::file::properties::WriterProperties;
+use indicatif::{ProgressBar, ProgressStyle};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use streamlines::Error;
+
+use super::{FAILED, errors};
+
+/// 2024-01-01T00:00:00 in µs.
+const START_US: i64 = 1_704_067_200_000_000;
+const BATCH_ROWS: u64 = 65_536;
+const ROW_GROUP_ROWS: usize = 1 << 20;
+
+/// Kinds of data.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Generate {
+    /// Trades: symbol, event_time, price, quantity, trade_id.
+    #[command(
+        after_help = "Example:\n  streamlines generate trades --rows 10000000 --keys 200 --partitions 2 --lateness 5s --span 1h --seed 7 --format parquet --out data/"
+    )]
+    Trades(Trades),
+}
+
+impl Generate {
+    /// Makes the data.
+    pub fn run(self) -> u8 {
+        let Self::Trades(trades) = self;
+        match trades.write() {
+            Ok(()) => 0,
+            Err(error) => {
+                errors::print("", &error.into());
+                FAILED
+            }
+        }
+    }
+}
+
+/// Formats of generated files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Apache Parquet.
+    Parquet,
+    /// CSV with a header.
+    Csv,
+}
+
+/// Trades of shares.
+#[derive(Debug, Clone, Args)]
+pub struct Trades {
+    /// Number of rows in all.
+    #[arg(long, default_value_t = 1_000_000)]
+    rows: u64,
+    /// Number of symbols.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    keys: u64,
+    /// Number of files; each symbol is in one of them.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    partitions: u64,
+    /// How far event times may be behind the clock: 5s, 500ms, 2m.
+    #[arg(long, default_value = "5s", value_parser = duration)]
+    lateness: Duration,
+    /// How much event time the rows span: 1h, 1d.
+    #[arg(long, default_value = "1h", value_parser = duration)]
+    span: Duration,
+    /// Seed of the random numbers.
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+    /// Format of the files.
+    #[arg(long, value_enum, default_value = "parquet")]
+    format: Format,
+    /// Folder to write to.
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("'{text}' is no duration: write 500ms, 5s, 2m, 1h or 1d");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(ms).map(Duration::from_millis).ok_or_else(wrong)
+}
+
+impl Trades {
+    fn write(&self) -> Result<(), Error> {
+        if self.keys < self.partitions {
+            use clap::CommandFactory;
+            let message =
+                format!("--keys {} for --partitions {}: every file needs a symbol", self.keys, self.partitions);
+            super::Arguments::command().error(clap::error::ErrorKind::ValueValidation, message).exit();
+        }
+        std::fs::create_dir_all(&self.out).map_err(|error| unwritable(&self.out, &error.to_string()))?;
+        let bar = self.bar();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let next = std::sync::atomic::AtomicU64::new(0);
+        let results = std::thread::scope(|scope| {
+            let worker = || {
+                loop {
+                    let partition = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    if partition >= self.partitions {
+                        return Ok(());
+                    }
+                    self.write_partition(partition, &bar)?;
+                }
+            };
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+            workers
+                .into_iter()
+                .map(|worker| worker.join().unwrap_or_else(|_| Err(Error::data("a writer failed"))))
+                .collect::<Vec<_>>()
+        });
+        bar.finish_and_clear();
+        results.into_iter().collect()
+    }
+
+    fn bar(&self) -> ProgressBar {
+        if !std::io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let bar = ProgressBar::new(self.rows);
+        if let Ok(style) =
+            ProgressStyle::with_template("{bar:30} {percent:>3} %  {human_pos} rows  {per_sec}  {eta} left")
+        {
+            bar.set_style(style);
+        }
+        bar
+    }
+
+    /// Writes one file under a name of its own, and gives it its place when it is whole.
+    fn write_partition(&self, partition: u64, bar: &ProgressBar) -> Result<(), Error> {
+        let extension = match self.format {
+            Format::Parquet => "parquet",
+            Format::Csv => "csv",
+        };
+        let path = self.out.join(format!("trades-{partition}.{extension}"));
+        let unfinished = self.out.join(format!("_trades-{partition}.{extension}.unfinished"));
+        let written = self
+            .write_rows(partition, &unfinished, bar)
+            .and_then(|()| std::fs::rename(&unfinished, &path).map_err(|error| unwritable(&path, &error.to_string())));
+        if written.is_err() {
+            // The error that is told is the first one.
+            let _ = std::fs::remove_file(&unfinished);
+        }
+        written
+    }
+
+    fn write_rows(&self, partition: u64, path: &Path, bar: &ProgressBar) -> Result<(), Error> {
+        let wrong = |error: String| unwritable(path, &error);
+        let file = File::create(path).map_err(|error| wrong(error.to_string()))?;
+        let mut rows = Rows::new(self, partition);
+        match self.format {
+            Format::Parquet => {
+                let options = ArrowWriterOptions::new().with_properties(parquet_properties().map_err(wrong)?);
+                let mut writer = ArrowWriter::try_new_with_options(
+                    file,
+                    dictionary_schema(),
+                    options.with_skip_arrow_metadata(true),
+                )
+                .map_err(|error| wrong(error.to_string()))?;
+                while let Some(batch) = rows.next_batch().map_err(wrong)? {
+                    writer.write(&batch).map_err(|error| wrong(error.to_string()))?;
+                    bar.inc(batch.num_rows() as u64);
+                }
+                writer.close().map_err(|error| wrong(error.to_string()))?;
+            }
+            Format::Csv => {
+                let mut writer = csv::WriterBuilder::new().with_header(true).build(std::io::BufWriter::new(file));
+                while let Some(batch) = rows.next_batch().map_err(wrong)? {
+                    let batch = plain_strings(&batch).map_err(wrong)?;
+                    writer.write(&batch).map_err(|error| wrong(error.to_string()))?;
+                    bar.inc(batch.num_rows() as u64);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unwritable(path: &Path, error: &str) -> Error {
+    Error::data(format!("cannot be written: {error}"))
+        .in_file(path.display().to_string())
+        .help("check that the folder may be written to and that the disk has room")
+}
+
+fn parquet_properties() -> Result<WriterProperties, String> {
+    let level = ZstdLevel::try_new(1).map_err(|error| error.to_string())?;
+    Ok(WriterProperties::builder()
+        .set_compression(Compression::ZSTD(level))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .build())
+}
+
+fn schema(symbol: DataType) -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("symbol", symbol, false),
+        Field::new("event_time", DataType::Timestamp(TimeUnit::Microsecond, None), false),
+        Field::new("price", DataType::Float64, false),
+        Field::new("quantity", DataType::Int64, false),
+        Field::new("trade_id", DataType::Int64, false),
+    ]))
+}
+
+/// Symbols as numbers into a list: made, and written to Parquet, without touching their text for each row.
+fn dictionary_schema() -> SchemaRef {
+    schema(DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)))
+}
+
+fn plain_strings(batch: &RecordBatch) -> Result<RecordBatch, String> {
+    let symbols =
+        datafusion::arrow::compute::cast(batch.column(0), &DataType::Utf8).map_err(|error| error.to_string())?;
+    let mut columns = batch.columns().to_vec();
+    columns[0] = symbols;
+    RecordBatch::try_new(schema(DataType::Utf8), columns).map_err(|error| error.to_string())
+}
+
+/// The rows of one file.
+struct Rows {
+    random: ChaCha8Rng,
+    symbols: ArrayRef,
+    /// Price of each symbol, in hundredths.
+    prices: Vec<i64>,
+    partition: u64,
+    partitions: u64,
+    rows: u64,
+    done: u64,
+    span_us: u64,
+    lateness_us: u64,
+    schema: SchemaRef,
+}
+
+impl Rows {
+    fn new(trades: &Trades, partition: u64) -> Self {
+        let mut random = ChaCha8Rng::seed_from_u64(trades.seed);
+        random.set_stream(partition);
+        let digits = (trades.keys - 1).max(1).to_string().len();
+        let names = (partition..trades.keys).step_by(trades.partitions as usize).map(|key| format!("S{key:0digits$}"));
+        let symbols = StringArray::from_iter_values(names);
+        let prices =
+            (0..datafusion::arrow::array::Array::len(&symbols)).map(|_| random.random_range(1_000..50_000)).collect();
+        Self {
+            random,
+            symbols: Arc::new(symbols),
+            prices,
+            partition,
+            partitions: trades.partitions,
+            rows: (trades.rows + trades.partitions - 1 - partition) / trades.partitions,
+            done: 0,
+            span_us: trades.span.as_micros() as u64,
+            lateness_us: trades.lateness.as_micros() as u64,
+            schema: dictionary_schema(),
+        }
+    }
+
+    fn next_batch(&mut self) -> Result<Option<RecordBatch>, String> {
+        let rows = BATCH_ROWS.min(self.rows - self.done);
+        if rows == 0 {
+            return Ok(None);
+        }
+        let (mut keys, mut times, mut prices, mut quantities, mut ids) = (vec![], vec![], vec![], vec![], vec![]);
+        for row in self.done..self.done + rows {
+            let key = self.random.random_range(0..self.prices.len() as u32);
+            let price = &mut self.prices[key as usize];
+            *price = (*price + self.random.random_range(-25..=25)).max(100);
+            let clock = (u128::from(self.span_us) * u128::from(row) / u128::from(self.rows)) as i64;
+            keys.push(key as i32);
+            times.push(START_US + clock - self.random.random_range(0..=self.lateness_us) as i64);
+            prices.push(*price as f64 / 100.0);
+            quantities.push(self.random.random_range(1..=1_000));
+            ids.push((row * self.partitions + self.partition) as i64);
+        }
+        self.done += rows;
+        let symbols = DictionaryArray::<Int32Type>::try_new(Int32Array::from(keys), Arc::clone(&self.symbols));
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(symbols.map_err(|error| error.to_string())?),
+            Arc::new(TimestampMicrosecondArray::from(times)),
+            Arc::new(Float64Array::from(prices)),
+            Arc::new(Int64Array::from(quantities)),
+            Arc::new(Int64Array::from(ids)),
+        ];
+        RecordBatch::try_new(Arc::clone(&self.schema), columns).map(Some).map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,98 @@
+//! Subcommands, one file each. Rows go to standard output alone; everything else to standard error.
+
+mod completions;
+mod errors;
+mod explain;
+mod generate;
+mod options;
+mod progress;
+mod run;
+mod session;
+mod summary;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use options::QueryOptions;
+
+/// A query failed.
+const FAILED: u8 = 1;
+/// The run was interrupted.
+const INTERRUPTED: u8 = 130;
+
+const EXAMPLES: &str = "\
+Examples:
+  streamlines run examples/flights.sql
+  streamlines sql \"SELECT origin, count(*) FROM 'testdata/nycflights/flights-*.parquet' GROUP BY origin\"
+  streamlines sql --init streams.sql --output out/ --format parquet \"SELECT … EMIT CHANGES\"
+  streamlines explain --init streams.sql \"SELECT …\"
+  streamlines generate trades --rows 1000000 --partitions 2 --out data/";
+
+#[derive(Parser)]
+#[command(name = "streamlines", version, about = "Streaming SQL over Parquet, CSV and JSON files", after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the statements of a file, or of standard input.
+    #[command(after_help = "Example:\n  streamlines run examples/flights.sql --format csv --output flights.csv")]
+    Run {
+        /// A file of SQL statements, or - for standard input.
+        file: String,
+        #[command(flatten)]
+        options: QueryOptions,
+    },
+    /// Run statements given on the command line.
+    #[command(after_help = "Example:\n  streamlines sql \"SELECT count(*) FROM 'data/*.parquet'\"")]
+    Sql {
+        /// SQL statements, separated by semicolons.
+        sql: String,
+        #[command(flatten)]
+        options: QueryOptions,
+    },
+    /// Show the logical plan, the plan of a partition, strategy and routing.
+    #[command(
+        after_help = "Example:\n  streamlines explain --init streams.sql \"SELECT origin, count(*) FROM flights GROUP BY origin\""
+    )]
+    Explain {
+        /// A query.
+        sql: String,
+        #[command(flatten)]
+        options: QueryOptions,
+    },
+    /// Make data to try and to measure with.
+    #[command(subcommand)]
+    Generate(generate::Generate),
+    /// Print shell completions.
+    #[command(after_help = "Example:\n  streamlines completions bash > /etc/bash_completion.d/streamlines")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Reads the arguments and runs the command.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(FAILED);
+        }
+    };
+    let code = match arguments.command {
+        Command::Run { file, options } => runtime.block_on(run::file(&file, &options)),
+        Command::Sql { sql, options } => runtime.block_on(run::text(&sql, &options)),
+        Command::Explain { sql, options } => runtime.block_on(explain::explain(&sql, &options)),
+        Command::Generate(generate) => generate.run(),
+        Command::Completions { shell } => completions::print::<Arguments>(shell),
+    };
+    // A second Ctrl-C, or a reader that hangs, must not keep the program.
+    runtime.shutdown_background();
+    ExitCode::from(code)
+}

@@ -1,0 +1,59 @@
+//! The options that run, sql and explain share.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use streamlines::OutputFormat;
+
+/// When to draw a progress bar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProgressMode {
+    /// When standard error is a terminal.
+    Auto,
+    /// In any case.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// How to run queries and where their rows go.
+#[derive(Debug, Clone, Args)]
+pub struct QueryOptions {
+    /// CREATE statements to run first.
+    #[arg(long, value_name = "FILE")]
+    pub init: Option<PathBuf>,
+    /// partitioned, or batch for plain DataFusion.
+    #[arg(long, value_name = "NAME")]
+    pub strategy: Option<String>,
+    /// How many pipelines run at once [default: one for each core].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
+    pub partitions: Option<u64>,
+    /// Rows of a batch [default: 8192].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub batch_rows: Option<u64>,
+    /// table, csv, json, ndjson, parquet, arrow or none [default: by --output; table on a terminal; else csv].
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<OutputFormat>,
+    /// A file, or a folder (ending in /) with one file for each pipeline.
+    #[arg(long, short, value_name = "PATH")]
+    pub output: Option<String>,
+    /// When to draw a progress bar.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub progress: ProgressMode,
+    /// No progress and no summary.
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// A summary line for each pipeline too.
+    #[arg(long, short)]
+    pub verbose: bool,
+    /// Any setting, as in SET key = value.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub settings: Vec<(String, String)>,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_string(), value.trim().to_string())),
+        _ => Err("a setting is key=value".to_string()),
+    }
+}

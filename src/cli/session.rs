@@ -1,0 +1,58 @@
+//! The session that the options ask for.
+
+use datafusion::error::Result;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use streamlines::{Error, Job, NullSink, StreamlinesContext, StreamlinesOptions, parse_statements, streaming_session};
+
+use super::options::QueryOptions;
+
+/// A session with the settings of the command line, before any statement.
+///
+/// # Errors
+/// Settings that do not exist.
+pub fn open(options: &QueryOptions) -> Result<SessionContext> {
+    let mut config = SessionConfig::new().with_option_extension(StreamlinesOptions::default());
+    // Places in error messages need the parser to remember them.
+    config.options_mut().sql_parser.collect_spans = true;
+    let mut settings = options.settings.clone();
+    settings.extend(options.strategy.iter().map(|name| ("streamlines.strategy".to_string(), name.clone())));
+    if let Some(partitions) = options.partitions {
+        settings.push(("streamlines.partitions".to_string(), partitions.to_string()));
+        settings.push(("datafusion.execution.target_partitions".to_string(), partitions.to_string()));
+    }
+    if let Some(rows) = options.batch_rows {
+        settings.push(("datafusion.execution.batch_size".to_string(), rows.to_string()));
+    }
+    for (key, value) in &settings {
+        config.options_mut().set(key, value).map_err(|error| {
+            Error::sql(format!("--set {key}={value}: {}", error.find_root()))
+                .help("SHOW ALL lists the settings; ours begin with streamlines.")
+        })?;
+    }
+    Ok(streaming_session(config))
+}
+
+/// Runs the statements of --init, whose rows nobody sees.
+///
+/// # Errors
+/// What is wrong with one of them, together with their text.
+pub async fn init(
+    ctx: &SessionContext,
+    options: &QueryOptions,
+) -> std::result::Result<(), (String, datafusion::error::DataFusionError)> {
+    let Some(path) = &options.init else { return Ok(()) };
+    let sql = std::fs::read_to_string(path).map_err(|error| {
+        let error =
+            Error::data(error.to_string()).in_file(path.display().to_string()).help("--init takes a file of SQL");
+        (String::new(), error.into())
+    })?;
+    run_silently(ctx, &sql).await.map_err(|error| (sql, error))
+}
+
+async fn run_silently(ctx: &SessionContext, sql: &str) -> Result<()> {
+    for statement in parse_statements(ctx, sql)? {
+        let planned = ctx.plan_statement(statement).await?;
+        Job::new(planned).await?.run(&NullSink).await?;
+    }
+    Ok(())
+}
