@@ -182,7 +182,7 @@ impl StreamParser<'_> {
             while this.parser.consume_token(&Token::Period) {
                 key = format!("{key}.{}", plain(&this.parser.next_token())?);
             }
-            this.parser.consume_token(&Token::Eq);
+            let _ = this.parser.consume_token(&Token::Eq);
             Ok((key.to_lowercase(), plain(&this.parser.next_token())?))
         })
     }
