@@ -37,7 +37,6 @@ pub(crate) struct AggregateSpec {
     pub(crate) aggregates: Vec<Arc<AggregateFunctionExpr>>,
     /// The FILTER of each aggregate.
     pub(crate) filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
-    pub(crate) input_schema: SchemaRef,
     pub(crate) schema: SchemaRef,
 }
 
@@ -87,6 +86,17 @@ impl AggregateSpec {
         }
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows));
         Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), all, &options)?)
+    }
+
+    /// Whether there is a row even if no row came in: without keys and without a window.
+    pub(super) fn always_answers(&self) -> bool {
+        self.window.is_none() && self.keys.is_empty()
+    }
+
+    /// That row: what every aggregate says of nothing.
+    pub(super) fn empty_answer(&self) -> Result<RecordBatch> {
+        let values = self.aggregates.iter().map(|aggregate| aggregate.create_accumulator()?.evaluate()?.to_array());
+        self.output(None, 1, values.collect::<Result<_>>()?)
     }
 
     /// Evaluates every expression over a batch.

@@ -12,7 +12,7 @@ use datafusion::common::{Result, internal_datafusion_err};
 
 use super::accumulators::{RunningAggregate, running_aggregate};
 use super::aggregate_spec::{AggregateSpec, Evaluated};
-use super::groups::{Groups, Keys};
+use super::groups::Keys;
 use super::snapshot::{counters_batch, split_counters};
 use super::{Counters, Operator, Stamp, WATERMARK_MAX};
 
@@ -152,13 +152,8 @@ impl Operator for ChangelogAggregate {
     }
 
     fn finish(&mut self, output: &mut Vec<RecordBatch>) -> Result<()> {
-        // Without keys and window there is a result even if there were no rows.
-        if self.spec.window.is_none() && self.spec.keys.is_empty() && self.state.last.is_none() {
-            let mut groups = Groups::try_new(&self.spec)?;
-            let nothing = RecordBatch::new_empty(Arc::clone(&self.spec.input_schema));
-            groups.update(&self.spec.evaluate(&nothing)?)?;
-            let (rows, columns) = groups.finish()?;
-            output.push(self.spec.output(None, rows, columns)?);
+        if self.spec.always_answers() && self.state.last.is_none() {
+            output.push(self.spec.empty_answer()?);
         }
         self.close(WATERMARK_MAX);
         self.state.last = None;

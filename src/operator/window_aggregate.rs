@@ -44,14 +44,7 @@ struct State {
 
 impl WindowAggregate {
     pub(crate) fn try_new(spec: Arc<AggregateSpec>, mode: Mode) -> Result<Self> {
-        let mut state = State::default();
-        // Without keys and window there is a result even if there are no rows.
-        if spec.window.is_none() && spec.keys.is_empty() {
-            let mut groups = Groups::try_new(&spec)?;
-            groups.update(&spec.evaluate(&RecordBatch::new_empty(Arc::clone(&spec.input_schema)))?)?;
-            state.last = Some(groups);
-        }
-        Ok(Self { spec, mode, state })
+        Ok(Self { spec, mode, state: State::default() })
     }
 
     fn groups_of(&mut self, start: Option<i64>) -> Result<&mut Groups> {
@@ -120,8 +113,10 @@ impl Operator for WindowAggregate {
             self.state.counters.windows_closed += 1;
             output.push(emit(&self.spec, self.mode, Some(start), groups)?);
         }
-        if let Some(groups) = self.state.last.take() {
-            output.push(emit(&self.spec, self.mode, None, groups)?);
+        match self.state.last.take() {
+            Some(groups) => output.push(emit(&self.spec, self.mode, None, groups)?),
+            None if self.spec.always_answers() && self.mode == Mode::Final => output.push(self.spec.empty_answer()?),
+            None => {}
         }
         Ok(())
     }

@@ -23,13 +23,16 @@ pub(crate) struct Merger {
     watermarks: Vec<i64>,
     /// Partials by window; `None` is the window of null event times, or the only one. It sorts first and ends last.
     waiting: BTreeMap<Option<i64>, Vec<(usize, RecordBatch)>>,
+    /// Whether an answer is due even if no piece had a row.
+    owes_answer: bool,
 }
 
 impl Merger {
     /// A merger of pieces that start with these watermarks.
     pub(crate) fn new(spec: &AggregateSpec, start_watermarks: Vec<i64>) -> Self {
         let size = spec.window.as_ref().map(|window| window.size);
-        Self { size, watermarks: start_watermarks, waiting: BTreeMap::new() }
+        let owes_answer = spec.always_answers();
+        Self { size, watermarks: start_watermarks, waiting: BTreeMap::new(), owes_answer }
     }
 
     /// Takes the partial states of windows that `piece` has closed, and its watermark; gives the windows that are
@@ -47,6 +50,7 @@ impl Merger {
             let starts = partial.column(0).as_primitive_opt::<Int64Type>();
             let starts = starts.ok_or_else(|| internal_datafusion_err!("a partial state begins with its window"))?;
             let start = starts.is_valid(0).then(|| starts.value(0));
+            self.owes_answer = false;
             self.waiting.entry(start).or_default().push((piece, partial));
         }
         match self.watermarks.get_mut(piece) {
@@ -54,6 +58,9 @@ impl Merger {
             None => return Err(internal_datafusion_err!("there is no piece {piece}")),
         }
         let reached = self.watermarks.iter().copied().min().unwrap_or(WATERMARK_MAX);
+        if reached == WATERMARK_MAX && std::mem::take(&mut self.owes_answer) {
+            return Ok(vec![vec![]]);
+        }
         let complete: Vec<Option<i64>> =
             self.waiting.keys().copied().filter(|start| self.is_complete(*start, reached)).collect();
         Ok(complete.into_iter().filter_map(|start| self.waiting.remove(&start)).map(in_order).collect())
@@ -72,13 +79,13 @@ fn in_order(mut partials: Vec<(usize, RecordBatch)>) -> Vec<RecordBatch> {
     partials.into_iter().map(|(_, partial)| partial).collect()
 }
 
-/// Merges the partial states of one window into its output.
+/// Merges the partial states of one window into its output. Without partials it is the answer to no rows at all.
 ///
 /// # Errors
-/// No partials, or states that do not fit the aggregates.
+/// States that do not fit the aggregates.
 pub(crate) fn merge_window(spec: &AggregateSpec, partials: &[RecordBatch]) -> Result<RecordBatch> {
-    let starts = partials.first().map(|partial| partial.column(0).as_primitive::<Int64Type>());
-    let starts = starts.ok_or_else(|| internal_datafusion_err!("a window without partial states"))?;
+    let Some(first) = partials.first() else { return spec.empty_answer() };
+    let starts = first.column(0).as_primitive::<Int64Type>();
     let start = starts.is_valid(0).then(|| starts.value(0));
     let mut groups = Groups::try_new(spec)?;
     for partial in partials {

@@ -25,8 +25,8 @@ pub(super) fn stream(input: LogicalPlan, functions: Vec<Expr>) -> Result<Flow> {
             continue;
         };
         check_function(call)?;
-        check_frame(call)?;
         time = Some(check_order(call, &input)?);
+        check_frame(call)?;
         // Only keys that every OVER clause has keep a pipeline to itself.
         let of_call = key_columns(call, &input);
         keys = Some(match keys {

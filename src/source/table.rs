@@ -203,10 +203,10 @@ impl StreamTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let inner = &self.inner;
-        if inner.options.skip_bad_rows {
+        if inner.options.reads_csv_by_rows() {
             let error = Error::refused(
-                "'on_error' 'skip' under strategy batch",
-                "a DataFusion table reads every row or none",
+                "'on_error' 'skip', 'null_value' or 'timestamp_format' under strategy batch",
+                "a DataFusion table does not read CSV so",
                 "SET streamlines.strategy = 'partitioned'",
             );
             return Err(error.into());
@@ -380,7 +380,12 @@ impl Opening {
                 }
                 continue;
             }
-            let format = self.options.format(self.format, file.compression, parquet.clone());
+            let mut options = self.options.clone();
+            if !infers {
+                // Of listed columns only the header is compared, so that no row can be in the way.
+                options.csv.schema_infer_max_rec = Some(0);
+            }
+            let format = options.format(self.format, file.compression, parquet.clone());
             let schema = format.infer_schema(state, store, std::slice::from_ref(&file.object)).await;
             let schema = schema.map_err(|error| unreadable(&file.name, self.format, &error))?;
             // Without a header there are no names to compare.
