@@ -160,7 +160,7 @@ struct OpenChunk {
 
 enum Rows {
     DataFusion(SendableRecordBatchStream),
-    Csv(CsvRows),
+    Csv(Box<CsvRows>),
 }
 
 impl Reader {
@@ -246,7 +246,7 @@ impl Reader {
         }
         self.current_partition = Some(chunk.partition);
         let rows = match inner.options.reads_csv_by_rows() {
-            true => Rows::Csv(CsvRows::open(inner, file, &self.plan.columns, &self.task)?),
+            true => Rows::Csv(Box::new(CsvRows::open(inner, file, &self.plan.columns, &self.task)?)),
             false => Rows::DataFusion(open_file(inner, file, &chunk, &self.plan.columns, &self.task)?),
         };
         Ok(OpenChunk { name: file.name.clone(), chunk, rows })

@@ -446,14 +446,18 @@ impl Opening {
         if hive.is_empty() {
             return vec![files];
         }
-        let mut partitions: Vec<(&Vec<(String, String)>, Vec<StreamFile>)> = vec![];
+        let mut partitions: Vec<Vec<StreamFile>> = vec![];
+        let mut folders: Vec<&[(String, String)]> = vec![];
         for (file, found) in files.into_iter().zip(found) {
-            match partitions.iter_mut().find(|(hive, _)| **hive == found.hive) {
-                Some((_, files)) => files.push(file),
-                None => partitions.push((&found.hive, vec![file])),
+            match folders.iter().position(|folder| *folder == found.hive.as_slice()) {
+                Some(known) => partitions[known].push(file),
+                None => {
+                    folders.push(&found.hive);
+                    partitions.push(vec![file]);
+                }
             }
         }
-        partitions.into_iter().map(|(_, files)| files).collect()
+        partitions
     }
 
     /// Files that one sequence of rows would make late by the second of them.

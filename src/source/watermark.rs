@@ -119,9 +119,10 @@ mod tests {
         let (mut late, mut first) = (vec![], 0);
         for batch in times.chunks(batch_rows) {
             for segment in generator.segments(&TimestampSecondArray::from(batch.to_vec())).unwrap() {
-                for row in segment.offset..segment.offset + segment.length {
+                let rows = batch.iter().enumerate().skip(segment.offset).take(segment.length);
+                for (row, time) in rows {
                     let is_late = |time: i64| time.div_euclid(size) * size + size <= segment.stamp.watermark;
-                    if batch[row].is_some_and(is_late) {
+                    if time.is_some_and(is_late) {
                         late.push(first + row);
                     }
                 }
