@@ -3,6 +3,8 @@
 //!
 //! A file may `skipif batch` what only a stream can answer (EMIT CHANGES). `$TMP` is a folder of the run's own.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

@@ -179,7 +179,7 @@ pub(super) fn group_by(
     };
     fields.extend(aggregates.iter().map(of_aggregate));
     let schema = Arc::new(Schema::new(fields));
-    Arc::new(AggregateSpec { window, keys, aggregates, filters, input_schema: input_schema(), schema })
+    Arc::new(AggregateSpec { window, keys, aggregates, filters, schema })
 }
 
 /// The GROUP BY that [`Naive`] is the model of.
