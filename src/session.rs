@@ -163,7 +163,7 @@ async fn plan_query(statement: &mut Statement, emit: Option<Emit>, state: &Sessi
 /// Puts the EMIT clause above the query that it stood at the end of.
 fn with_emit(plan: LogicalPlan, emit: Emit) -> Result<LogicalPlan> {
     let wrap = |input: &Arc<LogicalPlan>| {
-        let node = EmitNode { input: Arc::clone(input), mode: emit.mode };
+        let node = EmitNode { input: Arc::clone(input), mode: emit.mode, at: emit.at };
         Arc::new(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
     };
     Ok(match plan {
