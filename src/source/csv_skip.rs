@@ -1,4 +1,5 @@
-//! CSV files whose bad rows are counted and left out (`'on_error' 'skip'`).
+//! CSV files read as text: their headers, and rows of which bad ones are counted and left out
+//! (`'on_error' 'skip'`).
 //!
 //! Rows are read as text and cast column by column; a row is bad if it has another number of fields than there are
 //! columns, or if a field that is not null becomes null in the cast.
@@ -8,8 +9,9 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray, StringBuilder};
 use arrow::compute::{CastOptions, cast_with_options, filter_record_batch, is_not_null, is_null, or};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use csv::{ByteRecord, ReaderBuilder};
+use datafusion::common::config::CsvOptions;
 use datafusion::common::parsers::CompressionTypeVariant;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
@@ -19,9 +21,31 @@ use crate::error::Error;
 
 use super::table::{Inner, StreamFile};
 
+type TextReader = csv::Reader<Box<dyn Read + Send>>;
+
+fn open_text(file: &StreamFile, options: &CsvOptions) -> Result<TextReader> {
+    let opened = std::fs::File::open(format!("/{}", file.object.location))
+        .map_err(|error| Error::data(error.to_string()).in_file(&file.name))?;
+    let bytes: Box<dyn Read + Send> = match file.compression {
+        CompressionTypeVariant::UNCOMPRESSED => Box::new(opened),
+        compression => Box::new(FileCompressionType::from(compression).convert_read(opened)?),
+    };
+    let mut builder = ReaderBuilder::new();
+    builder.flexible(true).has_headers(options.has_header != Some(false));
+    builder.delimiter(options.delimiter).quote(options.quote).escape(options.escape).comment(options.comment);
+    Ok(builder.from_reader(bytes))
+}
+
+/// The columns that a file's header names, as text: for checking listed columns without a look at the rows.
+pub(super) fn header(file: &StreamFile, options: &CsvOptions) -> Result<SchemaRef> {
+    let mut reader = open_text(file, options)?;
+    let names = reader.headers().map_err(|error| Error::data(error.to_string()).in_file(&file.name))?;
+    Ok(Arc::new(Schema::new(names.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect::<Vec<_>>())))
+}
+
 /// Reads one file.
 pub(super) struct SkippingCsv {
-    rows: csv::Reader<Box<dyn Read + Send>>,
+    rows: TextReader,
     file_schema: SchemaRef,
     /// The table's columns that are wanted: of the file, or Hive values after them.
     columns: Vec<usize>,
@@ -33,18 +57,8 @@ pub(super) struct SkippingCsv {
 
 impl SkippingCsv {
     pub(super) fn open(inner: &Inner, file: &StreamFile, columns: &[usize], task: &TaskContext) -> Result<Self> {
-        let opened = std::fs::File::open(format!("/{}", file.object.location))
-            .map_err(|error| Error::data(error.to_string()).in_file(&file.name))?;
-        let bytes: Box<dyn Read + Send> = match file.compression {
-            CompressionTypeVariant::UNCOMPRESSED => Box::new(opened),
-            compression => Box::new(FileCompressionType::from(compression).convert_read(opened)?),
-        };
-        let options = &inner.options.csv;
-        let mut builder = ReaderBuilder::new();
-        builder.flexible(true).has_headers(options.has_header != Some(false));
-        builder.delimiter(options.delimiter).quote(options.quote).escape(options.escape).comment(options.comment);
         Ok(Self {
-            rows: builder.from_reader(bytes),
+            rows: open_text(file, &inner.options.csv)?,
             file_schema: Arc::clone(&inner.file_schema),
             columns: columns.to_vec(),
             hive: file.hive.clone(),
