@@ -5,15 +5,22 @@
 
 use std::fmt;
 
+use datafusion::common::Span;
 use datafusion::error::DataFusionError;
 
 /// A place in SQL text, both counted from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Location {
     /// Line of the text.
     pub line: u64,
     /// Character of that line.
     pub column: u64,
+}
+
+impl From<Span> for Location {
+    fn from(span: Span) -> Self {
+        Self { line: span.start.line, column: span.start.column }
+    }
 }
 
 /// What went wrong, where, and what to do about it.
@@ -74,6 +81,14 @@ impl Error {
             *at = location;
         }
         self
+    }
+
+    /// Gives our error inside `error` a place, if it has none yet.
+    pub(crate) fn locate(error: DataFusionError, place: Option<Location>) -> DataFusionError {
+        match Self::find(&error) {
+            Some(own) if own.location().is_none() => own.clone().at(place).into(),
+            _ => error,
+        }
     }
 
     /// The same error with the file that it is about.
@@ -189,7 +204,7 @@ pub fn render_error(sql: &str, error: &DataFusionError) -> String {
             let notes = diagnostic.notes.iter().map(|note| note.message.clone());
             let helps = diagnostic.helps.iter().map(|help| help.message.clone());
             let help: Vec<String> = notes.chain(helps).collect();
-            let at = diagnostic.span.map(|span| Location { line: span.start.line, column: span.start.column });
+            let at = diagnostic.span.map(Location::from);
             let message = match help.is_empty() {
                 true => error.strip_backtrace(),
                 false => format!("{}\n  help: {}", diagnostic.message, help.join("; ")),
@@ -199,6 +214,11 @@ pub fn render_error(sql: &str, error: &DataFusionError) -> String {
         None => (error.strip_backtrace(), None),
     };
     with_caret(sql, &message, at)
+}
+
+/// The place that DataFusion's planner gives to an error, if the session collects places.
+pub(crate) fn place_of(error: &DataFusionError) -> Option<Location> {
+    diagnostic(error)?.span.map(Location::from)
 }
 
 fn diagnostic(error: &DataFusionError) -> Option<&datafusion::common::Diagnostic> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
-use datafusion::common::{Result, TableReference};
+use datafusion::common::{DataFusionError, Result, TableReference};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -14,7 +14,7 @@ use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement;
 
 use crate::config::StreamlinesOptions;
-use crate::error::Error;
+use crate::error::{Error, Location, place_of};
 use crate::plan::{Emit as EmitNode, StreamAnalyzer, StreamQueryPlanner, fill_in_time_columns, functions};
 use crate::source::{StreamTable, is_data_path};
 use crate::sql::{self, CreateStream, Emit, EmitMode, StreamStatement};
@@ -130,8 +130,7 @@ impl StreamlinesContext for SessionContext {
                     Err(_) => false,
                 };
                 if !found && !if_exists {
-                    let error = unknown_stream(self, &name).await;
-                    return Err(error.at(Some(at)).into());
+                    return Err(unknown(self, "stream", &name.join(".")).at(Some(at)).into());
                 }
                 if found {
                     self.deregister_table(table_reference(&name))?;
@@ -145,7 +144,7 @@ impl StreamlinesContext for SessionContext {
                 for path in paths {
                     self.deregister_table(path)?;
                 }
-                self.execute_logical_plan(plan?).await
+                self.execute_logical_plan(plan.map_err(|error| with_nearest_table(self, error))?).await
             }
         }
     }
@@ -163,7 +162,7 @@ async fn plan_query(statement: &mut Statement, emit: Option<Emit>, state: &Sessi
 /// Puts the EMIT clause above the query that it stood at the end of.
 fn with_emit(plan: LogicalPlan, emit: Emit) -> Result<LogicalPlan> {
     let wrap = |input: &Arc<LogicalPlan>| {
-        let node = EmitNode { input: Arc::clone(input), mode: emit.mode };
+        let node = EmitNode { input: Arc::clone(input), mode: emit.mode, at: emit.at };
         Arc::new(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
     };
     Ok(match plan {
@@ -222,14 +221,30 @@ fn is_stream(table: &Arc<dyn TableProvider>) -> bool {
     any.is::<StreamTable>()
 }
 
-async fn unknown_stream(ctx: &SessionContext, name: &[String]) -> Error {
-    let name = name.join(".");
+/// DataFusion's error of a table that is not there, with the nearest name that is.
+fn with_nearest_table(ctx: &SessionContext, error: DataFusionError) -> DataFusionError {
+    let message = error.find_root().strip_backtrace();
+    let found = message.split_once("table '").and_then(|(before, after)| {
+        let is_function = before.ends_with("function ");
+        after.strip_suffix("' not found").filter(|_| !is_function)
+    });
+    match found {
+        Some(name) => unknown(ctx, "stream or table", name).at(place_of(&error)).into(),
+        None => error,
+    }
+}
+
+/// The error that `kind` `name` is not there, with the nearest name that is.
+fn unknown(ctx: &SessionContext, kind: &str, name: &str) -> Error {
     let state = ctx.state();
+    let catalog = &state.config_options().catalog;
+    let default_schema = format!("{}.{}.", catalog.default_catalog, catalog.default_schema);
+    let name = name.strip_prefix(&default_schema).unwrap_or(name);
     let known = state.schema_for_ref(TableReference::bare("any")).map(|schema| schema.table_names());
-    let error = Error::sql(format!("there is no stream {name}"));
-    match sql::nearest(&name, known.unwrap_or_default().iter().map(String::as_str)) {
+    let error = Error::sql(format!("there is no {kind} {name}"));
+    match sql::nearest(name, known.unwrap_or_default().iter().map(String::as_str)) {
         Some(nearest) => error.help(format!("did you mean {nearest}?")),
-        None => error.help("SHOW TABLES lists what there is"),
+        None => error.help("SHOW TABLES lists what there is; CREATE STREAM … makes a stream of files"),
     }
 }
 
@@ -255,7 +270,8 @@ async fn register_paths(
         if !is_data_path(table) || ctx.table_exist(reference.clone())? {
             continue;
         }
-        let stream = StreamTable::from_path(table, state).await?;
+        let at = sql::relation_location(statement, table).unwrap_or(Location { line: 1, column: 1 });
+        let stream = StreamTable::from_path(table, at, state).await?;
         ctx.register_table(reference.clone(), Arc::new(stream))?;
         registered.push(reference);
     }

@@ -16,7 +16,7 @@
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, internal_datafusion_err};
 use datafusion::logical_expr::dml::CopyTo;
 use datafusion::logical_expr::{
@@ -25,7 +25,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::config::StreamlinesOptions;
-use crate::error::Error;
+use crate::error::{Error, Location};
 use crate::sink::OutputFormat;
 use crate::sql::EmitMode;
 
@@ -85,14 +85,19 @@ impl AnalyzerRule for StreamAnalyzer {
                 .help("streamlines.strategy is partitioned or batch")
                 .into());
         }
-        Rewriter { options }.root(plan)
+        let mut emit_at = None;
+        plan.apply(|node| {
+            emit_at = emit_at.or(emit_of(node).map(|emit| emit.at));
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Rewriter { options, emit_at }.root(plan)
     }
 }
 
 /// Over tables, which end, EMIT FINAL says nothing and EMIT CHANGES has no rows to follow.
 fn without_emit(plan: LogicalPlan, options: &StreamlinesOptions) -> Result<LogicalPlan> {
     let stripped = plan.transform_down(|node| match emit_of(&node) {
-        Some(Emit { mode: EmitMode::Changes, .. }) => Err(refuse::changes_without_stream(options).into()),
+        Some(Emit { mode: EmitMode::Changes, at, .. }) => Err(refuse::changes_without_stream(options, *at).into()),
         Some(Emit { input, .. }) => Ok(Transformed::yes(input.as_ref().clone())),
         None => Ok(Transformed::no(node)),
     })?;
@@ -112,6 +117,8 @@ pub(super) fn extension(node: impl UserDefinedLogicalNodeCore) -> LogicalPlan {
 
 struct Rewriter {
     options: StreamlinesOptions,
+    /// Where the EMIT clause stands.
+    emit_at: Option<Location>,
 }
 
 impl Rewriter {
@@ -128,7 +135,7 @@ impl Rewriter {
         }
         let stream = first_stream(&flow.plan).ok_or_else(|| internal_datafusion_err!("a stream without a scan"))?;
         let routing = routing::pick(&stream, &flow.state, &flow.keys, &self.options.routing)?;
-        refuse::spread_changes(&flow.state, &routing, &stream)?;
+        refuse::spread_changes(&flow.state, &routing, &stream, self.emit_at)?;
         Ok(extension(Pipelines { input: Arc::new(flow.plan), routing }))
     }
 
@@ -136,7 +143,7 @@ impl Rewriter {
         if !reads_stream(&plan) {
             return Ok(Flow::stateless(plan, Shape::Table));
         }
-        if let Some(Emit { input, mode }) = emit_of(&plan) {
+        if let Some(Emit { input, mode, .. }) = emit_of(&plan) {
             return self.rewrite(input.as_ref().clone(), *mode);
         }
         refuse::streams_in_subqueries(&plan)?;
@@ -148,7 +155,7 @@ impl Rewriter {
             | LogicalPlan::Unnest(_) => self.pass(plan, emit),
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate, emit),
             LogicalPlan::Distinct(Distinct::All(input)) => {
-                refuse::distinct_changes(emit)?;
+                refuse::distinct_changes(emit, self.emit_at)?;
                 let columns = input.schema().columns().into_iter().map(Expr::Column).collect();
                 self.aggregate(Aggregate::try_new(input, columns, vec![])?, emit)
             }
@@ -156,11 +163,11 @@ impl Rewriter {
             LogicalPlan::Join(join) => self.join(join, emit),
             LogicalPlan::Copy(copy) => self.copy(copy, emit),
             LogicalPlan::Sort(_) => {
-                refuse::sorted_changes(emit)?;
+                refuse::sorted_changes(emit, self.emit_at)?;
                 self.tail(plan, emit)
             }
             LogicalPlan::Distinct(Distinct::On(_)) => {
-                refuse::distinct_changes(emit)?;
+                refuse::distinct_changes(emit, self.emit_at)?;
                 self.tail(plan, emit)
             }
             LogicalPlan::Limit(_)
@@ -178,7 +185,7 @@ impl Rewriter {
         let input = only_input(&plan)?;
         let flow = self.rewrite(input, emit)?;
         if matches!(plan, LogicalPlan::Filter(_)) && flow.is_changelog() {
-            return Err(refuse::filtered_changes().into());
+            return Err(refuse::filtered_changes().at(self.emit_at).into());
         }
         let plan = match plan {
             LogicalPlan::SubqueryAlias(alias) => {
@@ -221,7 +228,7 @@ impl Rewriter {
         match flow.shape {
             Shape::Rows => aggregate::stream(flow.plan, aggregate, emit),
             Shape::Results | Shape::Table | Shape::Tail => {
-                refuse::aggregate_of_results(&aggregate, emit)?;
+                refuse::aggregate_of_results(&aggregate, emit, self.emit_at)?;
                 let input = self.close(flow)?;
                 let plan = LogicalPlan::Aggregate(aggregate);
                 Ok(Flow::stateless(plan.with_new_exprs(plan.expressions(), vec![input])?, Shape::Tail))
@@ -240,7 +247,7 @@ impl Rewriter {
         let flow = self.rewrite(below.clone(), emit)?;
         match flow.shape {
             Shape::Rows => over::stream(flow.plan, functions),
-            _ if flow.is_changelog() => Err(refuse::over_changes().into()),
+            _ if flow.is_changelog() => Err(refuse::over_changes().at(self.emit_at).into()),
             _ => {
                 let input = self.close(flow)?;
                 Ok(Flow::stateless(replace_input_of_windows(plan, input)?, Shape::Tail))

@@ -19,6 +19,7 @@ use datafusion::logical_expr::expr_rewriter::unnormalize_col;
 use datafusion::logical_expr::utils::exprlist_to_fields;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, UserDefinedLogicalNodeCore};
 
+use crate::error::Location;
 use crate::sink::OutputFormat;
 use crate::sql::EmitMode;
 
@@ -49,6 +50,8 @@ fn only(mut inputs: Vec<LogicalPlan>, node: &str) -> Result<Arc<LogicalPlan>> {
 pub(crate) struct Emit {
     pub(crate) input: Arc<LogicalPlan>,
     pub(crate) mode: EmitMode,
+    /// Where the clause stands.
+    pub(crate) at: Location,
 }
 
 impl UserDefinedLogicalNodeCore for Emit {
@@ -68,7 +71,7 @@ impl UserDefinedLogicalNodeCore for Emit {
         write!(f, "Emit: {:?}", self.mode)
     }
     fn with_exprs_and_inputs(&self, _: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
-        Ok(Self { input: only(inputs, "Emit")?, mode: self.mode })
+        Ok(Self { input: only(inputs, "Emit")?, mode: self.mode, at: self.at })
     }
 }
 

@@ -5,38 +5,40 @@ use datafusion::common::tree_node::TreeNode;
 use datafusion::logical_expr::{Aggregate, Expr, Join, LogicalPlan};
 
 use crate::config::StreamlinesOptions;
-use crate::error::Error;
+use crate::error::{Error, Location};
 use crate::source::StreamTable;
 use crate::sql::EmitMode;
 
 use super::event_time::reads_stream;
 use super::routing::{KeyedState, Routing, RoutingKind};
 
-pub(super) fn changes_without_stream(options: &StreamlinesOptions) -> Error {
+pub(super) fn changes_without_stream(options: &StreamlinesOptions, at: Location) -> Error {
     let reason = match options.strategy.as_str() {
         "batch" => "strategy batch gives final answers only",
         _ => "no stream is read, and a table has no changes to follow",
     };
-    Error::refused("EMIT CHANGES", reason, "leave EMIT CHANGES out, or read a stream (CREATE STREAM …)")
+    Error::refused("EMIT CHANGES", reason, "leave EMIT CHANGES out, or read a stream (CREATE STREAM …)").at(Some(at))
 }
 
-pub(super) fn sorted_changes(emit: EmitMode) -> Result<()> {
+pub(super) fn sorted_changes(emit: EmitMode, at: Option<Location>) -> Result<()> {
     refuse_if(emit == EmitMode::Changes, || {
         Error::refused(
             "ORDER BY with EMIT CHANGES",
             "an order over all changes is known only when the stream ends",
             "leave ORDER BY out (changes of a key come in order), or use EMIT FINAL",
         )
+        .at(at)
     })
 }
 
-pub(super) fn distinct_changes(emit: EmitMode) -> Result<()> {
+pub(super) fn distinct_changes(emit: EmitMode, at: Option<Location>) -> Result<()> {
     refuse_if(emit == EmitMode::Changes, || {
         Error::refused(
             "DISTINCT with EMIT CHANGES",
             "a row that was there before is no change",
             "use EMIT FINAL, or GROUP BY the columns with count(*) and EMIT CHANGES",
         )
+        .at(at)
     })
 }
 
@@ -67,13 +69,14 @@ pub(super) fn grouping_sets(aggregate: &Aggregate) -> Result<()> {
 }
 
 /// An aggregate over what an earlier one gives: only a last answer, and only without a window.
-pub(super) fn aggregate_of_results(aggregate: &Aggregate, emit: EmitMode) -> Result<()> {
+pub(super) fn aggregate_of_results(aggregate: &Aggregate, emit: EmitMode, at: Option<Location>) -> Result<()> {
     refuse_if(emit == EmitMode::Changes, || {
         Error::refused(
             "EMIT CHANGES over the results of another aggregate",
             "the inner results would have to be taken back when they change",
             "use EMIT FINAL, or emit the changes of the inner query",
         )
+        .at(at)
     })?;
     refuse_if(aggregate.group_expr.iter().any(calls_tumble), || {
         Error::refused(
@@ -89,7 +92,12 @@ fn calls_tumble(expr: &Expr) -> bool {
 }
 
 /// EMIT CHANGES where several partitions hold rows of one key: their order is not defined by one of them.
-pub(super) fn spread_changes(state: &KeyedState, routing: &Routing, stream: &StreamTable) -> Result<()> {
+pub(super) fn spread_changes(
+    state: &KeyedState,
+    routing: &Routing,
+    stream: &StreamTable,
+    at: Option<Location>,
+) -> Result<()> {
     let spread = routing.kind == RoutingKind::Single && stream.partitions() > 1;
     refuse_if(spread && matches!(state, KeyedState::Aggregate(EmitMode::Changes)), || {
         Error::refused(
@@ -97,6 +105,7 @@ pub(super) fn spread_changes(state: &KeyedState, routing: &Routing, stream: &Str
             "a key's rows may be spread over several partitions, whose order against each other is not known",
             "declare 'partitioned_by' with group keys in CREATE STREAM, leave 'partitions' out, or use EMIT FINAL",
         )
+        .at(at)
     })
 }
 

@@ -100,8 +100,10 @@ impl VisitorMut for Call {
     type Break = ();
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        // Errors about the window are told at the column, so it stands where the call stands.
+        let span = expr.span();
         if let Some(arguments) = timeless_arguments(expr) {
-            let column = Expr::Identifier(self.column.clone());
+            let column = Expr::Identifier(Ident { span, ..self.column.clone() });
             arguments.insert(0, FunctionArg::Unnamed(FunctionArgExpr::Expr(column)));
         }
         ControlFlow::Continue(())

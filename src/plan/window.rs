@@ -9,7 +9,7 @@ use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, lit};
 
-use crate::error::Error;
+use crate::error::{Error, Location};
 
 use super::event_time::{StreamColumn, index_of, trace};
 use super::functions::{is_utc, tumble, window_size_ticks};
@@ -52,7 +52,13 @@ fn behind(index: usize, plan: &LogicalPlan) -> Option<(Expr, &LogicalPlan)> {
     }
 }
 
+/// What is wrong with a window is told at its time column: the planner keeps no other place of a call.
 fn recognise_tumble(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Window> {
+    let place = call.args.first().and_then(|time| time.spans()?.first());
+    tumble_window(call, plan).map_err(|error| Error::locate(error, place.map(Location::from)))
+}
+
+fn tumble_window(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Window> {
     let [time, Expr::Literal(size, _)] = call.args.as_slice() else {
         return Err(Error::sql("the size of a window must be a constant interval")
             .help("write tumble(ts, INTERVAL '1 hour')")

@@ -14,6 +14,7 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PhysicalExpr, PlanProperties,
     SendableRecordBatchStream,
 };
+use futures::future::{AbortHandle, AbortRegistration, Abortable};
 use futures::{StreamExt, stream};
 use tokio::task::JoinSet;
 
@@ -28,31 +29,73 @@ pub(crate) async fn write(plan: Arc<dyn ExecutionPlan>, task: Arc<TaskContext>, 
         _ if sink.per_pipeline() => plan,
         _ => Arc::new(CoalescePartitionsExec::new(plan)) as Arc<dyn ExecutionPlan>,
     };
-    let mut tasks = JoinSet::new();
+    let (mut tasks, mut others) = (JoinSet::new(), vec![]);
     for partition in 0..plan.output_partitioning().partition_count() {
         let rows = plan.execute(partition, Arc::clone(&task))?;
-        tasks.spawn(write_partition(rows, sink.writer(partition, plan.schema())?));
+        let (handle, cancelled) = AbortHandle::new_pair();
+        others.push(handle);
+        tasks.spawn(write_partition(rows, sink.writer(partition, plan.schema())?, cancelled));
     }
-    let mut writers = vec![];
+    let (mut writers, mut result) = (vec![], Ok(()));
     while let Some(joined) = tasks.join_next().await {
-        // Leaving drops the set, which aborts the other tasks, and their writers with them.
-        writers.push(joined.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))??);
+        let ended = match joined {
+            Ok((writer, ended)) => {
+                writers.push(writer);
+                ended
+            }
+            Err(error) => Err(DataFusionError::ExecutionJoin(Box::new(error))),
+        };
+        if ended.is_err() && result.is_ok() {
+            result = ended;
+            others.iter().for_each(AbortHandle::abort);
+        }
     }
+    match result {
+        Ok(()) => close(writers).await,
+        Err(error) => Err(abort(writers, error).await),
+    }
+}
+
+/// The loop of one worker: its pipelines' output batch by batch into its own writer, which it gives back to be closed
+/// with the others, or aborted.
+async fn write_partition(
+    rows: SendableRecordBatchStream,
+    mut writer: Box<dyn Writer>,
+    cancelled: AbortRegistration,
+) -> (Box<dyn Writer>, Result<()>) {
+    let ended = Abortable::new(write_rows(rows, writer.as_mut()), cancelled).await;
+    // Whose failure cancels the others tells it.
+    (writer, ended.unwrap_or(Ok(())))
+}
+
+async fn write_rows(mut rows: SendableRecordBatchStream, writer: &mut dyn Writer) -> Result<()> {
+    while let Some(batch) = rows.next().await {
+        writer.write(batch?).await?;
+    }
+    writer.finish().await
+}
+
+async fn close(writers: Vec<Box<dyn Writer>>) -> Result<Written> {
     let mut total = Written::default();
-    for writer in writers {
-        let written = writer.close().await?;
-        total.rows += written.rows;
-        total.bytes += written.bytes;
+    let mut writers = writers.into_iter();
+    while let Some(writer) = writers.next() {
+        match writer.close().await {
+            Ok(written) => {
+                total.rows += written.rows;
+                total.bytes += written.bytes;
+            }
+            Err(error) => return Err(abort(writers.collect(), error).await),
+        }
     }
     Ok(total)
 }
 
-/// The loop of one worker: its pipelines' output batch by batch into its own writer.
-async fn write_partition(mut rows: SendableRecordBatchStream, mut writer: Box<dyn Writer>) -> Result<Box<dyn Writer>> {
-    while let Some(batch) = rows.next().await {
-        writer.write(batch?).await?;
+/// Takes away what the writers have written because of `error`, which is still what there is to tell.
+async fn abort(writers: Vec<Box<dyn Writer>>, error: DataFusionError) -> DataFusionError {
+    for writer in writers {
+        writer.abort().await;
     }
-    Ok(writer)
+    error
 }
 
 /// Writes its input into a sink and gives the number of rows written, as DataFusion's COPY does.

@@ -1,7 +1,7 @@
 //! Files: one, or a folder with one for each pipeline.
 //!
 //! A file becomes visible when it is whole: it is uploaded in parts to a place where no reader looks, and put in its
-//! place by the completion of the upload. A writer that is dropped before takes its parts with it.
+//! place by the completion of the upload. A writer that gives up takes its parts with it.
 
 use std::sync::Arc;
 
@@ -38,10 +38,16 @@ impl FileSink {
     /// A local path: a file, or, if it ends in `/`, a folder in which each pipeline writes a file of its own.
     ///
     /// # Errors
-    /// A path that is none.
+    /// A path that is none; a folder where a file is to be.
     pub fn local(path: &str, format: OutputFormat) -> Result<Self> {
         let plain = path.strip_prefix("file://").unwrap_or(path);
         let absolute = std::path::absolute(plain)?;
+        if !path.ends_with('/') && absolute.is_dir() {
+            let error = Error::data("is a folder").in_file(path);
+            return Err(error
+                .help(format!("name a file in it, or write {path}/ for one file from each pipeline"))
+                .into());
+        }
         let object =
             ObjectPath::from_absolute_path(&absolute).map_err(|error| Error::data(error.to_string()).in_file(path))?;
         Ok(Self {
@@ -103,7 +109,7 @@ struct FileWriter {
 }
 
 impl FileWriter {
-    /// Uploads what has been encoded, if it is a part's worth.
+    /// Takes what has been encoded, and uploads it if it is a part's worth.
     async fn upload(&mut self) -> Result<()> {
         let encoded = self.bytes.take();
         self.written.bytes += encoded.len() as u64;
@@ -111,19 +117,20 @@ impl FileWriter {
             true => self.pending = encoded,
             false => self.pending.extend_from_slice(&encoded),
         }
-        if self.pending.len() < PART_BYTES {
-            return Ok(());
+        match self.pending.len() < PART_BYTES {
+            true => Ok(()),
+            false => self.upload_part().await,
         }
+    }
+
+    async fn upload_part(&mut self) -> Result<()> {
         let part = PutPayload::from(std::mem::take(&mut self.pending));
-        let shown = self.shown.clone();
-        let wrong = |error| not_written(&shown, error);
-        if self.upload.is_none() {
-            self.upload = Some(self.store.put_multipart(&self.path).await.map_err(wrong)?);
-        }
-        match &mut self.upload {
-            Some(upload) => upload.put_part(part).await.map_err(wrong),
-            None => Ok(()),
-        }
+        let wrong = |error| not_written(&self.shown, error);
+        let upload = match &mut self.upload {
+            Some(upload) => upload,
+            none => none.insert(self.store.put_multipart(&self.path).await.map_err(wrong)?),
+        };
+        upload.put_part(part).await.map_err(wrong)
     }
 }
 
@@ -146,24 +153,28 @@ impl Writer for FileWriter {
         self.upload().await
     }
 
-    async fn close(mut self: Box<Self>) -> Result<Written> {
+    async fn finish(&mut self) -> Result<()> {
         if self.written.rows == 0 && !self.writes_empty {
-            return Ok(self.written);
+            return Ok(());
         }
         self.encoder.finish()?;
         self.upload().await?;
-        let rest = PutPayload::from(std::mem::take(&mut self.pending));
-        let shown = self.shown.clone();
-        let wrong = |error| not_written(&shown, error);
-        match &mut self.upload {
-            Some(upload) => {
-                upload.put_part(rest).await.map_err(wrong)?;
-                upload.complete().await.map_err(wrong)?;
-            }
-            None => {
-                self.store.put(&self.path, rest).await.map_err(wrong)?;
-            }
+        self.upload_part().await
+    }
+
+    async fn close(mut self: Box<Self>) -> Result<Written> {
+        if let Some(upload) = &mut self.upload {
+            upload.complete().await.map_err(|error| not_written(&self.shown, error))?;
         }
         Ok(self.written)
+    }
+
+    /// Waits until the parts are gone: a program that is about to end would not get to it later.
+    async fn abort(mut self: Box<Self>) {
+        if let Some(upload) = &mut self.upload
+            && let Err(error) = upload.abort().await
+        {
+            tracing::warn!("{}: the unfinished file could not be removed: {error}", self.shown);
+        }
     }
 }

@@ -43,16 +43,26 @@ pub trait Sink: Send + Sync + std::fmt::Debug {
     fn writer(&self, pipeline: usize, schema: SchemaRef) -> Result<Box<dyn Writer>>;
 }
 
-/// Writes the rows of one pipeline.
+/// Writes the rows of one pipeline: batches, then `finish`, then `close`; or `abort` at any point instead.
 ///
-/// Dropping a writer that was not closed leaves nothing behind that a reader could take for a whole result.
+/// Every writer of a run has finished before the first is closed, so that what can fail for want of room has failed
+/// while nothing is visible. Dropping a writer that was not closed leaves nothing behind that a reader could take for
+/// a whole result.
 #[async_trait]
 pub trait Writer: Send {
     /// Writes a batch.
     async fn write(&mut self, batch: RecordBatch) -> Result<()>;
 
+    /// Writes what is left, still without making it visible.
+    async fn finish(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Completes the output: from here on it is visible and whole.
     async fn close(self: Box<Self>) -> Result<Written>;
+
+    /// Gives up: takes away whatever has been written and nobody has seen.
+    async fn abort(self: Box<Self>) {}
 }
 
 /// Whether an error only says that nobody reads the output any more, as under `| head`.

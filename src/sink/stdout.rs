@@ -57,9 +57,12 @@ impl Writer for StdoutWriter {
         self.flush()
     }
 
-    async fn close(mut self: Box<Self>) -> Result<Written> {
+    async fn finish(&mut self) -> Result<()> {
         self.encoder.finish()?;
-        self.flush()?;
+        self.flush()
+    }
+
+    async fn close(self: Box<Self>) -> Result<Written> {
         Ok(self.written)
     }
 }

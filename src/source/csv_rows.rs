@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray, StringBuilder, TimestampNanosecondArray};
 use arrow::compute::{CastOptions, cast_with_options, filter_record_batch, is_not_null, is_null, or};
-use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use chrono::NaiveDateTime;
 use csv::{ByteRecord, ReaderBuilder};
+use datafusion::common::config::CsvOptions;
 use datafusion::common::parsers::CompressionTypeVariant;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
@@ -23,10 +24,32 @@ use super::table::{Inner, StreamFile};
 
 const SKIP: &str = "mend the row, or count such rows and leave them out with OPTIONS ('on_error' 'skip')";
 
+type TextReader = csv::Reader<Box<dyn Read + Send>>;
+
+fn open_text(file: &StreamFile, options: &CsvOptions) -> Result<TextReader> {
+    let opened = std::fs::File::open(format!("/{}", file.object.location))
+        .map_err(|error| Error::data(error.to_string()).in_file(&file.name))?;
+    let bytes: Box<dyn Read + Send> = match file.compression {
+        CompressionTypeVariant::UNCOMPRESSED => Box::new(opened),
+        compression => Box::new(FileCompressionType::from(compression).convert_read(opened)?),
+    };
+    let mut builder = ReaderBuilder::new();
+    builder.flexible(true).has_headers(options.has_header != Some(false));
+    builder.delimiter(options.delimiter).quote(options.quote).escape(options.escape).comment(options.comment);
+    Ok(builder.from_reader(bytes))
+}
+
+/// The columns that a file's header names, as text: for checking listed columns without a look at the rows.
+pub(super) fn header(file: &StreamFile, options: &CsvOptions) -> Result<SchemaRef> {
+    let mut reader = open_text(file, options)?;
+    let names = reader.headers().map_err(|error| Error::data(error.to_string()).in_file(&file.name))?;
+    Ok(Arc::new(Schema::new(names.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect::<Vec<_>>())))
+}
+
 /// Reads one file.
 pub(super) struct CsvRows {
     name: String,
-    rows: csv::Reader<Box<dyn Read + Send>>,
+    rows: TextReader,
     file_schema: SchemaRef,
     /// The table's columns that are wanted: of the file, or Hive values after them.
     columns: Vec<usize>,
@@ -42,25 +65,15 @@ pub(super) struct CsvRows {
 
 impl CsvRows {
     pub(super) fn open(inner: &Inner, file: &StreamFile, columns: &[usize], task: &TaskContext) -> Result<Self> {
-        let opened = std::fs::File::open(format!("/{}", file.object.location))
-            .map_err(|error| Error::data(error.to_string()).in_file(&file.name))?;
-        let bytes: Box<dyn Read + Send> = match file.compression {
-            CompressionTypeVariant::UNCOMPRESSED => Box::new(opened),
-            compression => Box::new(FileCompressionType::from(compression).convert_read(opened)?),
-        };
-        let options = &inner.options.csv;
-        let mut builder = ReaderBuilder::new();
-        builder.flexible(true).has_headers(options.has_header != Some(false));
-        builder.delimiter(options.delimiter).quote(options.quote).escape(options.escape).comment(options.comment);
         Ok(Self {
             name: file.name.clone(),
-            rows: builder.from_reader(bytes),
+            rows: open_text(file, &inner.options.csv)?,
             file_schema: Arc::clone(&inner.file_schema),
             columns: columns.to_vec(),
             hive: file.hive.clone(),
             schema: Arc::new(inner.schema.project(columns)?),
             null_value: inner.options.null_value.clone().unwrap_or_default(),
-            timestamp_format: options.timestamp_format.clone(),
+            timestamp_format: inner.options.csv.timestamp_format.clone(),
             skips_bad_rows: inner.options.skip_bad_rows,
             batch_rows: task.session_config().batch_size(),
             rows_before: 0,

@@ -17,6 +17,7 @@ mod reader;
 mod schema;
 mod statistics;
 mod table;
+mod unreadable;
 mod watermark;
 
 pub(crate) use files::is_data_path;

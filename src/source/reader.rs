@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::common::{DataFusionError, Result, internal_datafusion_err};
+use datafusion::common::{Result, internal_datafusion_err};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::{
     CachedParquetFileReaderFactory, ParquetAccessPlan, RowGroupAccess,
@@ -21,7 +21,6 @@ use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use futures::StreamExt;
 
 use crate::config::StreamlinesOptions;
-use crate::error::Error;
 use crate::operator::{Stamp, WATERMARK_MIN};
 use crate::sql::FileFormat;
 
@@ -29,6 +28,7 @@ use super::csv_rows::CsvRows;
 use super::key_check::{KeyCheck, ReaderKeys};
 use super::pieces::{Chunk, Division, Piece};
 use super::table::{Inner, StreamFile, StreamTable};
+use super::unreadable::while_reading;
 use super::watermark::WatermarkGenerator;
 
 /// What one scan of a stream reads: one piece for each pipeline.
@@ -199,7 +199,10 @@ impl Reader {
                 Rows::DataFusion(stream) => stream.next().await.transpose(),
                 Rows::Csv(csv) => csv.next(&mut self.skipped_rows),
             };
-            match batch.map_err(|error| in_file(&open.name, error, &self.plan.table.inner))? {
+            match batch.map_err(|error| {
+                let inner = &self.plan.table.inner;
+                while_reading(&open.name, inner.format, &inner.options, error)
+            })? {
                 Some(batch) if batch.num_rows() == 0 => {}
                 Some(batch) => return Ok(Some(batch)),
                 None => self.current = None,
@@ -295,31 +298,4 @@ fn open_file(
         .with_preserve_order(true)
         .build();
     DataSourceExec::from_data_source(config).execute(0, Arc::clone(task))
-}
-
-/// The error of a reader, with the file, and with the row where a CSV line is named.
-fn in_file(name: &str, error: DataFusionError, inner: &Inner) -> DataFusionError {
-    if Error::find(&error).is_some() {
-        return error;
-    }
-    let message = error.find_root().to_string().replace('\n', " ");
-    if inner.format == FileFormat::Parquet {
-        let what = Error::data(format!("cannot be read: {message}")).in_file(name);
-        return what.help("the file is damaged: write it again, or leave it out of LOCATION").into();
-    }
-    let mut what = Error::data(message.clone()).in_file(name);
-    if let Some(line) = line_of(&message) {
-        let header = u64::from(inner.options.csv.has_header != Some(false));
-        what = what.in_row(line.saturating_sub(header));
-    }
-    what.help(
-        "mend the row, list the column's type in CREATE STREAM, or count such rows with OPTIONS ('on_error' 'skip')",
-    )
-    .into()
-}
-
-/// The number after "line" in a message of arrow's CSV reader.
-fn line_of(message: &str) -> Option<u64> {
-    let (_, after) = message.split_once("line ")?;
-    after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }

@@ -22,12 +22,14 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use crate::error::{Error, Location};
 use crate::sql::{CreateStream, FileFormat, Watermark, nearest};
 
+use super::csv_rows;
 use super::files::{self, FoundFile, format_of};
 use super::options::{StreamOptions, compression_of};
 use super::pieces::{Division, cut};
 use super::reader::ReplayPlan;
 use super::schema::{check_listed, common_schema, listed_columns};
 use super::statistics::{RowGroup, row_groups};
+use super::unreadable::while_opening;
 
 /// The event-time column of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,10 +118,10 @@ impl StreamTable {
     ///
     /// # Errors
     /// As [`StreamTable::open`].
-    pub(crate) async fn from_path(path: &str, state: &dyn Session) -> Result<Self> {
+    pub(crate) async fn from_path(path: &str, at: Location, state: &dyn Session) -> Result<Self> {
         let definition = CreateStream {
             name: vec![path.to_string()],
-            at: Location { line: 1, column: 1 },
+            at,
             or_replace: false,
             if_not_exists: false,
             columns: vec![],
@@ -127,7 +129,7 @@ impl StreamTable {
             format: None,
             partitioned_by: vec![],
             location: path.to_string(),
-            location_at: Location { line: 1, column: 1 },
+            location_at: at,
             options: vec![],
         };
         Self::open(&definition, state).await
@@ -380,14 +382,16 @@ impl Opening {
                 }
                 continue;
             }
-            let mut options = self.options.clone();
-            if !infers {
-                // Of listed columns only the header is compared, so that no row can be in the way.
-                options.csv.schema_infer_max_rec = Some(0);
+            if self.format == FileFormat::Csv && !infers {
+                // Listed columns need the names only: a bad row is told, or skipped, when it is read.
+                if self.options.csv.has_header != Some(false) {
+                    schemas.push((file.name.clone(), csv_rows::header(file, &self.options.csv)?));
+                }
+                continue;
             }
-            let format = options.format(self.format, file.compression, parquet.clone());
+            let format = self.options.format(self.format, file.compression, parquet.clone());
             let schema = format.infer_schema(state, store, std::slice::from_ref(&file.object)).await;
-            let schema = schema.map_err(|error| unreadable(&file.name, self.format, &error))?;
+            let schema = schema.map_err(|error| while_opening(&file.name, self.format, &self.options, &error))?;
             // Without a header there are no names to compare.
             schemas.push((file.name.clone(), schema));
         }
@@ -418,7 +422,7 @@ impl Opening {
             .with_file_metadata_cache(Some(cache))
             .fetch_metadata()
             .await
-            .map_err(|error| unreadable(&file.name, self.format, &error))?;
+            .map_err(|error| while_opening(&file.name, self.format, &self.options, &error))?;
         row_groups(&metadata, schema, time)
     }
 
@@ -494,15 +498,6 @@ impl Opening {
 fn shown(path: &std::path::Path) -> String {
     let folder = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(&folder).unwrap_or(path).display().to_string()
-}
-
-fn unreadable(name: &str, format: FileFormat, error: &datafusion::error::DataFusionError) -> Error {
-    let error = error.find_root().to_string().replace('\n', " ");
-    let help = match format {
-        FileFormat::Parquet => "the file is truncated or no Parquet file: write it again, or leave it out of LOCATION",
-        _ => "check the options of the stream: delimiter, quote, header, compression",
-    };
-    Error::data(format!("cannot be read: {error}")).in_file(name).help(help)
 }
 
 fn no_column(name: &str, schema: &SchemaRef, what: &str) -> Error {

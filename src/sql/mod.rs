@@ -10,8 +10,11 @@ mod names;
 mod tokens;
 mod windows;
 
+use std::ops::ControlFlow;
+
 use datafusion::common::{DataFusionError, Result};
 use datafusion::sql::parser::{CopyToSource, DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::ast::{ObjectName, visit_relations};
 use datafusion::sql::sqlparser::dialect::Dialect;
 use datafusion::sql::sqlparser::parser::ParserError;
 
@@ -83,6 +86,28 @@ fn located(error: ParserError) -> DataFusionError {
 fn parse_place(place: &str) -> Option<Location> {
     let (line, column) = place.split_once(", Column: ")?;
     Some(Location { line: line.trim().parse().ok()?, column: column.trim().parse().ok()? })
+}
+
+/// Where a statement names the relation `name`, which is one part.
+pub(crate) fn relation_location(statement: &Statement, name: &str) -> Option<Location> {
+    let find = |relation: &ObjectName| match relation.0.as_slice() {
+        [part] => match part.as_ident() {
+            Some(ident) if ident.value == name => ControlFlow::Break(ident.span.start),
+            _ => ControlFlow::Continue(()),
+        },
+        _ => ControlFlow::Continue(()),
+    };
+    let found = match statement {
+        Statement::Statement(statement) => visit_relations(statement.as_ref(), find),
+        Statement::Explain(explain) => return relation_location(&explain.statement, name),
+        Statement::CopyTo(copy) => match &copy.source {
+            CopyToSource::Query(query) => visit_relations(query.as_ref(), find),
+            CopyToSource::Relation(relation) => find(relation),
+        },
+        _ => ControlFlow::Continue(()),
+    };
+    let start = found.break_value()?;
+    Some(Location { line: start.line, column: start.column })
 }
 
 /// The candidate that is most like `name`, if one is like it at all.
