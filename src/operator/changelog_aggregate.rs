@@ -154,10 +154,7 @@ impl Operator for ChangelogAggregate {
     fn finish(&mut self, output: &mut Vec<RecordBatch>) -> Result<()> {
         // Without keys and window there is a result even if there were no rows.
         if self.spec.window.is_none() && self.spec.keys.is_empty() && self.state.last.is_none() {
-            let mut groups = Groups::try_new(&self.spec)?;
-            let nothing = RecordBatch::new_empty(Arc::clone(&self.spec.input_schema));
-            groups.update(&self.spec.evaluate(&nothing)?)?;
-            let (rows, columns) = groups.finish()?;
+            let (rows, columns) = Groups::without_rows(&self.spec)?.finish()?;
             output.push(self.spec.output(None, rows, columns)?);
         }
         self.close(WATERMARK_MAX);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, new_null_array};
 use datafusion::common::Result;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_expr::GroupsAccumulatorAdapter;
@@ -71,6 +71,20 @@ impl Groups {
     pub(super) fn try_new(spec: &AggregateSpec) -> Result<Self> {
         let accumulators = spec.aggregates.iter().map(groups_accumulator).collect::<Result<_>>()?;
         Ok(Self { keys: Keys::try_new(spec)?, accumulators, size: 0 })
+    }
+
+    /// The one group that there is without keys, as no rows make it.
+    pub(super) fn without_rows(spec: &AggregateSpec) -> Result<Self> {
+        let nothing = spec.evaluate(&RecordBatch::new_empty(Arc::clone(&spec.input_schema)))?;
+        // An accumulator hears of a group by a row of it. One that a filter keeps out leaves the group's value null;
+        // an empty batch would pass for one in which all groups have values.
+        let null =
+            |arguments: Vec<ArrayRef>| arguments.iter().map(|array| new_null_array(array.data_type(), 1)).collect();
+        let arguments: Vec<Vec<ArrayRef>> = nothing.arguments.into_iter().map(null).collect();
+        let filters = vec![Some(BooleanArray::from(vec![false])); arguments.len()];
+        let mut groups = Self::try_new(spec)?;
+        groups.update(&Evaluated { rows: 1, starts: None, keys: vec![], arguments, filters })?;
+        Ok(groups)
     }
 
     /// Aggregates a batch's rows.

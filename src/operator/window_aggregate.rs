@@ -47,9 +47,7 @@ impl WindowAggregate {
         let mut state = State::default();
         // Without keys and window there is a result even if there are no rows.
         if spec.window.is_none() && spec.keys.is_empty() {
-            let mut groups = Groups::try_new(&spec)?;
-            groups.update(&spec.evaluate(&RecordBatch::new_empty(Arc::clone(&spec.input_schema)))?)?;
-            state.last = Some(groups);
+            state.last = Some(Groups::without_rows(&spec)?);
         }
         Ok(Self { spec, mode, state })
     }
