@@ -43,15 +43,18 @@ pub(super) struct Row {
 /// Rows as text, a cell for each column.
 pub(super) type Text = Vec<Vec<String>>;
 
-/// Rows whose event time moves on and wavers.
+/// Rows whose event time moves on and wavers; in some streams most values are null, in others hardly any.
 pub(super) fn rows(most: usize) -> impl Strategy<Value = Vec<Row>> {
-    let row = (
-        weighted(0.93, -40i64..40),
-        weighted(0.9, select(vec!["a", "b", "c"])),
-        weighted(0.85, -9i64..10),
-        weighted(0.85, -40i32..40),
-    );
-    vec(row, 0..most).prop_map(|rows| {
+    let rows = select(vec![0.1, 0.85, 0.999]).prop_flat_map(move |known| {
+        let row = (
+            weighted(0.93, -40i64..40),
+            weighted(0.9, select(vec!["a", "b", "c"])),
+            weighted(known, -9i64..10),
+            weighted(known, -40i32..40),
+        );
+        vec(row, 0..most)
+    });
+    rows.prop_map(|rows| {
         let row = |(index, (wavers, key, value, quarters)): (usize, (Option<i64>, _, _, Option<i32>))| Row {
             time: wavers.map(|wavers| index as i64 * 6 - 100 + wavers),
             key,
@@ -367,6 +370,18 @@ pub(super) fn every_aggregate() -> Vec<Arc<AggregateFunctionExpr>> {
     let names: BTreeSet<_> = aggregates.iter().map(|aggregate| aggregate.fun().name().to_string()).collect();
     assert!(names.len() >= 20, "{names:?}");
     aggregates
+}
+
+/// What an aggregate of its own makes of some arguments.
+pub(super) fn computed_freshly(aggregate: &AggregateFunctionExpr, arguments: &[ArrayRef]) -> String {
+    let mut accumulator = aggregate.create_accumulator().unwrap();
+    if arguments.first().is_some_and(|argument| !argument.is_empty()) {
+        accumulator.update_batch(arguments).unwrap();
+    }
+    let value = accumulator.evaluate().unwrap().to_array().unwrap();
+    let field = Field::new("value", value.data_type().clone(), true);
+    let value = RecordBatch::try_new(Arc::new(Schema::new(vec![field])), vec![value]).unwrap();
+    text(&[value])[0][0].clone()
 }
 
 fn variant(
