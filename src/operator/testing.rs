@@ -43,17 +43,21 @@ pub(super) struct Row {
 /// Rows as text, a cell for each column.
 pub(super) type Text = Vec<Vec<String>>;
 
-/// Rows whose event time moves on and wavers.
+/// Rows whose event time moves on and wavers, in some streams by coarse ticks so that many are equal; in some streams most values are null, in others hardly any.
 pub(super) fn rows(most: usize) -> impl Strategy<Value = Vec<Row>> {
-    let row = (
-        weighted(0.93, -40i64..40),
-        weighted(0.9, select(vec!["a", "b", "c"])),
-        weighted(0.85, -9i64..10),
-        weighted(0.85, -40i32..40),
-    );
-    vec(row, 0..most).prop_map(|rows| {
+    let streams = (select(vec![0.1, 0.85, 0.999]), select(vec![1, 10]));
+    let rows = streams.prop_flat_map(move |(known, ticks)| {
+        let row = (
+            weighted(0.93, -40i64..40),
+            weighted(0.9, select(vec!["a", "b", "c"])),
+            weighted(known, -9i64..10),
+            weighted(known, -40i32..40),
+        );
+        (vec(row, 0..most), Just(ticks))
+    });
+    rows.prop_map(|(rows, ticks)| {
         let row = |(index, (wavers, key, value, quarters)): (usize, (Option<i64>, _, _, Option<i32>))| Row {
-            time: wavers.map(|wavers| index as i64 * 6 - 100 + wavers),
+            time: wavers.map(|wavers| (index as i64 * 6 - 100 + wavers) / ticks * ticks),
             key,
             value,
             // Sums of quarters are exact, in whichever order.
@@ -122,16 +126,16 @@ pub(super) fn stamped(
         }
         let end = rows.len().min(first + length);
         let now = |row: usize| watermark(highest(&rows[..row], before), bound);
-        let mut judged_by = now(first);
+        let (mut begin, mut judged_by) = (first, now(first));
         for row in first..end {
             if now(row) != judged_by && rows[row].time.is_some_and(|time| time < now(row)) {
                 let stamp = Stamp { partition, watermark: judged_by, next_watermark: now(row) };
-                batches.push((batch(&rows[first..row]), stamp));
-                (first, judged_by) = (row, now(row));
+                batches.push((batch(&rows[begin..row]), stamp));
+                (begin, judged_by) = (row, now(row));
             }
         }
         let stamp = Stamp { partition, watermark: judged_by, next_watermark: now(end) };
-        batches.push((batch(&rows[first..end]), stamp));
+        batches.push((batch(&rows[begin..end]), stamp));
         first = end;
     }
     batches
@@ -367,6 +371,18 @@ pub(super) fn every_aggregate() -> Vec<Arc<AggregateFunctionExpr>> {
     let names: BTreeSet<_> = aggregates.iter().map(|aggregate| aggregate.fun().name().to_string()).collect();
     assert!(names.len() >= 20, "{names:?}");
     aggregates
+}
+
+/// What an aggregate of its own makes of some arguments.
+pub(super) fn computed_freshly(aggregate: &AggregateFunctionExpr, arguments: &[ArrayRef]) -> String {
+    let mut accumulator = aggregate.create_accumulator().unwrap();
+    if arguments.first().is_some_and(|argument| !argument.is_empty()) {
+        accumulator.update_batch(arguments).unwrap();
+    }
+    let value = accumulator.evaluate().unwrap().to_array().unwrap();
+    let field = Field::new("value", value.data_type().clone(), true);
+    let value = RecordBatch::try_new(Arc::new(Schema::new(vec![field])), vec![value]).unwrap();
+    text(&[value])[0][0].clone()
 }
 
 fn variant(
