@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
-use datafusion::common::Result;
+use datafusion::common::{HashMap, Result};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
@@ -214,7 +214,7 @@ fn rows_of_windows(
     late_rows: &mut u64,
 ) -> Vec<(Option<i64>, Vec<u32>)> {
     let mut windows: Vec<(Option<i64>, Vec<u32>)> = vec![];
-    let mut places = std::collections::HashMap::new();
+    let mut places = HashMap::new();
     let mut last = usize::MAX;
     for (row, start) in starts.iter().enumerate() {
         if start.is_some_and(|start| spec.is_closed(start, watermark)) {
