@@ -1,13 +1,21 @@
 //! `streamlines explain`: how a query would run.
 
+use datafusion::prelude::SessionContext;
 use streamlines::{Job, OutputFormat, StreamlinesContext, parse_statements};
 
 use super::options::QueryOptions;
-use super::{FAILED, errors, session};
+use super::{FAILED, USAGE, errors, session};
 
 /// Prints the logical plan and the plan of a partition, in which the boundary names strategy, routing and reason.
 pub async fn explain(sql: &str, options: &QueryOptions) -> u8 {
-    match explain_text(sql, options).await {
+    let ctx = match session::open(options) {
+        Ok(ctx) => ctx,
+        Err(error) => {
+            errors::print("", &error);
+            return USAGE;
+        }
+    };
+    match explain_text(&ctx, sql, options).await {
         Ok(text) => {
             println!("{text}");
             0
@@ -20,14 +28,14 @@ pub async fn explain(sql: &str, options: &QueryOptions) -> u8 {
 }
 
 async fn explain_text(
+    ctx: &SessionContext,
     sql: &str,
     options: &QueryOptions,
 ) -> Result<String, (String, datafusion::error::DataFusionError)> {
     let here = |error| (sql.to_string(), error);
-    let ctx = session::open(options).map_err(here)?;
-    session::init(&ctx, options).await?;
+    session::init(ctx, options).await?;
     let mut plans = vec![];
-    for statement in parse_statements(&ctx, sql).map_err(here)? {
+    for statement in parse_statements(ctx, sql).map_err(here)? {
         let planned = ctx.plan_statement(statement).await.map_err(here)?;
         if planned.logical_plan().schema().fields().is_empty() {
             continue;

@@ -18,6 +18,8 @@ use options::QueryOptions;
 
 /// A query failed.
 const FAILED: u8 = 1;
+/// The command line asks for what there is not, as clap says of its own errors.
+const USAGE: u8 = 2;
 /// The run was interrupted.
 const INTERRUPTED: u8 = 130;
 

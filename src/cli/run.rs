@@ -5,13 +5,13 @@ use std::io::Read;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::prelude::SessionContext;
 use streamlines::{
-    Error, FileSink, Job, Sink, StdoutSink, StreamStatement, StreamlinesContext, Summary, is_broken_pipe,
-    parse_statements,
+    Error, FileSink, Job, NullSink, OutputFormat, Sink, StdoutSink, StreamStatement, StreamlinesContext, Summary,
+    is_broken_pipe, parse_statements,
 };
 
 use super::explain::default_format;
 use super::options::QueryOptions;
-use super::{FAILED, INTERRUPTED, errors, progress, session, summary};
+use super::{FAILED, INTERRUPTED, USAGE, errors, progress, session, summary};
 
 /// Runs the statements of a file, or of standard input for `-`.
 pub async fn file(path: &str, options: &QueryOptions) -> u8 {
@@ -34,12 +34,23 @@ pub async fn file(path: &str, options: &QueryOptions) -> u8 {
 pub async fn text(sql: &str, options: &QueryOptions) -> u8 {
     let ctx = match session::open(options) {
         Ok(ctx) => ctx,
-        Err(error) => return failed("", &error),
+        Err(error) => {
+            errors::print("", &error);
+            return USAGE;
+        }
     };
     if let Err((sql, error)) = session::init(&ctx, options).await {
         return failed(&sql, &error);
     }
-    match run_all(&ctx, sql, options).await {
+    let statements = match parse_statements(&ctx, sql) {
+        Ok(statements) => statements,
+        Err(error) => return failed(sql, &error),
+    };
+    if let Err(error) = check_one_result(&statements, options) {
+        errors::print("", &error.into());
+        return USAGE;
+    }
+    match run_all(&ctx, statements, options).await {
         Ok(false) => 0,
         Ok(true) => INTERRUPTED,
         Err(error) if is_broken_pipe(&error) => 0,
@@ -52,22 +63,32 @@ fn failed(sql: &str, error: &DataFusionError) -> u8 {
     FAILED
 }
 
+/// A file, and a format that is one file, hold the rows of one query.
+fn check_one_result(statements: &[StreamStatement], options: &QueryOptions) -> std::result::Result<(), Error> {
+    let help = "write COPY (SELECT …) TO '…' in each, or run them one by one";
+    if statements.iter().filter(|statement| statement.is_query()).count() < 2 {
+        return Ok(());
+    }
+    match (&options.output, default_format(options)) {
+        (_, OutputFormat::None) => Ok(()),
+        (Some(path), _) => Err(Error::sql(format!("several queries and one --output {path}")).help(help)),
+        (None, format @ (OutputFormat::Parquet | OutputFormat::Arrow)) => {
+            Err(Error::sql(format!("several queries and one {format} output")).help(help))
+        }
+        (None, _) => Ok(()),
+    }
+}
+
 /// Whether the run was interrupted.
-async fn run_all(ctx: &SessionContext, sql: &str, options: &QueryOptions) -> Result<bool> {
-    let statements = parse_statements(ctx, sql)?;
-    let mut written = false;
+async fn run_all(ctx: &SessionContext, statements: Vec<StreamStatement>, options: &QueryOptions) -> Result<bool> {
     for statement in statements {
         let is_query = statement.is_query();
         let job = plan(ctx, statement).await?;
         if !job.gives_rows() {
-            job.run(&streamlines::NullSink).await?;
+            job.run(&NullSink).await?;
             continue;
         }
-        if is_query && options.output.is_some() && std::mem::replace(&mut written, true) {
-            let error = Error::sql("several queries and one --output");
-            return Err(error.help("write COPY (SELECT …) TO '…' in each, or run them one by one").into());
-        }
-        let sink = sink(options, is_query)?;
+        let sink = sink(ctx, options, is_query)?;
         if run_job(&job, sink.as_ref(), options).await?.interrupted {
             return Ok(true);
         }
@@ -80,12 +101,14 @@ async fn plan(ctx: &SessionContext, statement: StreamStatement) -> Result<Job> {
 }
 
 /// Where a statement's rows go. The counts of a COPY or INSERT are not what --output asks for.
-fn sink(options: &QueryOptions, is_query: bool) -> Result<Box<dyn Sink>> {
+fn sink(ctx: &SessionContext, options: &QueryOptions, is_query: bool) -> Result<Box<dyn Sink>> {
     let format = default_format(options);
     Ok(match &options.output {
-        _ if format == streamlines::OutputFormat::None => Box::new(streamlines::NullSink),
-        Some(path) if is_query => Box::new(FileSink::local(path, format)?),
-        Some(_) => Box::new(StdoutSink::new(streamlines::OutputFormat::Csv)),
+        _ if format == OutputFormat::None => Box::new(NullSink),
+        Some(path) if is_query => {
+            Box::new(FileSink::local(path, format)?.with_parquet_options(ctx.state().default_table_options().parquet))
+        }
+        Some(_) => Box::new(StdoutSink::new(OutputFormat::Csv)),
         None => Box::new(StdoutSink::new(format)),
     })
 }

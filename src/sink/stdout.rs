@@ -1,12 +1,14 @@
 //! Standard output: one writer, and rows are out as soon as their batch is.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::common::config::TableParquetOptions;
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
+
+use crate::error::Error;
 
 use super::encoder::{Bytes, Encoder, Medium, encoder};
 use super::{OutputFormat, Sink, Writer, Written};
@@ -43,9 +45,18 @@ impl StdoutWriter {
         let bytes = self.bytes.take();
         self.written.bytes += bytes.len() as u64;
         let mut stdout = std::io::stdout().lock();
-        stdout.write_all(&bytes)?;
-        stdout.flush()?;
-        Ok(())
+        stdout.write_all(&bytes).and_then(|()| stdout.flush()).map_err(not_written)
+    }
+}
+
+/// That nobody reads any more is known by its kind, and is not for a person.
+fn not_written(error: std::io::Error) -> DataFusionError {
+    match error.kind() {
+        ErrorKind::BrokenPipe => error.into(),
+        _ => Error::data(format!("cannot be written: {error}"))
+            .in_file("standard output")
+            .help("check that the disk has room where it is redirected to")
+            .into(),
     }
 }
 

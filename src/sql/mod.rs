@@ -149,7 +149,16 @@ impl StreamStatement {
         use datafusion::sql::sqlparser::ast::Statement as Sql;
         match self {
             Self::Query { statement, .. } => match statement.as_ref() {
-                Statement::Statement(statement) => !matches!(statement.as_ref(), Sql::Insert(_)),
+                Statement::Statement(statement) => matches!(
+                    statement.as_ref(),
+                    Sql::Query(_)
+                        | Sql::Explain { .. }
+                        | Sql::ExplainTable { .. }
+                        | Sql::ShowColumns { .. }
+                        | Sql::ShowFunctions { .. }
+                        | Sql::ShowTables { .. }
+                        | Sql::ShowVariable { .. }
+                ),
                 Statement::Explain(_) => true,
                 _ => false,
             },

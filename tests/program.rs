@@ -1,0 +1,437 @@
+//! The program as a user meets it: standard output, standard error, files and exit codes.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command as Process, Stdio};
+
+use assert_cmd::Command;
+use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use predicates::prelude::*;
+use predicates::str::{contains, is_empty, starts_with};
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_streamlines");
+
+const ROWS: &str =
+    "SELECT * FROM (VALUES (1, 'EWR', TIMESTAMP '2013-01-01T06:00:00'), (2, NULL, NULL)) AS t (n, origin, ts)";
+
+/// The flights of 2013 from New York's airports that come with the project.
+const FLIGHTS: &str = "CREATE STREAM flights (WATERMARK FOR scheduled AS scheduled - INTERVAL '3' HOUR)
+    STORED AS PARQUET LOCATION 'testdata/nycflights/flights-*.parquet' OPTIONS ('partitioned_by' 'origin'); ";
+
+fn program() -> Command {
+    Command::new(PROGRAM)
+}
+
+fn sql(text: &str) -> Command {
+    let mut command = program();
+    command.args(["sql", text]);
+    command
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Reads a whole Parquet file.
+fn parquet_rows(path: &Path) -> usize {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(path).unwrap()).unwrap().build().unwrap();
+    reader.map(|batch| batch.unwrap().num_rows()).sum()
+}
+
+#[test]
+fn version_and_help() {
+    let version = format!("streamlines {}\n", env!("CARGO_PKG_VERSION"));
+    program().arg("--version").assert().success().stdout(version);
+    let help = contains("Examples:").and(contains("streamlines sql"));
+    program().arg("--help").assert().success().stdout(help);
+    for command in ["run", "sql", "explain", "completions"] {
+        program().args([command, "--help"]).assert().success().stdout(contains("Example:\n  streamlines "));
+    }
+    program().args(["generate", "trades", "--help"]).assert().success().stdout(contains("--lateness"));
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() {
+    let wrong: [&[&str]; 9] = [
+        &[],
+        &["sql"],
+        &["fly", "me"],
+        &["sql", "SELECT 1", "--format", "xlsx"],
+        &["sql", "SELECT 1", "--partitions", "0"],
+        &["sql", "SELECT 1", "--progress", "sometimes"],
+        &["sql", "SELECT 1", "--set", "partitions"],
+        &["sql", "SELECT 1", "--set", "streamlines.nonsense=1"],
+        &["explain", "SELECT 1", "--set", "nonsense.at_all=1"],
+    ];
+    for arguments in wrong {
+        program().args(arguments).assert().code(2).stdout(is_empty()).stderr(is_empty().not());
+    }
+}
+
+#[test]
+fn rows_alone_are_on_standard_output() {
+    sql(ROWS).assert().success().stdout("n,origin,ts\n1,EWR,2013-01-01T06:00:00\n2,,\n").stderr(is_empty());
+    let query = format!("{FLIGHTS} SELECT origin, count(*) AS n FROM flights GROUP BY origin ORDER BY origin");
+    let rows = || starts_with("origin,n\nEWR,").and(contains("\nJFK,")).and(contains("\nLGA,"));
+    let summary = || contains(" rows in, 3 rows out, 0 late, ").and(contains(" rows/s\n"));
+    sql(&query).assert().success().stdout(rows()).stderr(summary().and(contains("pipeline").not()));
+    sql(&query).arg("-q").assert().success().stdout(rows()).stderr(is_empty());
+    let verbose = summary().and(contains("  pipeline 0: ")).and(contains("flights-LGA.parquet"));
+    sql(&query).arg("-v").assert().success().stdout(rows()).stderr(verbose);
+}
+
+#[test]
+fn the_example_runs() {
+    program()
+        .args(["run", "examples/flights.sql"])
+        .assert()
+        .success()
+        .stdout(starts_with("origin,window_start,flights,delay,worst\n"))
+        .stderr(contains(" late, ").and(contains(" windows, ")));
+}
+
+#[test]
+fn every_text_format() {
+    let first = r#"{"n":1,"origin":"EWR","ts":"2013-01-01T06:00:00"}"#;
+    let format = |name: &str| sql(ROWS).args(["--format", name]).assert().success();
+    format("csv").stdout("n,origin,ts\n1,EWR,2013-01-01T06:00:00\n2,,\n");
+    format("json").stdout(format!("[{first},{{\"n\":2}}]"));
+    format("ndjson").stdout(format!("{first}\n{{\"n\":2}}\n"));
+    format("table").stdout(contains("| n ").and(contains("2013-01-01T06:00:00")).and(contains("EWR")));
+    format("none").stdout(is_empty());
+}
+
+#[test]
+fn parquet_and_arrow_on_a_pipe() {
+    let stdout = |format: &str| {
+        let run = sql(ROWS).args(["--format", format]).assert().success();
+        run.get_output().stdout.clone()
+    };
+    let parquet = stdout("parquet");
+    assert!(parquet.starts_with(b"PAR1") && parquet.ends_with(b"PAR1"));
+    let arrow = stdout("arrow");
+    let reader = arrow::ipc::reader::StreamReader::try_new(arrow.as_slice(), None).unwrap();
+    assert_eq!(reader.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 2);
+    // Two results are no one file.
+    let several = sql("SELECT 1; SELECT 2").args(["--format", "parquet"]).assert().code(2);
+    several.stdout(is_empty()).stderr(contains("several queries").and(contains("help:")));
+}
+
+#[test]
+fn statements_run_in_order_and_those_without_rows_print_nothing() {
+    let script =
+        "CREATE VIEW v AS SELECT 1 AS a; SET datafusion.execution.batch_size = 100; SELECT a FROM v; SELECT 2 AS b;";
+    sql(script).assert().success().stdout("a\n1\nb\n2\n").stderr(is_empty());
+    // Statements before a failing one have run.
+    sql("SELECT 1 AS a; SELECT * FROM nowhere").assert().code(1).stdout("a\n1\n").stderr(contains("nowhere"));
+    // A text that cannot be read runs nothing.
+    sql("SELECT 1 AS a; SELEKT 2").assert().code(1).stdout(is_empty()).stderr(contains("line 1, column 16"));
+    sql("").assert().success().stdout(is_empty());
+}
+
+#[test]
+fn what_there_is_can_be_asked_for() {
+    sql(&format!("{FLIGHTS} SHOW TABLES")).assert().success().stdout(contains("flights"));
+    sql(&format!("{FLIGHTS} SHOW STREAMS")).assert().success().stdout(contains("flights"));
+    sql(&format!("{FLIGHTS} DESCRIBE flights")).assert().success().stdout(contains("scheduled,"));
+}
+
+#[test]
+fn statements_come_from_a_file_or_standard_input() {
+    let folder = TempDir::new().unwrap();
+    let (init, query) = (folder.path().join("init.sql"), folder.path().join("query.sql"));
+    fs::write(&init, "CREATE VIEW v AS SELECT 41 AS a; SELECT 'not shown'").unwrap();
+    fs::write(&query, "-- one row\nSELECT a + 1 AS b FROM v;\n").unwrap();
+    program().arg("run").arg(&query).arg("--init").arg(&init).assert().success().stdout("b\n42\n");
+    program().args(["run", "-"]).write_stdin("SELECT 1 AS one").assert().success().stdout("one\n1\n");
+    program().args(["run", "missing.sql"]).assert().code(1).stderr(contains("missing.sql: No such file"));
+    sql("SELECT 1").args(["--init", "missing.sql"]).assert().code(1).stderr(contains("missing.sql: No such file"));
+    // The place of an error is told in the text that it is in.
+    fs::write(&init, "SELECT 1;\nSELEKT 2").unwrap();
+    let told = contains("line 2, column 1").and(contains(" 2 | SELEKT 2\n   | ^"));
+    sql("SELECT 1").arg("--init").arg(&init).assert().code(1).stdout(is_empty()).stderr(told);
+}
+
+#[test]
+fn settings_reach_the_session() {
+    let value = |setting: &str, arguments: &[&str], value: &str| {
+        let shown = contains(format!("{setting},{value}\n"));
+        sql(&format!("SHOW {setting}")).args(arguments).assert().success().stdout(shown);
+    };
+    value("datafusion.execution.batch_size", &["--batch-rows", "77"], "77");
+    value("datafusion.execution.batch_size", &["--set", "datafusion.execution.batch_size=78"], "78");
+    value("streamlines.partitions", &["--partitions", "3"], "3");
+    value("streamlines.strategy", &["--strategy", "batch"], "batch");
+    value("streamlines.routing", &["--set", "streamlines.routing = aligned"], "aligned");
+    let query = format!("{FLIGHTS} SELECT count(*) FROM flights");
+    let told = contains("unknown strategy 'fast'").and(contains("partitioned or batch"));
+    sql(&query).args(["--strategy", "fast"]).assert().code(1).stderr(told);
+}
+
+#[test]
+fn strategies_partitions_and_batches_give_the_same_rows() {
+    let query = format!(
+        "{FLIGHTS} SELECT origin, window_start, count(*) AS n, max(dep_delay) FROM flights
+         WHERE scheduled < TIMESTAMP '2013-01-03T00:00:00' GROUP BY origin, tumble(scheduled, INTERVAL '6 hours')
+         ORDER BY origin, window_start"
+    );
+    let rows = |arguments: &[&str]| sql(&query).args(arguments).assert().success().get_output().stdout.clone();
+    let expected = rows(&[]);
+    assert!(expected.len() > 200);
+    for arguments in [&["--partitions", "1"], &["--partitions", "3"], &["--batch-rows", "7"]] {
+        assert!(rows(arguments) == expected, "{arguments:?}");
+    }
+}
+
+#[test]
+fn explain_shows_plans_and_runs_nothing() {
+    let explain = |text: &str| program().args(["explain", text]).assert();
+    let query = "SELECT origin, count(*) FROM flights GROUP BY origin, tumble(scheduled, INTERVAL '1 hour')";
+    let shown = contains("logical plan").and(contains("plan of a partition")).and(contains("strategy=partitioned"));
+    explain(&format!("{FLIGHTS} {query}")).success().stdout(shown.and(contains("aligned"))).stderr(is_empty());
+    explain("SELECT a FROM nowhere").code(1).stdout(is_empty()).stderr(contains("nowhere"));
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("x.csv");
+    explain(&format!("COPY (SELECT 1 AS a) TO '{}'", path.display())).success();
+    assert!(!path.exists());
+}
+
+#[test]
+fn output_goes_to_a_file_of_the_extensions_format() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join("new").join(name);
+    for name in ["x.csv", "x.json", "x.ndjson", "x.parquet", "x.arrow", "x"] {
+        sql(ROWS).arg("--output").arg(path(name)).assert().success().stdout(is_empty());
+    }
+    assert_eq!(fs::read_to_string(path("x.csv")).unwrap(), "n,origin,ts\n1,EWR,2013-01-01T06:00:00\n2,,\n");
+    assert!(fs::read_to_string(path("x.json")).unwrap().starts_with('['));
+    assert_eq!(fs::read_to_string(path("x.ndjson")).unwrap().lines().count(), 2);
+    assert_eq!(parquet_rows(&path("x.parquet")), 2);
+    assert_eq!(parquet_rows(&path("x")), 2);
+    let arrow = fs::File::open(path("x.arrow")).unwrap();
+    let reader = arrow::ipc::reader::FileReader::try_new(arrow, None).unwrap();
+    assert_eq!(reader.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 2);
+    assert_eq!(names(&folder.path().join("new")).len(), 6, "nothing unfinished is left");
+    // --format wins over the extension.
+    sql(ROWS).arg("--output").arg(path("x.csv")).args(["--format", "ndjson"]).assert().success();
+    assert!(fs::read_to_string(path("x.csv")).unwrap().starts_with('{'));
+}
+
+#[test]
+fn no_rows_are_a_file_with_the_schema() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let query = format!("{FLIGHTS} SELECT origin, dep_delay FROM flights WHERE origin = 'XXX'");
+    for name in ["x.parquet", "x.csv"] {
+        sql(&query).arg("--output").arg(path(name)).assert().success();
+    }
+    assert_eq!(parquet_rows(&path("x.parquet")), 0);
+    assert_eq!(fs::read_to_string(path("x.csv")).unwrap(), "origin,dep_delay\n");
+}
+
+#[test]
+fn output_to_a_folder_is_files_of_pipelines() {
+    let folder = TempDir::new().unwrap();
+    let out = format!("{}/out/", folder.path().display());
+    let query = format!("{FLIGHTS} SELECT origin, scheduled FROM flights");
+    sql(&query).args(["--output", &out, "--partitions", "2"]).assert().success().stdout(is_empty());
+    let files = names(Path::new(&out));
+    assert_eq!(files, ["part-00000.parquet", "part-00001.parquet"]);
+    let rows: usize = files.iter().map(|name| parquet_rows(&Path::new(&out).join(name))).sum();
+    sql(&format!("{FLIGHTS} SELECT count(*) AS n FROM flights")).assert().stdout(format!("n\n{rows}\n"));
+}
+
+#[test]
+fn parquet_settings_reach_the_output() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("x.parquet");
+    let query = format!("{FLIGHTS} SELECT origin FROM flights");
+    let groups = ["--set", "datafusion.execution.parquet.max_row_group_size=1000"];
+    sql(&query).arg("--output").arg(&path).args(groups).assert().success();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(&path).unwrap()).unwrap();
+    assert!(reader.metadata().row_groups().iter().all(|group| group.num_rows() <= 1000));
+}
+
+#[test]
+fn output_takes_one_result() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("x.csv");
+    let several = sql("SELECT 1 AS a; SELECT 2 AS a").arg("--output").arg(&path).assert().code(2);
+    several.stdout(is_empty()).stderr(contains("several queries and one --output").and(contains("COPY (SELECT")));
+    assert_eq!(names(folder.path()), Vec::<String>::new(), "nothing has run");
+    sql("CREATE VIEW v AS SELECT 1 AS a; SELECT * FROM v").arg("--output").arg(&path).assert().success();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "a\n1\n");
+}
+
+#[test]
+fn copies_and_inserts_say_how_many_rows() {
+    let folder = TempDir::new().unwrap();
+    let to = |name: &str| format!("'{}/{name}'", folder.path().display());
+    let two = format!(
+        "COPY (SELECT 1 AS a) TO {} STORED AS CSV; {FLIGHTS}
+         COPY (SELECT origin FROM flights LIMIT 5) TO {} STORED AS CSV",
+        to("x.csv"),
+        to("y.csv")
+    );
+    sql(&two).assert().success().stdout("count\n1\ncount\n5\n");
+    assert_eq!(fs::read_to_string(folder.path().join("y.csv")).unwrap().lines().count(), 6);
+}
+
+#[test]
+fn a_failure_on_the_way_leaves_no_file() {
+    let folder = TempDir::new().unwrap();
+    let failing = "SELECT 10 / (value - 70000) AS a FROM generate_series(1, 80000)";
+    for name in ["x.csv", "x.parquet", "x.arrow"] {
+        let path = folder.path().join(name);
+        sql(failing).arg("--output").arg(&path).assert().code(1).stderr(contains("ivide by zero"));
+        assert_eq!(names(folder.path()), Vec::<String>::new());
+    }
+}
+
+/// Runs a query of more rows than any pipe holds, reads the first line, and goes away.
+fn reads_one_line(arguments: &[&str]) -> (String, std::process::Output) {
+    let mut child =
+        Process::new(PROGRAM).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let (mut line, mut byte) = (String::new(), [0]);
+    while !line.ends_with('\n') {
+        stdout.read_exact(&mut byte).unwrap();
+        line.push(byte[0].into());
+    }
+    drop(stdout);
+    (line, child.wait_with_output().unwrap())
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_ends_the_run_quietly() {
+    let series = "SELECT value FROM generate_series(1, 20000000)";
+    let (line, output) = reads_one_line(&["sql", series, "--format", "csv"]);
+    assert_eq!((line.as_str(), String::from_utf8_lossy(&output.stderr).as_ref()), ("value\n", ""));
+    assert!(output.status.success(), "{:?}", output.status);
+    let flights = format!("{FLIGHTS} SELECT * FROM flights");
+    let (_, output) = reads_one_line(&["sql", &flights, "--format", "ndjson"]);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert!(output.status.success(), "{:?}", output.status);
+}
+
+#[test]
+fn without_a_terminal_there_is_no_progress_bar() {
+    let query = format!("{FLIGHTS} SELECT count(*) FROM flights");
+    let one_line = || predicate::function(|text: &str| text.lines().count() == 1 && !text.contains(['\r', '\x1b']));
+    sql(&query).assert().success().stderr(one_line());
+    sql(&query).args(["--progress", "never"]).assert().success().stderr(one_line());
+    sql(&query).args(["--progress", "always", "-q"]).assert().success().stderr(is_empty());
+}
+
+#[test]
+fn completions_for_a_shell() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        program().args(["completions", shell]).assert().success().stdout(contains("streamlines"));
+    }
+    program().args(["completions", "sed"]).assert().code(2);
+}
+
+fn generate(out: &Path, arguments: &[&str]) -> Command {
+    let mut command = program();
+    command.args(["generate", "trades", "--rows", "20000", "--keys", "10"]).args(arguments).arg("--out").arg(out);
+    command
+}
+
+#[test]
+fn generated_trades_are_the_same_bytes_for_the_same_seed() {
+    let folder = TempDir::new().unwrap();
+    let bytes = |name: &str, arguments: &[&str]| {
+        let out = folder.path().join(name);
+        generate(&out, arguments).assert().success().stdout(is_empty()).stderr(is_empty());
+        names(&out).into_iter().map(|name| (name.clone(), fs::read(out.join(name)).unwrap())).collect::<Vec<_>>()
+    };
+    for format in ["parquet", "csv"] {
+        let arguments = ["--format", format, "--partitions", "3", "--seed", "7"];
+        let first = bytes(&format!("a-{format}"), &arguments);
+        assert_eq!(first.len(), 3);
+        assert_eq!(first[2].0, format!("trades-2.{format}"));
+        assert!(first == bytes(&format!("b-{format}"), &arguments));
+        let other = ["--format", format, "--partitions", "3", "--seed", "8"];
+        assert!(first != bytes(&format!("c-{format}"), &other));
+    }
+}
+
+#[test]
+fn generated_trades_are_what_they_are_said_to_be() {
+    let folder = TempDir::new().unwrap();
+    generate(folder.path(), &["--partitions", "2", "--lateness", "5s", "--span", "1h"]).assert().success();
+    let location = folder.path().display();
+    let script = format!(
+        "CREATE STREAM t (WATERMARK FOR event_time AS event_time - INTERVAL '5' SECOND)
+           STORED AS PARQUET LOCATION '{location}/' OPTIONS ('partitioned_by' 'symbol');
+         SELECT count(*) AS n, count(DISTINCT symbol) AS symbols, count(DISTINCT trade_id) AS ids,
+                max(event_time) - min(event_time) < INTERVAL '1 hour 10 seconds' AS in_span FROM t;
+         SELECT symbol, tumble(event_time, INTERVAL '1 second'), count(*) FROM t GROUP BY 1, 2 HAVING count(*) > 99;
+         DESCRIBE t"
+    );
+    let rows = contains("20000,10,20000,true\n").and(contains("price,Float64,NO")).and(contains("trade_id,Int64,NO"));
+    let none_late = contains("20,000 rows in, 1 rows out, 0 late").and(contains("20,000 rows in, 0 rows out, 0 late"));
+    sql(&script).assert().success().stdout(rows.and(contains("quantity,Int64,NO"))).stderr(none_late);
+}
+
+#[test]
+fn nonsense_is_not_generated() {
+    let folder = TempDir::new().unwrap();
+    let wrong: [&[&str]; 6] = [
+        &["--partitions", "0"],
+        &["--partitions", "11"],
+        &["--lateness=-5s"],
+        &["--lateness", "5"],
+        &["--span", "forever"],
+        &["--format", "avro"],
+    ];
+    for arguments in wrong {
+        generate(folder.path(), arguments).assert().code(2).stderr(is_empty().not());
+    }
+    assert_eq!(names(folder.path()), Vec::<String>::new());
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    generate(&file.join("out"), &[]).assert().code(1).stderr(contains("cannot be written").and(contains("help:")));
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_a_run_with_whole_files_and_code_130() {
+    let folder = TempDir::new().unwrap();
+    let trades = folder.path().join("trades");
+    let many = ["--rows", "1000000", "--partitions", "2"];
+    program().args(["generate", "trades", "--out"]).arg(&trades).args(many).assert().success();
+    let out = folder.path().join("out");
+    // Each row takes its time, and bears a hash that no compression makes smaller.
+    let query = format!(
+        "CREATE STREAM t STORED AS PARQUET LOCATION '{}/' OPTIONS ('partitioned_by' 'symbol');
+         SELECT *, sha512(repeat(symbol || CAST(trade_id AS VARCHAR), 100)) AS hash FROM t",
+        trades.display()
+    );
+    let child = Process::new(PROGRAM)
+        .args(["sql", &query, "--partitions", "2", "--batch-rows", "1000", "--output", &format!("{}/", out.display())])
+        .args(["--set", "datafusion.execution.parquet.max_row_group_size=5000"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The first part of an unfinished file says that the run is under way.
+    while !out.exists() || names(&out).is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(Process::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let summary = String::from_utf8_lossy(&output.stderr);
+    assert!(summary.contains(" rows out") && summary.contains("interrupted"), "{summary}");
+    let files = names(&out);
+    assert!(!files.is_empty() && files.iter().all(|name| name.ends_with(".parquet")), "{files:?}");
+    let rows: usize = files.iter().map(|name| parquet_rows(&out.join(name))).sum();
+    assert!(0 < rows && rows < 1_000_000, "{rows}");
+    let told: String = rows.to_string();
+    assert_eq!(summary.replace(',', "").split(" rows out").next().unwrap().rsplit(' ').next(), Some(told.as_str()));
+}
