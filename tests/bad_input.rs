@@ -1,4 +1,5 @@
 //! Bad input: each gets one error that says what, where and what to do, exit code 1, and leaves nothing behind.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::Path;

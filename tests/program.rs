@@ -1,4 +1,5 @@
 //! The program as a user meets it: standard output, standard error, files and exit codes.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::io::Read;
