@@ -1,4 +1,17 @@
-//! Streamlines: streaming SQL over Arrow batches, planned by DataFusion.
+//! Streaming SQL over Arrow batches, planned by DataFusion.
+//!
+//! Streamlines never cross: a query over a stream becomes one plan for each partition of the data, and each runs as a
+//! single-threaded pipeline that reads, processes and writes, and never waits for another.
+//!
+//! ```text
+//!   SQL text ─ sql/ ─▶ statement + stream clauses ─ plan/ ─▶ DataFusion logical plan with our nodes
+//!     ─ exec/ ─▶ plan of a partition ─ runtime/ ─▶ N pipelines: source/ → operator/ → sink/
+//! ```
+//!
+//! - [`streaming_session`] makes a DataFusion session that streams; [`StreamlinesStateBuilder`] adds streaming to one
+//!   that is being built.
+//! - [`StreamlinesContext::stream_sql`] plans every statement; a DataFrame collects or streams the answer.
+//! - [`Job`] runs a query into a [`Sink`], shows how far it is, and stops it.
 #![deny(missing_docs)]
 
 mod config;
@@ -21,3 +34,8 @@ pub use session::{
 };
 pub use sink::{FileSink, NullSink, OutputFormat, Sink, StdoutSink, Writer, Written, is_broken_pipe};
 pub use sql::StreamStatement;
+
+/// The README's examples, run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -3,6 +3,8 @@
 //!
 //! A file may `skipif batch` what only a stream can answer (EMIT CHANGES). `$TMP` is a folder of the run's own.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -145,8 +147,10 @@ fn complete_files() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let only = std::env::var("SLT").unwrap_or_default();
     for file in files().into_iter().filter(|file| file.to_string_lossy().contains(&only)) {
+        let folder = tempfile::tempdir().unwrap();
         let mut runner = Runner::new(|| async { Ok(oracle.connect()) });
         runner.add_label(oracle.name);
+        runner.set_var("TMP".to_string(), folder.path().to_string_lossy().into_owned());
         let updated = runner.update_test_file(
             &file,
             " ",

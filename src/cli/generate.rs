@@ -19,7 +19,7 @@ use datafusion::arrow::csv;
 use datafusion::arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef, TimeUnit};
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::arrow::arrow_writer::ArrowWriterOptions;
-use datafusion::parquet::basic::{Compression, ZstdLevel};
+use datafusion::parquet::basic::Compression;
 use datafusion::parquet::file::properties::WriterProperties;
 use indicatif::{ProgressBar, ProgressStyle};
 use rand::{Rng, SeedableRng};
@@ -180,7 +180,7 @@ impl Trades {
         let mut rows = Rows::new(self, partition);
         match self.format {
             Format::Parquet => {
-                let options = ArrowWriterOptions::new().with_properties(parquet_properties().map_err(wrong)?);
+                let options = ArrowWriterOptions::new().with_properties(parquet_properties());
                 let mut writer = ArrowWriter::try_new_with_options(
                     file,
                     dictionary_schema(),
@@ -212,12 +212,12 @@ fn unwritable(path: &Path, error: &str) -> Error {
         .help("check that the folder may be written to and that the disk has room")
 }
 
-fn parquet_properties() -> Result<WriterProperties, String> {
-    let level = ZstdLevel::try_new(1).map_err(|error| error.to_string())?;
-    Ok(WriterProperties::builder()
-        .set_compression(Compression::ZSTD(level))
+/// Snappy, because what is measured with this data should not be the unpacking.
+fn parquet_properties() -> WriterProperties {
+    WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .build())
+        .build()
 }
 
 fn schema(symbol: DataType) -> SchemaRef {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
-use datafusion::common::Result;
+use datafusion::common::{HashMap, Result};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
@@ -37,7 +37,6 @@ pub(crate) struct AggregateSpec {
     pub(crate) aggregates: Vec<Arc<AggregateFunctionExpr>>,
     /// The FILTER of each aggregate.
     pub(crate) filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
-    pub(crate) input_schema: SchemaRef,
     pub(crate) schema: SchemaRef,
 }
 
@@ -87,6 +86,17 @@ impl AggregateSpec {
         }
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows));
         Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), all, &options)?)
+    }
+
+    /// Whether there is a row even if no row came in: without keys and without a window.
+    pub(super) fn always_answers(&self) -> bool {
+        self.window.is_none() && self.keys.is_empty()
+    }
+
+    /// That row: what every aggregate says of nothing.
+    pub(super) fn empty_answer(&self) -> Result<RecordBatch> {
+        let values = self.aggregates.iter().map(|aggregate| aggregate.create_accumulator()?.evaluate()?.to_array());
+        self.output(None, 1, values.collect::<Result<_>>()?)
     }
 
     /// Evaluates every expression over a batch.
@@ -204,7 +214,7 @@ fn rows_of_windows(
     late_rows: &mut u64,
 ) -> Vec<(Option<i64>, Vec<u32>)> {
     let mut windows: Vec<(Option<i64>, Vec<u32>)> = vec![];
-    let mut places = std::collections::HashMap::new();
+    let mut places = HashMap::new();
     let mut last = usize::MAX;
     for (row, start) in starts.iter().enumerate() {
         if start.is_some_and(|start| spec.is_closed(start, watermark)) {

@@ -12,7 +12,7 @@ use datafusion::common::{Result, internal_datafusion_err};
 
 use super::accumulators::{RunningAggregate, running_aggregate};
 use super::aggregate_spec::{AggregateSpec, Evaluated};
-use super::groups::{Groups, Keys};
+use super::groups::Keys;
 use super::snapshot::{counters_batch, split_counters};
 use super::{Counters, Operator, Stamp, WATERMARK_MAX};
 
@@ -152,13 +152,8 @@ impl Operator for ChangelogAggregate {
     }
 
     fn finish(&mut self, output: &mut Vec<RecordBatch>) -> Result<()> {
-        // Without keys and window there is a result even if there were no rows.
-        if self.spec.window.is_none() && self.spec.keys.is_empty() && self.state.last.is_none() {
-            let mut groups = Groups::try_new(&self.spec)?;
-            let nothing = RecordBatch::new_empty(Arc::clone(&self.spec.input_schema));
-            groups.update(&self.spec.evaluate(&nothing)?)?;
-            let (rows, columns) = groups.finish()?;
-            output.push(self.spec.output(None, rows, columns)?);
+        if self.spec.always_answers() && self.state.last.is_none() {
+            output.push(self.spec.empty_answer()?);
         }
         self.close(WATERMARK_MAX);
         self.state.last = None;
@@ -202,5 +197,128 @@ impl Operator for ChangelogAggregate {
 
     fn counters(&self) -> Counters {
         Counters { windows_open: self.state.windows.len() as u64, ..self.state.counters }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::UInt32Array;
+    use arrow::compute::take_arrays;
+    use proptest::prelude::*;
+
+    use super::super::testing::{
+        Naive, Row, Text, assert_same, assert_snapshot_law, batch, batch_lengths, common_group_by, computed_freshly,
+        every_aggregate, group_by, group_of, rows, run, sorted, stamped, text, with_watermarks,
+    };
+    use super::super::{Mode, WindowAggregate};
+    use super::*;
+
+    /// The rows of each group in order.
+    fn by_group(rows: Text, group_columns: usize) -> BTreeMap<Vec<String>, Text> {
+        let mut groups = BTreeMap::<_, Text>::new();
+        for row in rows {
+            groups.entry(row[..group_columns].to_vec()).or_default().push(row);
+        }
+        groups
+    }
+
+    /// For each row that is not late, its group and the rows of the group so far.
+    fn prefixes(rows: &[Row], bound: i64, size: Option<i64>, keyed: bool) -> Vec<(Vec<String>, Vec<u32>)> {
+        let (mut groups, mut prefixes) = (BTreeMap::<Vec<String>, Vec<u32>>::new(), vec![]);
+        for (index, (row, watermark)) in with_watermarks(rows, bound).into_iter().enumerate() {
+            if let Some(group) = group_of(&row, watermark, size, keyed) {
+                let prefix = groups.entry(group.clone()).or_default();
+                prefix.push(index as u32);
+                prefixes.push((group, prefix.clone()));
+            }
+        }
+        prefixes
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn one_row_out_for_each_row_in(
+            rows in rows(60), lengths in batch_lengths(), bound in 0i64..50,
+            size in proptest::option::weighted(0.7, 1i64..60), keyed: bool,
+        ) {
+            let spec = common_group_by(size, keyed);
+            let input = stamped(&rows, &lengths, bound, 0, None);
+            let group_columns = usize::from(size.is_some()) + usize::from(keyed);
+            let mut operator = ChangelogAggregate::try_new(Arc::clone(&spec)).unwrap();
+            let got = by_group(text(&run(&mut operator, &input)), group_columns);
+
+            let mut expected = vec![];
+            for (group, prefix) in prefixes(&rows, bound, size, keyed) {
+                let mut naive = Naive::default();
+                prefix.iter().for_each(|row| naive.take(rows[*row as usize]));
+                expected.push([group, naive.cells()].concat());
+            }
+            prop_assert_eq!(operator.counters().late_rows as usize, rows.len() - expected.len());
+            if expected.is_empty() && group_columns == 0 {
+                expected.push(Naive::default().cells());
+            }
+            let expected = by_group(expected, group_columns);
+            prop_assert!(got.keys().eq(expected.keys()));
+            for (got, expected) in got.values().zip(expected.values()) {
+                assert_same(&spec.schema, got, expected);
+            }
+
+            let mut last_rows = WindowAggregate::try_new(Arc::clone(&spec), Mode::Final).unwrap();
+            let last_rows = text(&run(&mut last_rows, &input));
+            let got = got.into_values().filter_map(|mut group| group.pop()).collect();
+            assert_same(&spec.schema, &sorted(got), &sorted(last_rows));
+        }
+
+        #[test]
+        fn snapshots_change_nothing(
+            rows in rows(60), lengths in batch_lengths(), bound in 0i64..50,
+            size in proptest::option::weighted(0.7, 1i64..60), keyed: bool,
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 1..4),
+        ) {
+            let spec = common_group_by(size, keyed);
+            let fresh = || ChangelogAggregate::try_new(Arc::clone(&spec)).unwrap();
+            assert_snapshot_law(fresh, &stamped(&rows, &lengths, bound, 0, None), &cuts);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn any_aggregate_is_that_of_the_rows_so_far(
+            rows in rows(40), lengths in batch_lengths(), bound in 0i64..50,
+            size in proptest::option::weighted(0.7, 20i64..200), keyed: bool,
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 1..3),
+        ) {
+            let aggregates = every_aggregate();
+            let filters = vec![None; aggregates.len()];
+            let spec = group_by(size, keyed, aggregates, filters);
+            let input = stamped(&rows, &lengths, bound, 0, None);
+            let fresh = || ChangelogAggregate::try_new(Arc::clone(&spec)).unwrap();
+            assert_snapshot_law(fresh, &input, &cuts);
+
+            let arguments = spec.evaluate(&batch(&rows)).unwrap().arguments;
+            let mut expected = vec![];
+            for (group, prefix) in prefixes(&rows, bound, size, keyed) {
+                let prefix = UInt32Array::from(prefix);
+                let mut cells = group;
+                for (aggregate, arguments) in spec.aggregates.iter().zip(&arguments) {
+                    cells.push(computed_freshly(aggregate, &take_arrays(arguments, &prefix, None).unwrap()));
+                }
+                expected.push(cells);
+            }
+            if expected.is_empty() && size.is_none() && !keyed {
+                expected.push(spec.aggregates.iter().map(|aggregate| computed_freshly(aggregate, &[])).collect());
+            }
+            let group_columns = usize::from(size.is_some()) + usize::from(keyed);
+            let got = by_group(text(&run(&mut fresh(), &input)), group_columns);
+            let expected = by_group(expected, group_columns);
+            prop_assert!(got.keys().eq(expected.keys()));
+            for (got, expected) in got.values().zip(expected.values()) {
+                assert_same(&spec.schema, got, expected);
+            }
+        }
     }
 }

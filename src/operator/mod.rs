@@ -16,6 +16,8 @@ mod changelog_aggregate;
 mod groups;
 mod rows_window;
 mod snapshot;
+#[cfg(test)]
+mod testing;
 mod ticks;
 mod window_aggregate;
 mod window_merge;

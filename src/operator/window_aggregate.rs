@@ -44,14 +44,7 @@ struct State {
 
 impl WindowAggregate {
     pub(crate) fn try_new(spec: Arc<AggregateSpec>, mode: Mode) -> Result<Self> {
-        let mut state = State::default();
-        // Without keys and window there is a result even if there are no rows.
-        if spec.window.is_none() && spec.keys.is_empty() {
-            let mut groups = Groups::try_new(&spec)?;
-            groups.update(&spec.evaluate(&RecordBatch::new_empty(Arc::clone(&spec.input_schema)))?)?;
-            state.last = Some(groups);
-        }
-        Ok(Self { spec, mode, state })
+        Ok(Self { spec, mode, state: State::default() })
     }
 
     fn groups_of(&mut self, start: Option<i64>) -> Result<&mut Groups> {
@@ -120,8 +113,10 @@ impl Operator for WindowAggregate {
             self.state.counters.windows_closed += 1;
             output.push(emit(&self.spec, self.mode, Some(start), groups)?);
         }
-        if let Some(groups) = self.state.last.take() {
-            output.push(emit(&self.spec, self.mode, None, groups)?);
+        match self.state.last.take() {
+            Some(groups) => output.push(emit(&self.spec, self.mode, None, groups)?),
+            None if self.spec.always_answers() && self.mode == Mode::Final => output.push(self.spec.empty_answer()?),
+            None => {}
         }
         Ok(())
     }
@@ -161,5 +156,131 @@ impl Operator for WindowAggregate {
 
     fn counters(&self) -> Counters {
         Counters { windows_open: self.state.windows.len() as u64, ..self.state.counters }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::super::merge_window;
+    use super::super::testing::{
+        Naive, Row, assert_same, assert_snapshot_law, batch, batch_lengths, common_group_by, computed_freshly,
+        every_aggregate, group_by, group_of, rows, run, sorted, stamped, text, with_watermarks,
+    };
+    use super::*;
+
+    /// The groups of rows, and how many rows are late.
+    fn model(rows: &[Row], bound: i64, size: Option<i64>, keyed: bool) -> (BTreeMap<Vec<String>, Naive>, u64) {
+        let (mut groups, mut late_rows) = (BTreeMap::<_, Naive>::new(), 0);
+        if size.is_none() && !keyed {
+            groups.entry(vec![]).or_default();
+        }
+        for (row, watermark) in with_watermarks(rows, bound) {
+            match group_of(&row, watermark, size, keyed) {
+                Some(group) => groups.entry(group).or_default().take(row),
+                None => late_rows += 1,
+            }
+        }
+        (groups, late_rows)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn equals_the_naive_model(
+            rows in rows(60), lengths in batch_lengths(), bound in 0i64..50,
+            size in proptest::option::weighted(0.7, 1i64..60), keyed: bool,
+        ) {
+            let spec = common_group_by(size, keyed);
+            let mut operator = WindowAggregate::try_new(Arc::clone(&spec), Mode::Final).unwrap();
+            let output = run(&mut operator, &stamped(&rows, &lengths, bound, 0, None));
+            let (groups, late_rows) = model(&rows, bound, size, keyed);
+            let expected = groups.into_iter().map(|(group, naive)| [group, naive.cells()].concat()).collect();
+            assert_same(&spec.schema, &sorted(text(&output)), &sorted(expected));
+            prop_assert_eq!(operator.counters().late_rows, late_rows);
+            prop_assert_eq!(operator.counters().windows_open, 0);
+        }
+
+        #[test]
+        fn windows_come_once_in_order_as_soon_as_they_close(
+            rows in rows(60), lengths in batch_lengths(), bound in 0i64..50, size in 1i64..60,
+        ) {
+            let mut operator = WindowAggregate::try_new(common_group_by(Some(size), true), Mode::Final).unwrap();
+            let (mut starts, mut output) = (vec![], vec![]);
+            let start_of = |batch: &RecordBatch| text(std::slice::from_ref(batch))[0][0].parse::<i64>().ok();
+            for (batch, stamp) in stamped(&rows, &lengths, bound, 0, None) {
+                operator.push(&batch, stamp, &mut output).unwrap();
+                prop_assert!(operator.state.windows.keys().all(|start| start + size > stamp.next_watermark));
+                for batch in output.drain(..) {
+                    let start = start_of(&batch);
+                    prop_assert!(start.is_some_and(|start| start + size <= stamp.next_watermark));
+                    starts.push(start);
+                }
+            }
+            operator.finish(&mut output).unwrap();
+            starts.extend(output.iter().map(start_of));
+            let nulls = starts.iter().filter(|start| start.is_none()).count();
+            let times: Vec<_> = starts.iter().flatten().collect();
+            prop_assert!(times.is_sorted_by(|a, b| a < b));
+            prop_assert_eq!(nulls, usize::from(rows.iter().any(|row| row.time.is_none())));
+            prop_assert!(nulls == 0 || starts.last() == Some(&None));
+        }
+
+        #[test]
+        fn snapshots_change_nothing(
+            rows in rows(60), lengths in batch_lengths(), bound in 0i64..50,
+            size in proptest::option::weighted(0.7, 1i64..60), keyed: bool, partial: bool,
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 1..4),
+        ) {
+            let spec = common_group_by(size, keyed);
+            let mode = if partial { Mode::Partial } else { Mode::Final };
+            let fresh = || WindowAggregate::try_new(Arc::clone(&spec), mode).unwrap();
+            assert_snapshot_law(fresh, &stamped(&rows, &lengths, bound, 0, None), &cuts);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn snapshots_change_nothing_for_any_aggregate(
+            rows in rows(60), lengths in batch_lengths(), bound in 0i64..50,
+            size in proptest::option::weighted(0.7, 20i64..200), keyed: bool,
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 1..3),
+        ) {
+            let aggregates = every_aggregate();
+            let filters = vec![None; aggregates.len()];
+            let spec = group_by(size, keyed, aggregates, filters);
+            let fresh = || WindowAggregate::try_new(Arc::clone(&spec), Mode::Final).unwrap();
+            assert_snapshot_law(fresh, &stamped(&rows, &lengths, bound, 0, None), &cuts);
+        }
+    }
+
+    /// Without keys and window there is always one row, and what it holds does not depend on how it came about.
+    #[test]
+    fn no_rows_and_null_rows_make_one_row() {
+        let null = Row { time: Some(0), key: None, value: None, price: None };
+        let aggregates = every_aggregate();
+        let filters = vec![None; aggregates.len()];
+        let spec = group_by(None, false, aggregates, filters);
+        for rows in [vec![], vec![null, null]] {
+            let input = stamped(&rows, &[1], 0, 0, None);
+            let arguments = spec.evaluate(&batch(&rows)).unwrap().arguments;
+            let freshly =
+                spec.aggregates.iter().zip(&arguments).map(|(aggregate, own)| computed_freshly(aggregate, own));
+            let expected = vec![freshly.collect()];
+            let mut operator = WindowAggregate::try_new(Arc::clone(&spec), Mode::Final).unwrap();
+            operator.snapshot().unwrap();
+            assert_same(&spec.schema, &text(&run(&mut operator, &input)), &expected);
+            let mut operator = WindowAggregate::try_new(Arc::clone(&spec), Mode::Final).unwrap();
+            assert_same(&spec.schema, &text(&run(&mut operator, &input)), &expected);
+            let mut operator = WindowAggregate::try_new(Arc::clone(&spec), Mode::Partial).unwrap();
+            let partials = run(&mut operator, &input);
+            assert_same(&spec.schema, &text(&[merge_window(&spec, &partials).unwrap()]), &expected);
+        }
     }
 }

@@ -142,17 +142,14 @@ fn window_starts(times: &[i64], size: i64) -> Vec<i64> {
     let (mut start, mut end) = (0, 0);
     let start_of = |time: &i64| {
         if *time < start || *time >= end {
-            start = floor_to(*time, size);
-            end = start.saturating_add(size);
+            // Both bounds from the time itself: at the ends of the number range one of them may saturate.
+            let into = time.rem_euclid(size);
+            start = time.saturating_sub(into);
+            end = time.saturating_add(size - into);
         }
         start
     };
     times.iter().map(start_of).collect()
-}
-
-/// The greatest multiple of `size` that is not above `time`, towards minus infinity.
-fn floor_to(time: i64, size: i64) -> i64 {
-    time.saturating_sub(time.rem_euclid(size))
 }
 
 /// The size of a window in ticks of the time column's type.

@@ -158,10 +158,7 @@ impl UserDefinedLogicalNodeCore for WindowAggregate {
         write!(f, "groupBy=[[{}]], aggr=[[{}]], emit={:?}", list(&self.keys), list(&self.aggregates), self.emit)
     }
     fn with_exprs_and_inputs(&self, mut exprs: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
-        let window = match &self.window {
-            Some(window) => Some(Window { start: exprs.remove(0), size: window.size }),
-            None => None,
-        };
+        let window = self.window.as_ref().map(|window| Window { start: exprs.remove(0), size: window.size });
         let aggregates = exprs.split_off(self.keys.len());
         // The schema stays as it was: rewritten expressions keep their columns' names.
         Ok(Self {

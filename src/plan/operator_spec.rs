@@ -43,7 +43,6 @@ pub(super) fn aggregate_spec(
         keys: keys.collect::<Result<_>>()?,
         aggregates,
         filters,
-        input_schema: Arc::clone(input),
         schema: Arc::new(node.schema().as_arrow().clone()),
     })
 }

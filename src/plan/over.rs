@@ -14,6 +14,8 @@ use super::nodes::RowsWindow;
 use super::refuse::refuse_if;
 use super::routing::KeyedState;
 
+/// Functions that take a FILTER.
+const FILTERED: [&str; 5] = ["count", "sum", "avg", "min", "max"];
 const FUNCTIONS: [&str; 3] = ["first_value", "last_value", "lag"];
 
 /// Rewrites the OVER columns `functions` over the rows of `input`.
@@ -25,8 +27,8 @@ pub(super) fn stream(input: LogicalPlan, functions: Vec<Expr>) -> Result<Flow> {
             continue;
         };
         check_function(call)?;
-        check_frame(call)?;
         time = Some(check_order(call, &input)?);
+        check_frame(call)?;
         // Only keys that every OVER clause has keep a pipeline to itself.
         let of_call = key_columns(call, &input);
         keys = Some(match keys {
@@ -61,12 +63,13 @@ fn check_function(call: &WindowFunction) -> Result<()> {
     let is_aggregate = matches!(call.fun, WindowFunctionDefinition::AggregateUDF(_)) && call.params.args.len() <= 1;
     let supported = (is_aggregate || FUNCTIONS.contains(&name.as_str()))
         && !call.params.distinct
+        && (call.params.filter.is_none() || FILTERED.contains(&name.as_str()))
         && !matches!(call.params.null_treatment, Some(expr::NullTreatment::IgnoreNulls));
     refuse_if(!supported, || {
         Error::refused(
             format!("{} OVER (…)", call.fun.name()),
-            "this function, or DISTINCT or IGNORE NULLS in it, keeps no running value here",
-            "aggregates of one argument, first_value, last_value and lag, without DISTINCT and IGNORE NULLS",
+            "this function, or DISTINCT, FILTER or IGNORE NULLS in it, keeps no running value here",
+            "aggregates of one argument, first_value, last_value and lag, without DISTINCT and IGNORE NULLS; FILTER for count, sum, avg, min and max",
         )
     })
 }

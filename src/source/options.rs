@@ -7,7 +7,7 @@ use datafusion::common::parsers::CompressionTypeVariant;
 use crate::error::{Error, Location};
 use crate::sql::{FileFormat, nearest};
 
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 13] = [
     "partitioned_by",
     "partitions",
     "on_error",
@@ -18,7 +18,6 @@ const NAMES: [&str; 14] = [
     "escape",
     "comment",
     "null_value",
-    "null_regex",
     "timestamp_format",
     "compression",
     "schema_infer_max_rec",
@@ -60,6 +59,11 @@ impl StreamOptions {
         Ok(parsed)
     }
 
+    /// Whether the options ask for what DataFusion's CSV reader does not do.
+    pub(super) fn reads_csv_by_rows(&self) -> bool {
+        self.skip_bad_rows || self.null_value.is_some() || self.csv.timestamp_format.is_some()
+    }
+
     fn set(&mut self, name: &str, value: &str) -> std::result::Result<(), Error> {
         match name {
             "partitioned_by" => {
@@ -88,7 +92,6 @@ impl StreamOptions {
                 self.csv.null_regex = Some(format!("^{}$", escape_regex(value)));
                 self.null_value = Some(value.to_string());
             }
-            "null_regex" => self.csv.null_regex = Some(value.to_string()),
             "timestamp_format" => self.csv.timestamp_format = Some(value.to_string()),
             "compression" => {
                 self.compression = Some(compression(value).ok_or_else(|| bad_value(name, value, "none, gzip or zstd"))?)

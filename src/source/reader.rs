@@ -24,7 +24,7 @@ use crate::config::StreamlinesOptions;
 use crate::operator::{Stamp, WATERMARK_MIN};
 use crate::sql::FileFormat;
 
-use super::csv_skip::SkippingCsv;
+use super::csv_rows::CsvRows;
 use super::key_check::{KeyCheck, ReaderKeys};
 use super::pieces::{Chunk, Division, Piece};
 use super::table::{Inner, StreamFile, StreamTable};
@@ -160,7 +160,7 @@ struct OpenChunk {
 
 enum Rows {
     DataFusion(SendableRecordBatchStream),
-    Skipping(SkippingCsv),
+    Csv(Box<CsvRows>),
 }
 
 impl Reader {
@@ -197,7 +197,7 @@ impl Reader {
             };
             let batch = match &mut open.rows {
                 Rows::DataFusion(stream) => stream.next().await.transpose(),
-                Rows::Skipping(csv) => csv.next(&mut self.skipped_rows),
+                Rows::Csv(csv) => csv.next(&mut self.skipped_rows),
             };
             match batch.map_err(|error| {
                 let inner = &self.plan.table.inner;
@@ -248,8 +248,8 @@ impl Reader {
             self.watermarks = Some(WatermarkGenerator::new(self.piece, bound, chunk.highest_before));
         }
         self.current_partition = Some(chunk.partition);
-        let rows = match inner.options.skip_bad_rows {
-            true => Rows::Skipping(SkippingCsv::open(inner, file, &self.plan.columns, &self.task)?),
+        let rows = match inner.options.reads_csv_by_rows() {
+            true => Rows::Csv(Box::new(CsvRows::open(inner, file, &self.plan.columns, &self.task)?)),
             false => Rows::DataFusion(open_file(inner, file, &chunk, &self.plan.columns, &self.task)?),
         };
         Ok(OpenChunk { name: file.name.clone(), chunk, rows })

@@ -22,7 +22,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use crate::error::{Error, Location};
 use crate::sql::{CreateStream, FileFormat, Watermark, nearest};
 
-use super::csv_skip;
+use super::csv_rows;
 use super::files::{self, FoundFile, format_of};
 use super::options::{StreamOptions, compression_of};
 use super::pieces::{Division, cut};
@@ -205,10 +205,10 @@ impl StreamTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let inner = &self.inner;
-        if inner.options.skip_bad_rows {
+        if inner.options.reads_csv_by_rows() {
             let error = Error::refused(
-                "'on_error' 'skip' under strategy batch",
-                "a DataFusion table reads every row or none",
+                "'on_error' 'skip', 'null_value' or 'timestamp_format' under strategy batch",
+                "a DataFusion table does not read CSV so",
                 "SET streamlines.strategy = 'partitioned'",
             );
             return Err(error.into());
@@ -385,7 +385,7 @@ impl Opening {
             if self.format == FileFormat::Csv && !infers {
                 // Listed columns need the names only: a bad row is told, or skipped, when it is read.
                 if self.options.csv.has_header != Some(false) {
-                    schemas.push((file.name.clone(), csv_skip::header(file, &self.options.csv)?));
+                    schemas.push((file.name.clone(), csv_rows::header(file, &self.options.csv)?));
                 }
                 continue;
             }
@@ -450,14 +450,18 @@ impl Opening {
         if hive.is_empty() {
             return vec![files];
         }
-        let mut partitions: Vec<(&Vec<(String, String)>, Vec<StreamFile>)> = vec![];
+        let mut partitions: Vec<Vec<StreamFile>> = vec![];
+        let mut folders: Vec<&[(String, String)]> = vec![];
         for (file, found) in files.into_iter().zip(found) {
-            match partitions.iter_mut().find(|(hive, _)| **hive == found.hive) {
-                Some((_, files)) => files.push(file),
-                None => partitions.push((&found.hive, vec![file])),
+            match folders.iter().position(|folder| *folder == found.hive.as_slice()) {
+                Some(known) => partitions[known].push(file),
+                None => {
+                    folders.push(&found.hive);
+                    partitions.push(vec![file]);
+                }
             }
         }
-        partitions.into_iter().map(|(_, files)| files).collect()
+        partitions
     }
 
     /// Files that one sequence of rows would make late by the second of them.

@@ -5,11 +5,13 @@
 //! behind a watermark that has moved since the piece began. In a stream that keeps its bound nothing is ever cut.
 
 use arrow::array::{Array, PrimitiveArray};
-use arrow::compute;
 use arrow::datatypes::Int64Type;
 use datafusion::common::Result;
 
 use crate::operator::{Stamp, WATERMARK_MIN, ticks};
+
+/// Rows that are looked at together: few, so that their event times lie close to each other.
+const BLOCK_ROWS: usize = 256;
 
 /// A run of rows of a batch that one stamp judges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,34 +50,47 @@ impl WatermarkGenerator {
     /// A column that holds neither timestamps nor dates.
     pub(crate) fn segments(&mut self, times: &dyn Array) -> Result<Vec<Segment>> {
         let times = ticks(times)?;
-        let before = self.watermark();
-        let Some(batch_highest) = compute::max(&times) else {
-            return Ok(vec![self.segment(0, times.len(), before)]);
-        };
-        let highest = self.highest.map_or(batch_highest, |highest| highest.max(batch_highest));
-        // The usual batch: not even the last watermark leaves a row behind.
-        if compute::min(&times).is_some_and(|lowest| lowest >= less(Some(highest), self.bound)) {
-            self.highest = Some(highest);
-            return Ok(vec![self.segment(0, times.len(), before)]);
+        let mut cut = Cut { segments: vec![], begin: 0, judged_by: self.watermark() };
+        for offset in (0..times.len()).step_by(BLOCK_ROWS) {
+            let block = times.slice(offset, BLOCK_ROWS.min(times.len() - offset));
+            if !self.skim(&block) {
+                self.walk(offset, &block, &mut cut);
+            }
         }
-        Ok(self.cut(&times))
+        let rest = times.len() - cut.begin;
+        cut.segments.push(self.segment(cut.begin, rest, cut.judged_by));
+        Ok(cut.segments)
     }
 
-    fn cut(&mut self, times: &PrimitiveArray<Int64Type>) -> Vec<Segment> {
-        let (mut segments, mut begin, mut judged_by) = (vec![], 0, self.watermark());
-        for (row, time) in times.iter().enumerate() {
+    /// Takes a block in as a whole, if not even its last watermark leaves one of its rows behind: the usual case,
+    /// told by two passes that need no branch for a row.
+    fn skim(&mut self, block: &PrimitiveArray<Int64Type>) -> bool {
+        if block.null_count() > 0 {
+            return false;
+        }
+        let extremes = |(lowest, highest): (i64, i64), time: &i64| (lowest.min(*time), highest.max(*time));
+        let (lowest, block_highest) = block.values().iter().fold((i64::MAX, i64::MIN), extremes);
+        let highest = self.highest.max(Some(block_highest));
+        let keeps_up = lowest >= less(highest, self.bound);
+        if keeps_up {
+            self.highest = highest;
+        }
+        keeps_up
+    }
+
+    /// Looks at a block row by row, and cuts before a row that is behind a watermark that has moved.
+    fn walk(&mut self, offset: usize, block: &PrimitiveArray<Int64Type>, cut: &mut Cut) {
+        for (row, time) in block.iter().enumerate().map(|(row, time)| (offset + row, time)) {
             let Some(time) = time else { continue };
             let watermark = self.watermark();
-            if time < watermark && watermark != judged_by {
-                if row > begin {
-                    segments.push(self.segment(begin, row - begin, judged_by));
+            if time < watermark && watermark != cut.judged_by {
+                if row > cut.begin {
+                    cut.segments.push(self.segment(cut.begin, row - cut.begin, cut.judged_by));
                 }
-                (begin, judged_by) = (row, watermark);
+                (cut.begin, cut.judged_by) = (row, watermark);
             }
             self.highest = self.highest.max(Some(time));
         }
-        segments.push(self.segment(begin, times.len() - begin, judged_by));
-        segments
     }
 
     /// A segment that ends with the rows seen so far.
@@ -83,6 +98,15 @@ impl WatermarkGenerator {
         let stamp = Stamp { partition: self.partition, watermark, next_watermark: self.watermark() };
         Segment { offset, length, stamp }
     }
+}
+
+/// A batch that is being cut.
+struct Cut {
+    segments: Vec<Segment>,
+    /// First row of the segment at hand.
+    begin: usize,
+    /// Its watermark.
+    judged_by: i64,
 }
 
 /// An event time less the bound.
@@ -119,9 +143,10 @@ mod tests {
         let (mut late, mut first) = (vec![], 0);
         for batch in times.chunks(batch_rows) {
             for segment in generator.segments(&TimestampSecondArray::from(batch.to_vec())).unwrap() {
-                for row in segment.offset..segment.offset + segment.length {
+                let rows = batch.iter().enumerate().skip(segment.offset).take(segment.length);
+                for (row, time) in rows {
                     let is_late = |time: i64| time.div_euclid(size) * size + size <= segment.stamp.watermark;
-                    if batch[row].is_some_and(is_late) {
+                    if time.is_some_and(is_late) {
                         late.push(first + row);
                     }
                 }

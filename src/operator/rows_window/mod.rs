@@ -366,3 +366,165 @@ impl Operator for RowsWindow {
         self.counters
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use datafusion::functions_aggregate::average::avg_udaf;
+    use proptest::prelude::*;
+
+    use super::super::testing::{
+        Row, Text, aggregate, assert_same, assert_snapshot_law, batch_lengths, column, input_schema, is_positive,
+        or_null, rows, run, stamped, text, with_watermarks,
+    };
+    use super::*;
+
+    /// Which of the functions see which rows.
+    #[derive(Debug, Clone, Copy)]
+    struct Over {
+        frame: Frame,
+        keyed: bool,
+        offset: usize,
+        default: Option<i64>,
+    }
+
+    fn overs() -> impl Strategy<Value = Over> {
+        let preceding = proptest::option::weighted(0.8, 0usize..6);
+        (preceding, any::<bool>(), 0usize..4, proptest::option::of(Just(77)))
+            .prop_map(|(preceding, keyed, offset, default)| Over { frame: Frame { preceding }, keyed, offset, default })
+    }
+
+    impl Over {
+        fn function(
+            self,
+            kind: RowsFunctionKind,
+            argument: Option<&str>,
+            filter: Option<Arc<dyn PhysicalExpr>>,
+            data_type: DataType,
+        ) -> RowsFunction {
+            let name = format!("{kind:?} of {argument:?}");
+            RowsFunction {
+                kind,
+                argument: argument.map(column),
+                partition_by: if self.keyed { vec![column("key")] } else { vec![] },
+                frame: self.frame,
+                filter,
+                field: Arc::new(Field::new(name, data_type, true)),
+            }
+        }
+
+        fn functions(self) -> Vec<RowsFunction> {
+            use RowsFunctionKind::*;
+            let lag = Lag { offset: self.offset, default: ScalarValue::Int64(self.default) };
+            vec![
+                self.function(Count, None, None, DataType::Int64),
+                self.function(Count, Some("key"), None, DataType::Int64),
+                self.function(Sum, Some("value"), None, DataType::Int64),
+                self.function(Sum, Some("price"), Some(is_positive()), DataType::Float64),
+                self.function(Avg, Some("price"), None, DataType::Float64),
+                self.function(Min, Some("price"), None, DataType::Float64),
+                self.function(Max, Some("value"), None, DataType::Int64),
+                self.function(FirstValue, Some("key"), None, DataType::Utf8),
+                self.function(LastValue, Some("price"), None, DataType::Float64),
+                self.function(lag, Some("value"), None, DataType::Int64),
+                self.function(Aggregate(aggregate(avg_udaf(), "price")), Some("price"), None, DataType::Float64),
+            ]
+        }
+
+        /// The cells of the functions, given a row's key so far, itself the last.
+        fn naive(self, so_far: &[Row]) -> Vec<String> {
+            let first = self.frame.preceding.map_or(0, |preceding| so_far.len().saturating_sub(preceding + 1));
+            let frame = &so_far[first..];
+            let values = || frame.iter().filter_map(|row| row.value);
+            let prices = || frame.iter().filter_map(|row| row.price);
+            let positive = frame.iter().filter(|row| row.value.is_some_and(|value| value > 0));
+            let average = or_null(prices().reduce(|a, b| a + b).map(|sum| sum / prices().count() as f64));
+            let lag = match so_far.len().checked_sub(self.offset + 1) {
+                Some(back) => so_far[back].value,
+                None => self.default,
+            };
+            vec![
+                frame.len().to_string(),
+                frame.iter().filter(|row| row.key.is_some()).count().to_string(),
+                or_null(values().reduce(|a, b| a + b)),
+                or_null(positive.filter_map(|row| row.price).reduce(|a, b| a + b)),
+                average.clone(),
+                or_null(prices().reduce(f64::min)),
+                or_null(values().max()),
+                or_null(frame[0].key),
+                or_null(frame[frame.len() - 1].price),
+                or_null(lag),
+                average,
+            ]
+        }
+    }
+
+    fn spec(overs: &[Over]) -> Arc<RowsWindowSpec> {
+        let functions: Vec<RowsFunction> = overs.iter().flat_map(|over| over.functions()).collect();
+        let input_schema = input_schema();
+        let fields = input_schema.fields().iter().chain(functions.iter().map(|function| &function.field));
+        let schema = Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()));
+        Arc::new(RowsWindowSpec { input_schema, schema, time: 0, functions })
+    }
+
+    /// The rows that are not late, by time and arrival, with their cells.
+    fn model(rows: &[Row], bound: i64, overs: &[Over]) -> Text {
+        let in_time = |(row, watermark): &(Row, i64)| row.time.is_none_or(|time| time >= *watermark);
+        let in_time = with_watermarks(rows, bound).into_iter().filter(in_time);
+        let mut rows: Vec<Row> = in_time.map(|(row, _)| row).collect();
+        rows.sort_by_key(|row| (row.time.is_none(), row.time));
+        let cells = |(index, row): (usize, &Row)| {
+            let mut cells = vec![or_null(row.time), or_null(row.key), or_null(row.value), or_null(row.price)];
+            for over in overs {
+                let so_far = rows[..=index].iter().filter(|other| !over.keyed || other.key == row.key);
+                cells.extend(over.naive(&so_far.copied().collect::<Vec<_>>()));
+            }
+            cells
+        };
+        rows.iter().enumerate().map(cells).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn equals_the_naive_model(
+            rows in rows(80), lengths in batch_lengths(), bound in 0i64..60,
+            overs in prop::collection::vec(overs(), 1..4),
+        ) {
+            let spec = spec(&overs);
+            let mut operator = RowsWindow::try_new(Arc::clone(&spec)).unwrap();
+            let output = run(&mut operator, &stamped(&rows, &lengths, bound, 0, None));
+            let expected = model(&rows, bound, &overs);
+            assert_same(&spec.schema, &text(&output), &expected);
+            prop_assert_eq!(operator.counters().late_rows as usize, rows.len() - expected.len());
+        }
+
+        #[test]
+        fn snapshots_change_nothing(
+            rows in rows(80), lengths in batch_lengths(), bound in 0i64..60,
+            overs in prop::collection::vec(overs(), 1..4),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 1..4),
+        ) {
+            let spec = spec(&overs);
+            let fresh = || RowsWindow::try_new(Arc::clone(&spec)).unwrap();
+            assert_snapshot_law(fresh, &stamped(&rows, &lengths, bound, 0, None), &cuts);
+        }
+    }
+
+    #[test]
+    fn values_are_still_found_after_many_batches() {
+        let over = Over { frame: Frame { preceding: None }, keyed: true, offset: 3, default: None };
+        let rows: Vec<Row> = (0..1000)
+            .map(|index| Row {
+                time: Some(index),
+                key: Some(if index % 97 == 0 { "rare" } else { "usual" }),
+                value: Some(index),
+                price: Some(index as f64),
+            })
+            .collect();
+        let spec = spec(&[over]);
+        let mut operator = RowsWindow::try_new(Arc::clone(&spec)).unwrap();
+        let output = run(&mut operator, &stamped(&rows, &[1, 2], 0, 0, None));
+        assert_same(&spec.schema, &text(&output), &model(&rows, 0, &[over]));
+    }
+}

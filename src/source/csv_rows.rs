@@ -1,5 +1,5 @@
-//! CSV files read as text: their headers, and rows of which bad ones are counted and left out
-//! (`'on_error' 'skip'`).
+//! CSV files read row by row, for the options that DataFusion's reader does not have: a text for null, a format of
+//! timestamps, and bad rows that are counted and left out (`'on_error' 'skip'`).
 //!
 //! Rows are read as text and cast column by column; a row is bad if it has another number of fields than there are
 //! columns, or if a field that is not null becomes null in the cast.
@@ -7,9 +7,13 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, StringBuilder};
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, StringBuilder,
+    TimestampNanosecondArray,
+};
 use arrow::compute::{CastOptions, cast_with_options, filter_record_batch, is_not_null, is_null, or};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use chrono::NaiveDateTime;
 use csv::{ByteRecord, ReaderBuilder};
 use datafusion::common::config::CsvOptions;
 use datafusion::common::parsers::CompressionTypeVariant;
@@ -20,6 +24,8 @@ use datafusion::execution::TaskContext;
 use crate::error::Error;
 
 use super::table::{Inner, StreamFile};
+
+const SKIP: &str = "mend the row, or count such rows and leave them out with OPTIONS ('on_error' 'skip')";
 
 type TextReader = csv::Reader<Box<dyn Read + Send>>;
 
@@ -44,7 +50,8 @@ pub(super) fn header(file: &StreamFile, options: &CsvOptions) -> Result<SchemaRe
 }
 
 /// Reads one file.
-pub(super) struct SkippingCsv {
+pub(super) struct CsvRows {
+    name: String,
     rows: TextReader,
     file_schema: SchemaRef,
     /// The table's columns that are wanted: of the file, or Hive values after them.
@@ -52,34 +59,45 @@ pub(super) struct SkippingCsv {
     hive: Vec<ScalarValue>,
     schema: SchemaRef,
     null_value: String,
+    timestamp_format: Option<String>,
+    skips_bad_rows: bool,
     batch_rows: usize,
+    /// Rows of the file before the batch at hand.
+    rows_before: u64,
 }
 
-impl SkippingCsv {
+impl CsvRows {
     pub(super) fn open(inner: &Inner, file: &StreamFile, columns: &[usize], task: &TaskContext) -> Result<Self> {
         Ok(Self {
+            name: file.name.clone(),
             rows: open_text(file, &inner.options.csv)?,
             file_schema: Arc::clone(&inner.file_schema),
             columns: columns.to_vec(),
             hive: file.hive.clone(),
             schema: Arc::new(inner.schema.project(columns)?),
             null_value: inner.options.null_value.clone().unwrap_or_default(),
+            timestamp_format: inner.options.csv.timestamp_format.clone(),
+            skips_bad_rows: inner.options.skip_bad_rows,
             batch_rows: task.session_config().batch_size(),
+            rows_before: 0,
         })
     }
 
     /// The next batch of good rows; bad ones are added to `skipped_rows`.
+    ///
+    /// # Errors
+    /// A bad row, unless such rows are to be left out.
     pub(super) fn next(&mut self, skipped_rows: &mut u64) -> Result<Option<RecordBatch>> {
         let Some(text) = self.read_text(skipped_rows)? else {
             return Ok(None);
         };
-        let options = CastOptions { safe: true, ..CastOptions::default() };
         let mut good: Option<BooleanArray> = None;
         let mut parsed: Vec<ArrayRef> = vec![];
         for (field, text) in self.file_schema.fields().iter().zip(&text) {
-            let column = cast_with_options(text, field.data_type(), &options)?;
+            let column = self.parse(text, field.data_type())?;
             if column.null_count() != text.null_count() {
                 let fine = or(&is_not_null(&column)?, &is_null(text)?)?;
+                self.accept_bad_rows(&fine, text, field)?;
                 good = Some(match good {
                     Some(good) => arrow::compute::and(&good, &fine)?,
                     None => fine,
@@ -96,12 +114,42 @@ impl SkippingCsv {
         let count = RecordBatchOptions::new().with_row_count(Some(rows));
         let columns = columns.collect::<Result<_>>()?;
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &count)?;
+        self.rows_before += rows as u64;
         match good {
             Some(good) => {
                 *skipped_rows += (good.len() - good.true_count()) as u64;
                 Ok(Some(filter_record_batch(&batch, &good)?))
             }
             None => Ok(Some(batch)),
+        }
+    }
+
+    /// Text as values; what does not parse becomes null.
+    fn parse(&self, text: &StringArray, data_type: &DataType) -> Result<ArrayRef> {
+        let options = CastOptions { safe: true, ..CastOptions::default() };
+        let (Some(format), DataType::Timestamp(unit, zone)) = (&self.timestamp_format, data_type) else {
+            return Ok(cast_with_options(text, data_type, &options)?);
+        };
+        let parse = |text: &str| NaiveDateTime::parse_from_str(text, format).ok()?.and_utc().timestamp_nanos_opt();
+        let times = TimestampNanosecondArray::from_iter(text.iter().map(|text| text.and_then(parse)));
+        let times = times.with_timezone_opt(zone.clone());
+        Ok(cast_with_options(&times, &DataType::Timestamp(*unit, zone.clone()), &options)?)
+    }
+
+    /// Names the first bad row, if such rows are not to be left out.
+    fn accept_bad_rows(&self, fine: &BooleanArray, text: &StringArray, field: &Field) -> Result<()> {
+        let first = fine.iter().position(|fine| fine == Some(false));
+        match first {
+            Some(row) if !self.skips_bad_rows => {
+                let message =
+                    format!("'{}' is no {} for column '{}'", text.value(row), field.data_type(), field.name());
+                Err(Error::data(message)
+                    .in_file(&self.name)
+                    .in_row(self.rows_before + row as u64 + 1)
+                    .help(SKIP)
+                    .into())
+            }
+            _ => Ok(()),
         }
     }
 
@@ -115,6 +163,11 @@ impl SkippingCsv {
         {
             read_any = true;
             let Some(fields) = text_fields(&record, width) else {
+                if !self.skips_bad_rows {
+                    let message = format!("{} fields, and the stream has {width} columns", record.len());
+                    let row = self.rows_before + rows as u64 + 1;
+                    return Err(Error::data(message).in_file(&self.name).in_row(row).help(SKIP).into());
+                }
                 *skipped_rows += 1;
                 continue;
             };

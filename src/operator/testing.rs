@@ -1,0 +1,417 @@
+//! What the operators' property tests share: generated rows, batches stamped by definition, aggregates, and naive
+//! models to compare with.
+
+use std::collections::BTreeSet;
+use std::io::Cursor;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::execution::context::ExecutionProps;
+use datafusion::functions_aggregate::all_default_aggregate_functions;
+use datafusion::functions_aggregate::average::avg_udaf;
+use datafusion::functions_aggregate::count::count_udaf;
+use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
+use datafusion::functions_aggregate::sum::sum_udaf;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::type_coercion::functions::fields_with_udf;
+use datafusion::logical_expr::{AggregateUDF, Operator as Op, col, lit};
+use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
+use datafusion::physical_expr::expressions::{BinaryExpr, CastExpr, Column, Literal};
+use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
+use proptest::collection::vec;
+use proptest::option::weighted;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::{AggregateSpec, Operator, Stamp, WATERMARK_MIN, WindowSpec};
+
+/// A row of the generated stream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Row {
+    pub(super) time: Option<i64>,
+    pub(super) key: Option<&'static str>,
+    pub(super) value: Option<i64>,
+    pub(super) price: Option<f64>,
+}
+
+/// Rows as text, a cell for each column.
+pub(super) type Text = Vec<Vec<String>>;
+
+/// Rows whose event time moves on and wavers, in some streams by coarse ticks so that many are equal; in some streams most values are null, in others hardly any.
+pub(super) fn rows(most: usize) -> impl Strategy<Value = Vec<Row>> {
+    let streams = (select(vec![0.1, 0.85, 0.999]), select(vec![1, 10]));
+    let rows = streams.prop_flat_map(move |(known, ticks)| {
+        let row = (
+            weighted(0.93, -40i64..40),
+            weighted(0.9, select(vec!["a", "b", "c"])),
+            weighted(known, -9i64..10),
+            weighted(known, -40i32..40),
+        );
+        (vec(row, 0..most), Just(ticks))
+    });
+    rows.prop_map(|(rows, ticks)| {
+        let row = |(index, (wavers, key, value, quarters)): (usize, (Option<i64>, _, _, Option<i32>))| Row {
+            time: wavers.map(|wavers| (index as i64 * 6 - 100 + wavers) / ticks * ticks),
+            key,
+            value,
+            // Sums of quarters are exact, in whichever order.
+            price: quarters.map(|quarters| f64::from(quarters) / 4.0),
+        };
+        rows.into_iter().enumerate().map(row).collect()
+    })
+}
+
+/// Lengths of batches, some of them empty, to be taken in turn.
+pub(super) fn batch_lengths() -> impl Strategy<Value = Vec<usize>> {
+    vec(0usize..12, 0..5).prop_map(|mut lengths| {
+        lengths.push(5);
+        lengths
+    })
+}
+
+pub(super) fn input_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("ts", DataType::Timestamp(TimeUnit::Microsecond, None), true),
+        Field::new("key", DataType::Utf8, true),
+        Field::new("value", DataType::Int64, true),
+        Field::new("price", DataType::Float64, true),
+    ]))
+}
+
+pub(super) fn batch(rows: &[Row]) -> RecordBatch {
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(TimestampMicrosecondArray::from_iter(rows.iter().map(|row| row.time))),
+        Arc::new(StringArray::from_iter(rows.iter().map(|row| row.key))),
+        Arc::new(Int64Array::from_iter(rows.iter().map(|row| row.value))),
+        Arc::new(Float64Array::from_iter(rows.iter().map(|row| row.price))),
+    ];
+    RecordBatch::try_new(input_schema(), columns).unwrap()
+}
+
+/// Highest event time of rows, and of what was before them.
+pub(super) fn highest(rows: &[Row], before: Option<i64>) -> Option<i64> {
+    rows.iter().filter_map(|row| row.time).chain(before).max()
+}
+
+/// The watermark when this was the highest event time.
+pub(super) fn watermark(highest: Option<i64>, bound: i64) -> i64 {
+    highest.map_or(WATERMARK_MIN, |highest| highest - bound)
+}
+
+/// Each row with its watermark.
+pub(super) fn with_watermarks(rows: &[Row], bound: i64) -> Vec<(Row, i64)> {
+    let of = |(index, row): (usize, &Row)| (*row, watermark(highest(&rows[..index], None), bound));
+    rows.iter().enumerate().map(of).collect()
+}
+
+/// Batches of these lengths, cut where one watermark no longer judges all rows of a batch. `before` is the highest
+/// event time of the pieces before.
+pub(super) fn stamped(
+    rows: &[Row],
+    lengths: &[usize],
+    bound: i64,
+    partition: usize,
+    before: Option<i64>,
+) -> Vec<(RecordBatch, Stamp)> {
+    let (mut batches, mut first) = (vec![], 0);
+    for length in lengths.iter().cycle() {
+        if first == rows.len() {
+            break;
+        }
+        let end = rows.len().min(first + length);
+        let now = |row: usize| watermark(highest(&rows[..row], before), bound);
+        let (mut begin, mut judged_by) = (first, now(first));
+        for row in first..end {
+            if now(row) != judged_by && rows[row].time.is_some_and(|time| time < now(row)) {
+                let stamp = Stamp { partition, watermark: judged_by, next_watermark: now(row) };
+                batches.push((batch(&rows[begin..row]), stamp));
+                (begin, judged_by) = (row, now(row));
+            }
+        }
+        let stamp = Stamp { partition, watermark: judged_by, next_watermark: now(end) };
+        batches.push((batch(&rows[begin..end]), stamp));
+        first = end;
+    }
+    batches
+}
+
+pub(super) fn column(name: &str) -> Arc<dyn PhysicalExpr> {
+    Arc::new(Column::new_with_schema(name, &input_schema()).unwrap())
+}
+
+/// `value > 0`.
+pub(super) fn is_positive() -> Arc<dyn PhysicalExpr> {
+    let zero = Arc::new(Literal::new(ScalarValue::Int64(Some(0))));
+    Arc::new(BinaryExpr::new(column("value"), Op::Gt, zero))
+}
+
+pub(super) fn aggregate(function: Arc<AggregateUDF>, argument: &str) -> Arc<AggregateFunctionExpr> {
+    let name = format!("{}({argument})", function.name());
+    let builder = AggregateExprBuilder::new(function, vec![column(argument)]).schema(input_schema()).alias(name);
+    Arc::new(builder.build().unwrap())
+}
+
+/// A GROUP BY of windows of `size` ticks, if any, and of the key, if `keyed`.
+pub(super) fn group_by(
+    size: Option<i64>,
+    keyed: bool,
+    aggregates: Vec<Arc<AggregateFunctionExpr>>,
+    filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
+) -> Arc<AggregateSpec> {
+    let window = size.map(|size| {
+        let interval = ScalarValue::new_interval_mdn(0, 0, size * 1000);
+        let start = crate::plan::functions::tumble(col("ts"), lit(interval));
+        let schema = DFSchema::try_from(input_schema()).unwrap();
+        let context = PhysicalPlanningContext::default();
+        let start = create_physical_expr(&start, &schema, &ExecutionProps::new(), &context).unwrap();
+        WindowSpec { start, size }
+    });
+    let mut fields = vec![];
+    if window.is_some() {
+        fields.push(Field::new("window_start", DataType::Timestamp(TimeUnit::Microsecond, None), true));
+    }
+    let keys = if keyed { vec![(column("key"), "key".to_string())] } else { vec![] };
+    fields.extend(keys.iter().map(|(_, name)| Field::new(name, DataType::Utf8, true)));
+    let of_aggregate = |expr: &Arc<AggregateFunctionExpr>| {
+        Field::new(expr.name(), expr.field().data_type().clone(), expr.field().is_nullable())
+    };
+    fields.extend(aggregates.iter().map(of_aggregate));
+    let schema = Arc::new(Schema::new(fields));
+    Arc::new(AggregateSpec { window, keys, aggregates, filters, schema })
+}
+
+/// The GROUP BY that [`Naive`] is the model of.
+pub(super) fn common_group_by(size: Option<i64>, keyed: bool) -> Arc<AggregateSpec> {
+    let aggregates = vec![
+        aggregate(count_udaf(), "value"),
+        aggregate(sum_udaf(), "value"),
+        aggregate(min_udaf(), "price"),
+        aggregate(max_udaf(), "value"),
+        aggregate(avg_udaf(), "price"),
+        aggregate(sum_udaf(), "value"),
+    ];
+    let mut filters = vec![None; 5];
+    filters.push(Some(is_positive()));
+    group_by(size, keyed, aggregates, filters)
+}
+
+/// A naive group.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Naive(Vec<Row>);
+
+impl Naive {
+    pub(super) fn take(&mut self, row: Row) {
+        self.0.push(row);
+    }
+
+    /// What [`common_group_by`] computes.
+    pub(super) fn cells(&self) -> Vec<String> {
+        let values = || self.0.iter().filter_map(|row| row.value);
+        let prices = || self.0.iter().filter_map(|row| row.price);
+        let (sum, count) = (prices().sum::<f64>(), prices().count());
+        vec![
+            values().count().to_string(),
+            or_null((values().count() > 0).then(|| values().sum::<i64>())),
+            or_null(prices().reduce(f64::min)),
+            or_null(values().max()),
+            or_null((count > 0).then(|| sum / count as f64)),
+            or_null(values().filter(|value| *value > 0).reduce(|a, b| a + b)),
+        ]
+    }
+}
+
+pub(super) fn or_null(cell: Option<impl ToString>) -> String {
+    cell.map_or("NULL".to_string(), |cell| cell.to_string())
+}
+
+/// Start of a row's window.
+pub(super) fn window_of(row: &Row, size: i64) -> Option<i64> {
+    row.time.map(|time| time.div_euclid(size) * size)
+}
+
+/// The cells of the group that a row belongs to; none if it is late.
+pub(super) fn group_of(row: &Row, watermark: i64, size: Option<i64>, keyed: bool) -> Option<Vec<String>> {
+    let mut cells = vec![];
+    if let Some(size) = size {
+        let start = window_of(row, size);
+        if start.is_some_and(|start| start + size <= watermark) {
+            return None;
+        }
+        cells.push(or_null(start));
+    }
+    if keyed {
+        cells.push(or_null(row.key));
+    }
+    Some(cells)
+}
+
+/// Rows in order, event times as numbers.
+pub(super) fn text(batches: &[RecordBatch]) -> Text {
+    let options = FormatOptions::default().with_null("NULL");
+    let mut rows = vec![];
+    for batch in batches {
+        let plain = |column: &ArrayRef| match column.data_type() {
+            DataType::Timestamp(_, _) => cast(column, &DataType::Int64).unwrap(),
+            _ => Arc::clone(column),
+        };
+        let columns: Vec<ArrayRef> = batch.columns().iter().map(plain).collect();
+        let formats: Vec<_> =
+            columns.iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &options).unwrap()).collect();
+        rows.extend((0..batch.num_rows()).map(|row| formats.iter().map(|f| f.value(row).to_string()).collect()));
+    }
+    rows
+}
+
+pub(super) fn sorted(mut rows: Text) -> Text {
+    rows.sort();
+    rows
+}
+
+/// Asserts that rows are equal in order, floats nearly.
+pub(super) fn assert_same(schema: &Schema, got: &Text, expected: &Text) {
+    assert_eq!(got.len(), expected.len(), "numbers of rows\n got {got:?}\n expected {expected:?}");
+    for (got, expected) in got.iter().zip(expected) {
+        assert_eq!(got.len(), expected.len(), "numbers of columns");
+        for ((got_cell, expected_cell), field) in got.iter().zip(expected).zip(schema.fields()) {
+            let name = field.name();
+            assert!(is_near(got_cell, expected_cell), "{name}: {got_cell}, not {expected_cell}, in {got:?}");
+        }
+    }
+}
+
+fn is_near(a: &str, b: &str) -> bool {
+    a == b
+        || match (a.parse::<f64>(), b.parse::<f64>()) {
+            (Ok(a), Ok(b)) => (a - b).abs() <= 1e-7 + 1e-9 * a.abs(),
+            _ => false,
+        }
+}
+
+/// Runs an operator from its beginning to its end.
+pub(super) fn run(operator: &mut dyn Operator, input: &[(RecordBatch, Stamp)]) -> Vec<RecordBatch> {
+    let mut output = vec![];
+    for (batch, stamp) in input {
+        operator.push(batch, *stamp, &mut output).unwrap();
+    }
+    operator.finish(&mut output).unwrap();
+    output
+}
+
+/// The law of snapshots: whoever is snapshot goes on as if nothing had happened, and so does a fresh operator that
+/// the snapshot is restored into, wherever the input is cut.
+pub(super) fn assert_snapshot_law<O: Operator>(
+    fresh: impl Fn() -> O,
+    input: &[(RecordBatch, Stamp)],
+    cuts: &[prop::sample::Index],
+) {
+    let cuts: BTreeSet<usize> = cuts.iter().map(|cut| cut.index(input.len() + 1)).collect();
+    let (mut whole, mut kept, mut moved) = (fresh(), fresh(), fresh());
+    let expected = run(&mut whole, input);
+    let (mut from_kept, mut from_moved) = (vec![], vec![]);
+    for index in 0..=input.len() {
+        if cuts.contains(&index) {
+            kept.snapshot().unwrap();
+            let snapshot: Vec<_> = moved.snapshot().unwrap().iter().map(through_ipc).collect();
+            let counters = moved.counters();
+            moved = fresh();
+            moved.restore(&snapshot).unwrap();
+            assert_eq!(moved.counters(), counters);
+        }
+        if let Some((batch, stamp)) = input.get(index) {
+            kept.push(batch, *stamp, &mut from_kept).unwrap();
+            moved.push(batch, *stamp, &mut from_moved).unwrap();
+        }
+    }
+    kept.finish(&mut from_kept).unwrap();
+    moved.finish(&mut from_moved).unwrap();
+    let schema = expected.first().map_or(whole.schema(), RecordBatch::schema);
+    assert_same(&schema, &sorted(text(&from_kept)), &sorted(text(&expected)));
+    assert_same(&schema, &sorted(text(&from_moved)), &sorted(text(&expected)));
+    assert_eq!(kept.counters(), whole.counters());
+    assert_eq!(moved.counters(), whole.counters());
+}
+
+/// A batch as a checkpoint gives it back.
+fn through_ipc(batch: &RecordBatch) -> RecordBatch {
+    let mut writer = StreamWriter::try_new(vec![], &batch.schema()).unwrap();
+    writer.write(batch).unwrap();
+    let bytes = writer.into_inner().unwrap();
+    StreamReader::try_new(Cursor::new(bytes), None).unwrap().next().unwrap().unwrap()
+}
+
+/// Every aggregate of DataFusion over every list of arguments here that it takes, also DISTINCT and IGNORE NULLS.
+pub(super) fn every_aggregate() -> Vec<Arc<AggregateFunctionExpr>> {
+    let literal = |value: ScalarValue| Arc::new(Literal::new(value)) as Arc<dyn PhysicalExpr>;
+    let float = Arc::new(CastExpr::new(column("value"), DataType::Float64, None));
+    let arguments: Vec<Vec<Arc<dyn PhysicalExpr>>> = vec![
+        vec![column("price")],
+        vec![column("value")],
+        vec![column("key")],
+        vec![is_positive()],
+        vec![column("price"), float],
+        vec![column("price"), literal(ScalarValue::Float64(Some(0.25)))],
+        vec![column("value"), literal(ScalarValue::Int64(Some(2)))],
+        vec![column("key"), literal(ScalarValue::Utf8(Some(",".into())))],
+    ];
+    let mut aggregates = vec![];
+    for function in all_default_aggregate_functions() {
+        for arguments in &arguments {
+            let variants = [(false, false), (true, false), (false, true)];
+            aggregates.extend(variants.iter().filter_map(|(distinct, ignore_nulls)| {
+                variant(&function, arguments, *distinct, *ignore_nulls).map(Arc::new)
+            }));
+        }
+    }
+    let names: BTreeSet<_> = aggregates.iter().map(|aggregate| aggregate.fun().name().to_string()).collect();
+    assert!(names.len() >= 20, "{names:?}");
+    aggregates
+}
+
+/// What an aggregate of its own makes of some arguments.
+pub(super) fn computed_freshly(aggregate: &AggregateFunctionExpr, arguments: &[ArrayRef]) -> String {
+    let mut accumulator = aggregate.create_accumulator().unwrap();
+    if arguments.first().is_some_and(|argument| !argument.is_empty()) {
+        accumulator.update_batch(arguments).unwrap();
+    }
+    let value = accumulator.evaluate().unwrap().to_array().unwrap();
+    let field = Field::new("value", value.data_type().clone(), true);
+    let value = RecordBatch::try_new(Arc::new(Schema::new(vec![field])), vec![value]).unwrap();
+    text(&[value])[0][0].clone()
+}
+
+fn variant(
+    function: &Arc<AggregateUDF>,
+    arguments: &[Arc<dyn PhysicalExpr>],
+    distinct: bool,
+    ignore_nulls: bool,
+) -> Option<AggregateFunctionExpr> {
+    let schema = input_schema();
+    let fields: Vec<_> = arguments.iter().map(|argument| argument.return_field(&schema).unwrap()).collect();
+    let coerced = fields_with_udf(&fields, function.as_ref()).ok()?;
+    if coerced.iter().zip(&fields).any(|(coerced, field)| coerced.data_type() != field.data_type()) {
+        return None;
+    }
+    if ignore_nulls && !function.supports_null_handling_clause() {
+        return None;
+    }
+    let list = arguments.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let distinct_word = if distinct { "DISTINCT " } else { "" };
+    let nulls_words = if ignore_nulls { " IGNORE NULLS" } else { "" };
+    let aggregate = AggregateExprBuilder::new(Arc::clone(function), arguments.to_vec())
+        .schema(schema)
+        .alias(format!("{}({distinct_word}{list}){nulls_words}", function.name()))
+        .with_distinct(distinct)
+        .with_ignore_nulls(ignore_nulls)
+        .build()
+        .ok()?;
+    aggregate.create_accumulator().ok()?;
+    // Distinct values come in no order.
+    let ordered = matches!(aggregate.field().data_type(), DataType::List(_) | DataType::Utf8 | DataType::LargeUtf8);
+    (!distinct || !ordered).then_some(aggregate)
+}
