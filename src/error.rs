@@ -83,10 +83,10 @@ impl Error {
         self
     }
 
-    /// Gives our error inside `error` a place, if it has none yet.
+    /// Gives our error inside `error` a place, if it has none yet (the end of a text has line 0).
     pub(crate) fn locate(error: DataFusionError, place: Option<Location>) -> DataFusionError {
         match Self::find(&error) {
-            Some(own) if own.location().is_none() => own.clone().at(place).into(),
+            Some(own) if own.location().is_none_or(|at| at.line == 0) => own.clone().at(place).into(),
             _ => error,
         }
     }

@@ -137,9 +137,9 @@ impl StreamlinesContext for SessionContext {
                 }
                 self.read_empty()
             }
-            StreamStatement::Query { mut statement, emit } => {
+            StreamStatement::Query { mut statement, emit, quoted } => {
                 let mut state = self.state();
-                let paths = register_paths(self, &mut state, &statement).await?;
+                let paths = register_paths(self, &mut state, &statement, &quoted).await?;
                 let plan = plan_query(&mut statement, emit, &state).await;
                 for path in paths {
                     self.deregister_table(path)?;
@@ -238,11 +238,13 @@ fn with_nearest_table(ctx: &SessionContext, error: DataFusionError) -> DataFusio
 fn unknown(ctx: &SessionContext, kind: &str, name: &str) -> Error {
     let state = ctx.state();
     let catalog = &state.config_options().catalog;
-    let default_schema = format!("{}.{}.", catalog.default_catalog, catalog.default_schema);
-    let name = name.strip_prefix(&default_schema).unwrap_or(name);
+    let defaults = [&catalog.default_catalog, &catalog.default_schema];
+    let name = defaults.into_iter().fold(name, |name, default| {
+        name.strip_prefix(default.as_str()).and_then(|rest| rest.strip_prefix('.')).unwrap_or(name)
+    });
     let known = state.schema_for_ref(TableReference::bare("any")).map(|schema| schema.table_names());
     let error = Error::sql(format!("there is no {kind} {name}"));
-    match sql::nearest(name, known.unwrap_or_default().iter().map(String::as_str)) {
+    match sql::nearest(name.rsplit('.').next().unwrap_or(name), known.unwrap_or_default().iter().map(String::as_str)) {
         Some(nearest) => error.help(format!("did you mean {nearest}?")),
         None => error.help("SHOW TABLES lists what there is; CREATE STREAM … makes a stream of files"),
     }
@@ -261,6 +263,7 @@ async fn register_paths(
     ctx: &SessionContext,
     state: &mut SessionState,
     statement: &Statement,
+    quoted: &[(String, Location)],
 ) -> Result<Vec<TableReference>> {
     let mut registered = vec![];
     for reference in state.resolve_table_references(statement)? {
@@ -270,7 +273,8 @@ async fn register_paths(
         if !is_data_path(table) || ctx.table_exist(reference.clone())? {
             continue;
         }
-        let at = sql::relation_location(statement, table).unwrap_or(Location { line: 1, column: 1 });
+        let at = quoted.iter().find(|(text, _)| text.as_str() == table.as_ref());
+        let at = at.map_or(Location { line: 1, column: 1 }, |(_, at)| *at);
         let stream = StreamTable::from_path(table, at, state).await?;
         ctx.register_table(reference.clone(), Arc::new(stream))?;
         registered.push(reference);

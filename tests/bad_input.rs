@@ -1,4 +1,5 @@
 //! Bad input: each gets one error that says what, where and what to do, exit code 1, and leaves nothing behind.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::Path;
@@ -28,7 +29,7 @@ impl Folder {
         Self(TempDir::new().unwrap())
     }
 
-    /// With `trips.parquet`: origin, ts, distance, fare; ten rows, ten seconds apart.
+    /// With `trips.parquet`: origin, ts, distance, fare, arrived; ten rows, ten seconds apart.
     fn with_trips() -> Self {
         let folder = Self::new();
         folder.parquet("trips.parquet", trips(0));
@@ -106,9 +107,10 @@ fn trips(first_second: i64) -> Vec<(&'static str, ArrayRef)> {
     let times = (0..10).map(|row| (first_second + row * 10) * 1_000_000);
     vec![
         ("origin", Arc::new(StringArray::from_iter_values((0..10).map(|row| ["EWR", "JFK"][row % 2])))),
-        ("ts", Arc::new(TimestampMicrosecondArray::from_iter_values(times))),
+        ("ts", Arc::new(TimestampMicrosecondArray::from_iter_values(times.clone()))),
         ("distance", Arc::new(Int64Array::from_iter_values(0..10))),
         ("fare", Arc::new(Float64Array::from_iter_values((0..10).map(f64::from)))),
+        ("arrived", Arc::new(TimestampMicrosecondArray::from_iter_values(times))),
     ]
 }
 
@@ -119,7 +121,13 @@ fn sql_that_cannot_be_read() {
     folder.refuses_query("SELECT 'EWR FROM trips", "'EWR", &["Unterminated string literal"]);
     folder.refuses_query("SELECT (1 + distance FROM trips", "FROM", &["Expected: )"]);
     let several_lines = format!("{STREAM}SELECT origin,\n       FROM\n");
-    folder.refuses(&several_lines, &["line 3"]);
+    folder.refuses(&several_lines, &["Expected: identifier, found: EOF", "(line 3, column 12)"]);
+    folder.refuses("CREATE STREAM", &["(line 1, column 14)", "   |              ^"]);
+    folder.refuses("CREATE STREAM s STORED AS PARQUET LOCATION", &["(line 1, column 43)"]);
+    folder.refuses(
+        "CREATE STREAM s STORED AS ORC LOCATION 'x'",
+        &["unknown format ORC", "STORED AS PARQUET, CSV or JSON"],
+    );
 }
 
 #[test]
@@ -203,9 +211,8 @@ fn windows_over_what_is_no_event_time() {
     let folder = Folder::with_trips();
     let query = "SELECT count(*) FROM trips GROUP BY tumble(fare, INTERVAL '1 hour')";
     folder.refuses(&format!("{STREAM}{query}"), &["tumble needs a timestamp, not Float64"]);
-    let no_watermark = "CREATE STREAM bare STORED AS PARQUET LOCATION 'trips.parquet';
-        SELECT count(*) FROM bare GROUP BY tumble(ts, INTERVAL '1 hour')";
-    folder.refuses(no_watermark, &["ts is not the event time of stream bare", "line 2", "WATERMARK FOR ts"]);
+    let query = "SELECT count(*) FROM trips GROUP BY tumble(arrived, INTERVAL '1 hour')";
+    folder.refuses_query(query, "arrived", &["arrived is not the event time of stream trips", "its event time is ts"]);
 }
 
 #[test]
@@ -241,17 +248,17 @@ fn a_location_without_files() {
 
 #[test]
 fn files_whose_schemas_differ() {
-    let folder = Folder::with_trips();
+    let folder = Folder::new();
+    folder.parquet("a.parquet", trips(0));
     let mut retyped = trips(100);
     retyped[2].1 = Arc::new(Int32Array::from_iter_values(0..10));
-    folder.parquet("trips-2.parquet", retyped);
-    let sql = "CREATE STREAM s STORED AS PARQUET LOCATION 'trips*.parquet'; SELECT * FROM s";
-    folder
-        .refuses(sql, &["trips-2.parquet: has column 'distance' as Int32 and not as Int64", "trips.parquet", "help:"]);
+    folder.parquet("b.parquet", retyped);
+    let sql = "CREATE STREAM s STORED AS PARQUET LOCATION '*.parquet'; SELECT * FROM s";
+    folder.refuses(sql, &["b.parquet: has column 'distance' as Int32 and not as Int64", "unlike a.parquet", "help:"]);
     let mut renamed = trips(100);
     renamed[2].0 = "miles";
-    folder.parquet("trips-2.parquet", renamed);
-    folder.refuses(sql, &["trips-2.parquet: has no column 'distance'", "help: list the columns"]);
+    folder.parquet("b.parquet", renamed);
+    folder.refuses(sql, &["b.parquet: has no column 'distance'", "help: list the columns"]);
 }
 
 #[test]
@@ -480,7 +487,11 @@ fn a_stream_that_is_there_already() {
     folder
         .refuses(&create("STREAM trips"), &["trips exists already", "(line 2, column 15)", "CREATE OR REPLACE STREAM"]);
     folder.sql(&create("OR REPLACE STREAM trips")).assert().success().stdout(contains("distance,ts\n"));
-    folder.sql(&create("STREAM IF NOT EXISTS trips")).assert().success().stdout(contains("origin,ts,distance,fare\n"));
+    folder
+        .sql(&create("STREAM IF NOT EXISTS trips"))
+        .assert()
+        .success()
+        .stdout(contains("origin,ts,distance,fare,arrived\n"));
     folder.sql(&format!("{STREAM}DROP STREAM trips; DROP STREAM IF EXISTS trips; {STREAM}")).assert().success();
 }
 

@@ -1,4 +1,5 @@
 //! The program as a user meets it: standard output, standard error, files and exit codes.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::io::Read;
@@ -102,7 +103,7 @@ fn every_text_format() {
     format("csv").stdout("n,origin,ts\n1,EWR,2013-01-01T06:00:00\n2,,\n");
     format("json").stdout(format!("[{first},{{\"n\":2}}]"));
     format("ndjson").stdout(format!("{first}\n{{\"n\":2}}\n"));
-    format("table").stdout(contains("| n ").and(contains("2013-01-01T06:00:00")).and(contains("EWR")));
+    format("table").stdout("n  origin  ts\n-  ------  -------------------\n1  EWR     2013-01-01T06:00:00\n2\n");
     format("none").stdout(is_empty());
 }
 
@@ -165,10 +166,13 @@ fn settings_reach_the_session() {
     };
     value("datafusion.execution.batch_size", &["--batch-rows", "77"], "77");
     value("datafusion.execution.batch_size", &["--set", "datafusion.execution.batch_size=78"], "78");
-    value("streamlines.partitions", &["--partitions", "3"], "3");
-    value("streamlines.strategy", &["--strategy", "batch"], "batch");
-    value("streamlines.routing", &["--set", "streamlines.routing = aligned"], "aligned");
+    value("datafusion.execution.target_partitions", &["--partitions", "3"], "3");
     let query = format!("{FLIGHTS} SELECT count(*) FROM flights");
+    let plan = format!("{FLIGHTS} SELECT count(*) FROM flights WHERE dep_delay > 0");
+    let explain = |arguments: &[&str]| program().args(["explain", &plan]).args(arguments).assert().success();
+    explain(&[]).stdout(contains("PipelinesExec"));
+    explain(&["--strategy", "batch"]).stdout(contains("PipelinesExec").not());
+    explain(&["--set", "streamlines.strategy = batch"]).stdout(contains("PipelinesExec").not());
     let told = contains("unknown strategy 'fast'").and(contains("partitioned or batch"));
     sql(&query).args(["--strategy", "fast"]).assert().code(1).stderr(told);
 }
@@ -434,4 +438,26 @@ fn ctrl_c_ends_a_run_with_whole_files_and_code_130() {
     assert!(0 < rows && rows < 1_000_000, "{rows}");
     let told: String = rows.to_string();
     assert_eq!(summary.replace(',', "").split(" rows out").next().unwrap().rsplit(' ').next(), Some(told.as_str()));
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_a_query_of_tables_too() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("x.csv");
+    let child = Process::new(PROGRAM)
+        .args(["sql", "SELECT * FROM generate_series(1, 100000000000)", "--output"])
+        .arg(&path)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while names(folder.path()).is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(Process::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(130));
+    assert_eq!(names(folder.path()), ["x.csv"]);
+    let text = fs::read_to_string(&path).unwrap();
+    let last: usize = text.lines().last().unwrap().parse().unwrap();
+    assert_eq!(text.lines().count(), last + 1);
 }

@@ -17,6 +17,7 @@ use crate::operator::{WATERMARK_MAX, WATERMARK_MIN};
 use crate::sink::Sink;
 
 use super::boundary::PipelinesExec;
+use super::stop::Stop;
 use super::write;
 
 /// A planned query that is ready to run.
@@ -29,6 +30,7 @@ pub struct Job {
     task: Arc<TaskContext>,
     gives_rows: bool,
     started: Instant,
+    stop: Stop,
 }
 
 /// How far a job has come.
@@ -101,7 +103,7 @@ impl Job {
         let gives_rows = !query.schema().fields().is_empty();
         let task = Arc::new(query.task_ctx());
         let plan = query.create_physical_plan().await?;
-        Ok(Self { plan, task, gives_rows, started: Instant::now() })
+        Ok(Self { plan, task, gives_rows, started: Instant::now(), stop: Stop::default() })
     }
 
     /// The schema of the rows.
@@ -135,11 +137,13 @@ impl Job {
     /// # Errors
     /// The first error of any pipeline, which ends all of them; nothing is left in the sink then.
     pub async fn run(&self, sink: &dyn Sink) -> Result<Summary> {
-        let written = write::write(Arc::clone(&self.plan), Arc::clone(&self.task), sink).await?;
+        // Pipelines stop by themselves, between two batches; rows of tables alone are cut off.
+        let stop = self.boundaries().is_empty().then_some(&self.stop);
+        let written = write::write(Arc::clone(&self.plan), Arc::clone(&self.task), sink, stop).await?;
         Ok(Summary {
             progress: self.progress(),
             rows_written: written.rows,
-            interrupted: self.boundaries().into_iter().any(|boundary| boundary.runs().is_stopped()),
+            interrupted: self.stop.is_stopped(),
             warnings: self.warnings(),
         })
     }
@@ -155,6 +159,7 @@ impl Job {
     /// Tells the pipelines to read no more. The run then ends well with what has been written so far; open windows
     /// stay unanswered.
     pub fn stop(&self) {
+        self.stop.stop();
         self.boundaries().into_iter().for_each(|boundary| boundary.runs().stop());
     }
 

@@ -11,6 +11,7 @@ mod boundary;
 mod job;
 mod pipeline;
 mod run;
+mod stop;
 mod write;
 
 pub(crate) use boundary::{PipelinesExec, find};

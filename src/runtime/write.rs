@@ -21,9 +21,17 @@ use tokio::task::JoinSet;
 use crate::exec::streaming_properties;
 use crate::sink::{Sink, Writer, Written};
 
+use super::stop::Stop;
+
 /// Writes all rows of `plan` into `sink`. The output becomes visible only when every pipeline has ended well: the
-/// first failure ends all the others and leaves nothing behind.
-pub(crate) async fn write(plan: Arc<dyn ExecutionPlan>, task: Arc<TaskContext>, sink: &dyn Sink) -> Result<Written> {
+/// first failure ends all the others and leaves nothing behind. A stop ends the rows, and the output is whole as far as
+/// it goes.
+pub(super) async fn write(
+    plan: Arc<dyn ExecutionPlan>,
+    task: Arc<TaskContext>,
+    sink: &dyn Sink,
+    stop: Option<&Stop>,
+) -> Result<Written> {
     let plan = match plan.output_partitioning().partition_count() {
         0 | 1 => plan,
         _ if sink.per_pipeline() => plan,
@@ -31,7 +39,10 @@ pub(crate) async fn write(plan: Arc<dyn ExecutionPlan>, task: Arc<TaskContext>, 
     };
     let (mut tasks, mut others) = (JoinSet::new(), vec![]);
     for partition in 0..plan.output_partitioning().partition_count() {
-        let rows = plan.execute(partition, Arc::clone(&task))?;
+        let mut rows = plan.execute(partition, Arc::clone(&task))?;
+        if let Some(stop) = stop {
+            rows = stop.until(rows);
+        }
         let (handle, cancelled) = AbortHandle::new_pair();
         others.push(handle);
         tasks.spawn(write_partition(rows, sink.writer(partition, plan.schema())?, cancelled));
@@ -148,7 +159,7 @@ impl ExecutionPlan for WriteExec {
     fn execute(&self, _: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let (input, sink) = (Arc::clone(&self.input), Arc::clone(&self.sink));
         let count = stream::once(async move {
-            let written = write(input, task, sink.as_ref()).await?;
+            let written = write(input, task, sink.as_ref(), None).await?;
             let count = UInt64Array::from(vec![written.rows]);
             Ok(RecordBatch::try_new(count_schema(), vec![Arc::new(count)])?)
         });

@@ -7,7 +7,10 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray, StringBuilder, TimestampNanosecondArray};
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, StringBuilder,
+    TimestampNanosecondArray,
+};
 use arrow::compute::{CastOptions, cast_with_options, filter_record_batch, is_not_null, is_null, or};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use chrono::NaiveDateTime;
@@ -107,7 +110,10 @@ impl CsvRows {
             Some(column) => Ok(Arc::clone(column)),
             None => self.hive[index - parsed.len()].to_array_of_size(rows),
         });
-        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns.collect::<Result<_>>()?)?;
+        // A count needs no column at all.
+        let count = RecordBatchOptions::new().with_row_count(Some(rows));
+        let columns = columns.collect::<Result<_>>()?;
+        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &count)?;
         self.rows_before += rows as u64;
         match good {
             Some(good) => {

@@ -10,11 +10,8 @@ mod names;
 mod tokens;
 mod windows;
 
-use std::ops::ControlFlow;
-
 use datafusion::common::{DataFusionError, Result};
 use datafusion::sql::parser::{CopyToSource, DFParserBuilder, Statement};
-use datafusion::sql::sqlparser::ast::{ObjectName, visit_relations};
 use datafusion::sql::sqlparser::dialect::Dialect;
 use datafusion::sql::sqlparser::parser::ParserError;
 
@@ -27,7 +24,11 @@ use tokens::{Tokens, are_words};
 /// # Errors
 /// [`Error::Sql`] or [`Error::Refused`] with the place in the text.
 pub(crate) fn parse(sql: &str, dialect: &dyn Dialect) -> Result<Vec<StreamStatement>> {
-    tokens::statements(sql, dialect)?.into_iter().map(|tokens| parse_statement(tokens, dialect)).collect()
+    let located = |tokens: Tokens| {
+        let end = tokens::location_at(&tokens, tokens.len());
+        parse_statement(tokens, dialect).map_err(|error| Error::locate(error, end))
+    };
+    tokens::statements(sql, dialect)?.into_iter().map(located).collect()
 }
 
 fn parse_statement(mut tokens: Tokens, dialect: &dyn Dialect) -> Result<StreamStatement> {
@@ -38,6 +39,7 @@ fn parse_statement(mut tokens: Tokens, dialect: &dyn Dialect) -> Result<StreamSt
         let span = tokens[0].span;
         tokens = tokens::snippet("SHOW TABLES", span, dialect)?;
     }
+    let quoted = tokens::quoted(&tokens);
     let emit = clauses::cut_emit(&mut tokens)?;
     clauses::rewrite_buffers(&mut tokens, dialect)?;
     windows::rewrite_table_functions(&mut tokens, dialect)?;
@@ -46,7 +48,7 @@ fn parse_statement(mut tokens: Tokens, dialect: &dyn Dialect) -> Result<StreamSt
     let mut statements = parser.parse_statements().map_err(located_error)?;
     let mut statement = statements.pop_front().ok_or_else(|| Error::sql("no statement"))?;
     resolve_window_names(&mut statement);
-    Ok(StreamStatement::Query { statement: Box::new(statement), emit })
+    Ok(StreamStatement::Query { statement: Box::new(statement), emit, quoted })
 }
 
 fn resolve_window_names(statement: &mut Statement) {
@@ -88,28 +90,6 @@ fn parse_place(place: &str) -> Option<Location> {
     Some(Location { line: line.trim().parse().ok()?, column: column.trim().parse().ok()? })
 }
 
-/// Where a statement names the relation `name`, which is one part.
-pub(crate) fn relation_location(statement: &Statement, name: &str) -> Option<Location> {
-    let find = |relation: &ObjectName| match relation.0.as_slice() {
-        [part] => match part.as_ident() {
-            Some(ident) if ident.value == name => ControlFlow::Break(ident.span.start),
-            _ => ControlFlow::Continue(()),
-        },
-        _ => ControlFlow::Continue(()),
-    };
-    let found = match statement {
-        Statement::Statement(statement) => visit_relations(statement.as_ref(), find),
-        Statement::Explain(explain) => return relation_location(&explain.statement, name),
-        Statement::CopyTo(copy) => match &copy.source {
-            CopyToSource::Query(query) => visit_relations(query.as_ref(), find),
-            CopyToSource::Relation(relation) => find(relation),
-        },
-        _ => ControlFlow::Continue(()),
-    };
-    let start = found.break_value()?;
-    Some(Location { line: start.line, column: start.column })
-}
-
 /// The candidate that is most like `name`, if one is like it at all.
 pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
@@ -140,6 +120,8 @@ pub enum StreamStatement {
         statement: Box<Statement>,
         /// The EMIT clause.
         emit: Option<Emit>,
+        /// Quoted texts and where they stand: a relation that is a path has no place in sqlparser's syntax.
+        quoted: Vec<(String, Location)>,
     },
 }
 

@@ -35,6 +35,16 @@ pub(super) fn location(token: &TokenWithSpan) -> Location {
     Location { line: token.span.start.line, column: token.span.start.column }
 }
 
+/// Strings and quoted names, with their places.
+pub(super) fn quoted(tokens: &[TokenWithSpan]) -> Vec<(String, Location)> {
+    let text = |token: &TokenWithSpan| match &token.token {
+        Token::SingleQuotedString(text) => Some((text.clone(), location(token))),
+        Token::Word(word) if word.quote_style.is_some() => Some((word.value.clone(), location(token))),
+        _ => None,
+    };
+    tokens.iter().filter_map(text).collect()
+}
+
 /// Where token `index` begins; after the last token, where that one ends.
 pub(super) fn location_at(tokens: &[TokenWithSpan], index: usize) -> Option<Location> {
     match (tokens.get(index), tokens.last()) {
