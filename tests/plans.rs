@@ -48,7 +48,7 @@ async fn the_spellings_of_a_window_are_one_plan() {
         assert_eq!(other_physical, physical, "{spelling}");
         assert_eq!(other_logical, logical, "{spelling}");
     }
-    insta::assert_snapshot!(physical, @r"");
+    insta::assert_snapshot!(physical);
 }
 
 #[tokio::test]
@@ -73,7 +73,7 @@ async fn routing_follows_from_partitions_and_keys() {
     ] {
         picked.push(routing(sql).await);
     }
-    insta::assert_snapshot!(picked.join("\n"), @r"");
+    insta::assert_snapshot!(picked.join("\n"));
 }
 
 #[tokio::test]
@@ -84,5 +84,5 @@ async fn a_look_up_reads_the_table_first_and_a_last_order_is_a_tail() {
     let (_, physical) = plans(&ctx, sql).await;
     let physical = physical
         .replace(&format!("{}/", std::env::current_dir().unwrap().display()).trim_start_matches('/').to_string(), "");
-    insta::assert_snapshot!(physical, @r"");
+    insta::assert_snapshot!(physical);
 }
