@@ -56,9 +56,7 @@ async fn routing_follows_from_partitions_and_keys() {
     let ctx = flights().await;
     let routing = async |sql: &str| {
         let (_, plan) = plans(&ctx, sql).await;
-        let line =
-            plan.lines().find(|line| line.contains("PipelinesExec")).unwrap_or("no pipelines").trim().to_string();
-        line
+        plan.lines().find(|line| line.contains("PipelinesExec")).unwrap_or("no pipelines").trim().to_string()
     };
     let mut picked = vec![];
     for sql in [
