@@ -80,16 +80,23 @@ impl WatermarkGenerator {
 
     /// Looks at a block row by row, and cuts before a row that is behind a watermark that has moved.
     fn walk(&mut self, offset: usize, block: &PrimitiveArray<Int64Type>, cut: &mut Cut) {
-        for (row, time) in block.iter().enumerate().map(|(row, time)| (offset + row, time)) {
-            let Some(time) = time else { continue };
-            let watermark = self.watermark();
+        let mut watermark = self.watermark();
+        for (row, &time) in block.values().iter().enumerate() {
+            if block.is_null(row) {
+                continue;
+            }
             if time < watermark && watermark != cut.judged_by {
+                let row = offset + row;
                 if row > cut.begin {
                     cut.segments.push(self.segment(cut.begin, row - cut.begin, cut.judged_by));
                 }
                 (cut.begin, cut.judged_by) = (row, watermark);
             }
-            self.highest = self.highest.max(Some(time));
+            // The highest time rises rarely, so the watermark is not computed for each row.
+            if self.highest.is_none_or(|highest| time > highest) {
+                self.highest = Some(time);
+                watermark = self.watermark();
+            }
         }
     }
 
