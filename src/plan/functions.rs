@@ -70,34 +70,12 @@ impl ScalarUDFImpl for WindowFunction {
     }
 
     fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
-        let [time, size] = arg_types else {
-            return Err(Error::sql(format!("{} takes a time column and a size", self.name()))
-                .help(format!("{}(ts, INTERVAL '1 hour')", self.name()))
-                .into());
-        };
-        let time = match time {
-            DataType::Timestamp(_, _) => time.clone(),
-            // Every date is a whole number of seconds.
-            DataType::Date32 => DataType::Timestamp(TimeUnit::Second, None),
-            DataType::Date64 => DataType::Timestamp(TimeUnit::Millisecond, None),
-            DataType::Null => DataType::Timestamp(TimeUnit::Nanosecond, None),
-            other => {
-                return Err(Error::sql(format!("{} needs a timestamp, not {other}", self.name()))
-                    .help("cast it: CAST(x AS TIMESTAMP), or to_timestamp(x)")
-                    .into());
-            }
-        };
-        match size {
-            DataType::Interval(_) => Ok(vec![time, DataType::Interval(IntervalUnit::MonthDayNano)]),
-            DataType::Duration(_) => Ok(vec![time, size.clone()]),
-            other => Err(Error::sql(format!("the size of a window is an interval, not {other}"))
-                .help(format!("{}(ts, INTERVAL '1 hour')", self.name()))
-                .into()),
-        }
+        // Wrong ones stay: `return_type` refuses them, and unlike here its error reaches the user as it is.
+        Ok(self.coerced(arg_types).map_or_else(|_| arg_types.to_vec(), Vec::from))
     }
 
     fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
-        arg_types.first().cloned().ok_or_else(|| internal_datafusion_err!("{} without arguments", self.name()))
+        self.coerced(arg_types).map(|[time, _]| time)
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -116,6 +94,34 @@ impl ScalarUDFImpl for WindowFunction {
 }
 
 impl WindowFunction {
+    /// The types that the arguments are cast to.
+    fn coerced(&self, arg_types: &[DataType]) -> Result<[DataType; 2]> {
+        let [time, size] = arg_types else {
+            return Err(Error::sql(format!("{} takes a time column and a size", self.name()))
+                .help(format!("{}(ts, INTERVAL '1 hour')", self.name()))
+                .into());
+        };
+        let time = match time {
+            DataType::Timestamp(_, _) => time.clone(),
+            // Every date is a whole number of seconds.
+            DataType::Date32 => DataType::Timestamp(TimeUnit::Second, None),
+            DataType::Date64 => DataType::Timestamp(TimeUnit::Millisecond, None),
+            DataType::Null => DataType::Timestamp(TimeUnit::Nanosecond, None),
+            other => {
+                return Err(Error::sql(format!("{} needs a timestamp, not {other}", self.name()))
+                    .help("cast it: CAST(x AS TIMESTAMP), or to_timestamp(x)")
+                    .into());
+            }
+        };
+        match size {
+            DataType::Interval(_) => Ok([time, DataType::Interval(IntervalUnit::MonthDayNano)]),
+            DataType::Duration(_) => Ok([time, size.clone()]),
+            other => Err(Error::sql(format!("the size of a window is an interval, not {other}"))
+                .help(format!("{}(ts, INTERVAL '1 hour')", self.name()))
+                .into()),
+        }
+    }
+
     fn apply(&self, times: &ArrayRef, size: i64) -> Result<ArrayRef> {
         Ok(match times.data_type() {
             DataType::Timestamp(TimeUnit::Second, _) => self.apply_typed::<TimestampSecondType>(times, size),
@@ -211,7 +217,7 @@ fn size_ns(size: &ScalarValue, zone: Option<&str>) -> Result<i128> {
 
 /// Whether a time zone's days all have 24 hours.
 pub(crate) fn is_utc(zone: &str) -> bool {
-    matches!(zone, "UTC" | "utc" | "Z" | "+00:00" | "+0000" | "Etc/UTC")
+    matches!(zone, "UTC" | "utc" | "Z" | "+00:00" | "+0000" | "+00" | "Etc/UTC" | "GMT" | "Etc/GMT" | "Zulu")
 }
 
 #[cfg(test)]
@@ -251,6 +257,21 @@ mod tests {
         assert_eq!(window_size_ticks(&interval(0, 1, 1000), &micros(None)).unwrap(), 86_400_000_001);
         assert_eq!(window_size_ticks(&interval(0, 1, 0), &micros(Some("UTC"))).unwrap(), 86_400_000_000);
         assert_eq!(window_size_ticks(&interval(0, 0, 7_000), &micros(Some("Europe/Berlin"))).unwrap(), 7);
+    }
+
+    #[test]
+    fn wrong_arguments_are_told_as_they_are() {
+        let tumble = WindowFunction { kind: Kind::Tumble, signature: Signature::user_defined(Volatility::Immutable) };
+        let cases = [
+            (vec![DataType::Interval(IntervalUnit::MonthDayNano)], "tumble takes a time column and a size"),
+            (vec![micros(None), DataType::Int64], "the size of a window is an interval, not Int64"),
+            (vec![DataType::Int64, DataType::Interval(IntervalUnit::MonthDayNano)], "tumble needs a timestamp"),
+        ];
+        for (arguments, message) in cases {
+            assert_eq!(tumble.coerce_types(&arguments).unwrap(), arguments);
+            let error = tumble.return_type(&arguments).unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
     }
 
     #[test]

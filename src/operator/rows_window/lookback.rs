@@ -1,4 +1,5 @@
-//! first_value, last_value, lag, and any other aggregate: functions that look at earlier rows themselves.
+//! first_value, last_value, lag, and any other aggregate over a frame that has a beginning: functions that look at
+//! earlier rows themselves.
 //!
 //! A key remembers where its last rows are: a chunk (the argument column of some released rows) and a row in it.
 //! Values of any type are then picked with one `interleave`. Chunks pile up while some key points into them, so now
@@ -8,14 +9,18 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt64Array, new_empty_array};
-use arrow::compute::interleave;
+use arrow::compute::{interleave, not, nullif, prep_null_mask_filter};
 use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
 use datafusion::common::{Result, ScalarValue, internal_datafusion_err};
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
+use super::waiting::{array_without_slack, bytes_of};
 use super::{RowsFunction, RowsFunctionKind, RowsState};
 
-const CHUNKS_MAX: usize = 64;
+/// Chunks before it is asked whether copying pays.
+const CHUNKS_FEW: usize = 64;
+/// Chunks in any case.
+const CHUNKS_MAX: usize = 4096;
 
 /// Where a value is: chunk and row.
 type Place = (usize, usize);
@@ -36,7 +41,16 @@ pub(super) fn state(function: &RowsFunction, argument: DataType) -> Result<Box<d
             return Err(internal_datafusion_err!("{other:?} over {argument} has no streaming form"));
         }
     };
-    Ok(Box::new(Lookback { looks, keeps, argument, chunks: vec![], groups: vec![] }))
+    Ok(Box::new(Lookback {
+        looks,
+        keeps,
+        argument,
+        chunks: vec![],
+        groups: vec![],
+        kept_rows: 0,
+        chunk_rows: 0,
+        chunk_bytes: 0,
+    }))
 }
 
 /// The place of a row before a key's first.
@@ -57,6 +71,12 @@ struct Lookback {
     argument: DataType,
     chunks: Vec<ArrayRef>,
     groups: Vec<VecDeque<Place>>,
+    /// Rows that keys point at.
+    kept_rows: usize,
+    /// Rows of all chunks.
+    chunk_rows: usize,
+    /// Bytes of all chunks.
+    chunk_bytes: usize,
 }
 
 impl Lookback {
@@ -68,8 +88,10 @@ impl Lookback {
         }
         if self.keeps.is_some_and(|keeps| kept.len() >= keeps.max(1)) {
             kept.pop_front();
+            self.kept_rows -= 1;
         }
         kept.push_back(place);
+        self.kept_rows += 1;
     }
 
     fn pick(&self, places: &[Place]) -> Result<ArrayRef> {
@@ -97,17 +119,33 @@ impl Lookback {
         accumulator.evaluate()
     }
 
-    /// Copies what is still pointed at into one chunk.
+    /// Copies what is still pointed at into one chunk, when that frees half of the rows or chunks are very many.
     fn compact(&mut self) -> Result<()> {
-        if self.chunks.len() < CHUNKS_MAX {
+        let pays = self.chunk_rows >= 2 * self.kept_rows || self.chunks.len() >= CHUNKS_MAX;
+        if self.chunks.len() < CHUNKS_FEW || !pays {
             return Ok(());
         }
         let places: Vec<Place> = self.groups.iter().flatten().copied().collect();
-        let chunk = self.pick(&places)?;
+        let chunk = array_without_slack(&self.pick(&places)?);
         self.groups.iter_mut().flatten().enumerate().for_each(|(row, place)| *place = (0, row));
-        self.chunks = vec![chunk];
+        (self.chunks, self.chunk_rows, self.chunk_bytes) = (vec![], 0, 0);
+        self.add_chunk(chunk);
         Ok(())
     }
+
+    fn add_chunk(&mut self, chunk: ArrayRef) {
+        self.chunk_rows += chunk.len();
+        self.chunk_bytes += bytes_of(&chunk);
+        self.chunks.push(chunk);
+    }
+}
+
+/// The values whose rows `live` lets pass, and null for the others. They keep their place in the frame; the
+/// aggregates that take a FILTER pass over nulls.
+fn only_live(values: &ArrayRef, live: Option<&BooleanArray>) -> Result<ArrayRef> {
+    let Some(live) = live else { return Ok(Arc::clone(values)) };
+    let live = if live.null_count() > 0 { prep_null_mask_filter(live) } else { live.clone() };
+    Ok(nullif(values, &not(&live)?)?)
 }
 
 impl RowsState for Lookback {
@@ -121,13 +159,13 @@ impl RowsState for Lookback {
         if matches!(self.looks, Looks::Current) {
             return Ok(Arc::clone(argument));
         }
-        if live.is_some() {
+        if live.is_some() && !matches!(self.looks, Looks::Over(_)) {
             return Err(internal_datafusion_err!("FILTER in this OVER column has no streaming form"));
         }
         self.compact()?;
         self.groups.resize(groups_total, VecDeque::new());
         let chunk = self.chunks.len();
-        self.chunks.push(Arc::clone(argument));
+        self.add_chunk(only_live(argument, live)?);
         let (mut places, mut values) = (Vec::with_capacity(groups.len()), vec![]);
         for (row, group) in groups.iter().enumerate() {
             self.remember(*group, (chunk, row));
@@ -150,7 +188,7 @@ impl RowsState for Lookback {
         }
     }
 
-    fn snapshot(&self) -> Result<RecordBatch> {
+    fn snapshot(&mut self) -> Result<RecordBatch> {
         let places: Vec<Place> = self.groups.iter().flatten().copied().collect();
         let groups = self.groups.iter().enumerate().flat_map(|(group, kept)| kept.iter().map(move |_| group as u64));
         let columns: Vec<ArrayRef> = vec![Arc::new(UInt64Array::from_iter_values(groups)), self.pick(&places)?];
@@ -167,8 +205,8 @@ impl RowsState for Lookback {
             return Err(wrong());
         };
         let groups = groups.as_primitive_opt::<UInt64Type>().ok_or_else(wrong)?;
-        self.chunks = vec![Arc::clone(values)];
-        self.groups = vec![];
+        self.add_chunk(Arc::clone(values));
+        self.kept_rows = values.len();
         for (row, group) in groups.values().iter().enumerate() {
             let group = *group as usize;
             if self.groups.len() <= group {
@@ -180,8 +218,7 @@ impl RowsState for Lookback {
     }
 
     fn size(&self) -> usize {
-        let chunks = self.chunks.iter().map(|chunk| chunk.get_array_memory_size());
         let places = self.groups.iter().map(|kept| kept.capacity() * size_of::<Place>());
-        chunks.sum::<usize>() + places.sum::<usize>()
+        self.chunk_bytes + places.sum::<usize>()
     }
 }

@@ -5,13 +5,15 @@
 //! batch answer. A key keeps what its frame reaches back to and no more.
 
 mod lookback;
+mod running;
 mod sliding;
+mod waiting;
 
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
-use arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
+use arrow::compute::{concat_batches, filter, filter_record_batch};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::{Result, ScalarValue, internal_datafusion_err};
 use datafusion::physical_expr::PhysicalExpr;
@@ -21,6 +23,7 @@ use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
 use super::snapshot::{counters_batch, split_counters};
 use super::{Counters, Operator, Stamp, WATERMARK_MAX, ticks};
+use waiting::Waiting;
 
 /// The rows before the current one that a function sees, besides the current one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +48,7 @@ pub(crate) enum RowsFunctionKind {
         offset: usize,
         default: ScalarValue,
     },
-    /// Any other aggregate, computed anew for each row.
+    /// Any other aggregate, computed anew for each row where its frame has a beginning.
     Aggregate(Arc<AggregateFunctionExpr>),
 }
 
@@ -89,7 +92,7 @@ trait RowsState: Send {
         live: Option<&BooleanArray>,
     ) -> Result<ArrayRef>;
     /// The state as rows.
-    fn snapshot(&self) -> Result<RecordBatch>;
+    fn snapshot(&mut self) -> Result<RecordBatch>;
     /// Puts such rows into a fresh state.
     fn restore(&mut self, state: &RecordBatch) -> Result<()>;
     /// Bytes held.
@@ -101,7 +104,7 @@ pub(crate) struct RowsWindow {
     spec: Arc<RowsWindowSpec>,
     partitions: Vec<Partitioning>,
     functions: Vec<FunctionState>,
-    waiting: Vec<Waiting>,
+    waiting: Waiting,
     counters: Counters,
 }
 
@@ -118,16 +121,6 @@ struct FunctionState {
     state: Box<dyn RowsState>,
 }
 
-/// Rows whose time has not come.
-struct Waiting {
-    rows: RecordBatch,
-    /// Event times in ticks; a null one comes after all others.
-    times: Int64Array,
-    earliest: i64,
-}
-
-const AFTER_ALL: i64 = i64::MAX;
-
 impl RowsWindow {
     pub(crate) fn try_new(spec: Arc<RowsWindowSpec>) -> Result<Self> {
         let mut partitions: Vec<Partitioning> = vec![];
@@ -143,56 +136,22 @@ impl RowsWindow {
             };
             functions.push(FunctionState { partitioning, state: rows_state(function, &spec)? });
         }
-        Ok(Self { spec, partitions, functions, waiting: vec![], counters: Counters::default() })
+        Ok(Self { spec, partitions, functions, waiting: Waiting::default(), counters: Counters::default() })
     }
 
     /// Leaves out rows behind the watermark, and keeps the others waiting.
     fn admit(&mut self, batch: &RecordBatch, watermark: i64) -> Result<()> {
         let times = ticks(batch.column(self.spec.time))?;
         self.counters.null_time_rows += times.null_count() as u64;
-        let times = Int64Array::from_iter_values(times.iter().map(|time| time.unwrap_or(AFTER_ALL)));
-        let is_late = |time: &i64| *time < watermark;
-        if !times.values().iter().any(is_late) {
-            self.waiting.extend(Waiting::new(batch.clone(), times));
-            return Ok(());
+        // A null one may hold any number: then the rows are looked at once more, and all is well.
+        if !times.values().iter().any(|time| *time < watermark) {
+            return self.waiting.admit(batch.clone(), &times);
         }
-        let in_time = BooleanArray::from_iter(times.values().iter().map(|time| Some(!is_late(time))));
+        let in_time = |time: Option<i64>| Some(time.is_none_or(|time| time >= watermark));
+        let in_time = BooleanArray::from_iter(times.iter().map(in_time));
         self.counters.late_rows += (in_time.len() - in_time.true_count()) as u64;
-        self.waiting
-            .extend(Waiting::new(batch.clone(), times).map(|waiting| waiting.select(&in_time)).transpose()?.flatten());
-        Ok(())
-    }
-
-    /// Takes out the waiting rows before `watermark`, sorted by time and arrival.
-    fn release(&mut self, watermark: i64) -> Result<Option<RecordBatch>> {
-        let (mut released, mut times, mut kept) = (vec![], vec![], vec![]);
-        for waiting in std::mem::take(&mut self.waiting) {
-            if waiting.earliest >= watermark && watermark != WATERMARK_MAX {
-                kept.push(waiting);
-                continue;
-            }
-            let due = |time: &i64| watermark == WATERMARK_MAX || *time < watermark;
-            if waiting.times.values().iter().all(due) {
-                times.extend_from_slice(waiting.times.values());
-                released.push(waiting.rows);
-                continue;
-            }
-            let is_due = BooleanArray::from_iter(waiting.times.values().iter().map(|time| Some(due(time))));
-            kept.extend(waiting.select(&arrow::compute::not(&is_due)?)?);
-            times.extend(waiting.times.values().iter().copied().filter(due));
-            released.push(filter_record_batch(&waiting.rows, &is_due)?);
-        }
-        self.waiting = kept;
-        if released.is_empty() {
-            return Ok(None);
-        }
-        let rows = concat_batches(&self.spec.input_schema, &released)?;
-        if times.is_sorted() {
-            return Ok(Some(rows));
-        }
-        let mut order: Vec<u32> = (0..times.len() as u32).collect();
-        order.sort_by_key(|row| times[*row as usize]);
-        Ok(Some(take_record_batch(&rows, &UInt32Array::from(order))?))
+        let times = filter(&times, &in_time)?;
+        self.waiting.admit(filter_record_batch(batch, &in_time)?, times.as_primitive())
     }
 
     /// The rows with their values.
@@ -222,7 +181,11 @@ impl RowsWindow {
     }
 
     fn emit(&mut self, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
-        if let Some(rows) = self.release(watermark)? {
+        let released = match watermark {
+            WATERMARK_MAX => self.waiting.release_all()?,
+            _ => self.waiting.release(watermark)?,
+        };
+        for rows in released {
             output.push(self.compute(rows)?);
         }
         Ok(())
@@ -241,7 +204,10 @@ fn rows_state(function: &RowsFunction, spec: &RowsWindowSpec) -> Result<Box<dyn 
     if let Some(state) = sliding::state(function, &argument_type) {
         return Ok(state);
     }
-    lookback::state(function, argument_type)
+    match (&function.kind, function.frame.preceding) {
+        (RowsFunctionKind::Aggregate(aggregate), None) => running::state(aggregate),
+        _ => lookback::state(function, argument_type),
+    }
 }
 
 impl Partitioning {
@@ -293,19 +259,6 @@ fn key_schema(exprs: &[Arc<dyn PhysicalExpr>], input: &Schema) -> Result<SchemaR
     Ok(Arc::new(Schema::new(fields.collect::<Result<Vec<_>>>()?)))
 }
 
-impl Waiting {
-    fn new(rows: RecordBatch, times: Int64Array) -> Option<Self> {
-        let earliest = times.values().iter().min().copied()?;
-        Some(Self { rows, times, earliest })
-    }
-
-    fn select(&self, keep: &BooleanArray) -> Result<Option<Self>> {
-        let times = arrow::compute::filter(&self.times, keep)?;
-        let times = times.as_primitive().clone();
-        Ok(Self::new(filter_record_batch(&self.rows, keep)?, times))
-    }
-}
-
 impl Operator for RowsWindow {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.spec.schema)
@@ -324,12 +277,11 @@ impl Operator for RowsWindow {
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
         let mut snapshot = vec![counters_batch(&self.counters)?];
-        let waiting: Vec<_> = self.waiting.iter().map(|waiting| waiting.rows.clone()).collect();
-        snapshot.push(concat_batches(&self.spec.input_schema, &waiting)?);
+        snapshot.push(concat_batches(&self.spec.input_schema, &self.waiting.rows()?)?);
         for partitioning in &mut self.partitions {
             snapshot.push(partitioning.snapshot(&self.spec)?);
         }
-        for function in &self.functions {
+        for function in &mut self.functions {
             snapshot.push(function.state.snapshot()?);
         }
         Ok(snapshot)
@@ -342,8 +294,7 @@ impl Operator for RowsWindow {
             return Err(internal_datafusion_err!("a snapshot of other OVER columns"));
         }
         let times = ticks(waiting.column(self.spec.time))?;
-        let times = Int64Array::from_iter_values(times.iter().map(|time| time.unwrap_or(AFTER_ALL)));
-        self.waiting = Waiting::new(waiting.clone(), times).into_iter().collect();
+        self.waiting.admit(waiting.clone(), &times)?;
         self.counters = counters;
         let (keys, states) = parts.split_at(self.partitions.len());
         for (partitioning, keys) in self.partitions.iter_mut().zip(keys) {
@@ -356,10 +307,9 @@ impl Operator for RowsWindow {
     }
 
     fn memory(&self) -> usize {
-        let waiting = self.waiting.iter().map(|waiting| waiting.rows.get_array_memory_size());
         let keys = self.partitions.iter().flat_map(|partitioning| &partitioning.keys).map(|keys| keys.size());
         let functions = self.functions.iter().map(|function| function.state.size());
-        waiting.sum::<usize>() + keys.sum::<usize>() + functions.sum::<usize>()
+        self.waiting.size() + keys.sum::<usize>() + functions.sum::<usize>()
     }
 
     fn counters(&self) -> Counters {
@@ -370,6 +320,7 @@ impl Operator for RowsWindow {
 #[cfg(test)]
 mod tests {
     use datafusion::functions_aggregate::average::avg_udaf;
+    use datafusion::functions_aggregate::min_max::min_udaf;
     use proptest::prelude::*;
 
     use super::super::testing::{
@@ -427,6 +378,12 @@ mod tests {
                 self.function(LastValue, Some("price"), None, DataType::Float64),
                 self.function(lag, Some("value"), None, DataType::Int64),
                 self.function(Aggregate(aggregate(avg_udaf(), "price")), Some("price"), None, DataType::Float64),
+                self.function(
+                    Aggregate(aggregate(min_udaf(), "key")),
+                    Some("key"),
+                    Some(is_positive()),
+                    DataType::Utf8,
+                ),
             ]
         }
 
@@ -446,7 +403,7 @@ mod tests {
                 frame.len().to_string(),
                 frame.iter().filter(|row| row.key.is_some()).count().to_string(),
                 or_null(values().reduce(|a, b| a + b)),
-                or_null(positive.filter_map(|row| row.price).reduce(|a, b| a + b)),
+                or_null(positive.clone().filter_map(|row| row.price).reduce(|a, b| a + b)),
                 average.clone(),
                 or_null(prices().reduce(f64::min)),
                 or_null(values().max()),
@@ -454,6 +411,7 @@ mod tests {
                 or_null(frame[frame.len() - 1].price),
                 or_null(lag),
                 average,
+                or_null(positive.filter_map(|row| row.key).min()),
             ]
         }
     }

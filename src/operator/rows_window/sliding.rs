@@ -7,16 +7,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::types::{
-    Date32Type, Date64Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
-    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type,
-    UInt16Type, UInt32Type, UInt64Type,
-};
+use arrow::array::types::{Float64Type, Int64Type, UInt64Type};
 use arrow::array::{
     Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, BooleanArray, Float64Array, Int64Array,
-    PrimitiveArray, RecordBatch, UInt64Array,
+    PrimitiveArray, RecordBatch, UInt64Array, downcast_primitive,
 };
-use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::{Result, internal_datafusion_err};
 
 use super::{RowsFunction, RowsFunctionKind, RowsState};
@@ -46,59 +42,42 @@ pub(super) fn state(function: &RowsFunction, argument: &DataType) -> Option<Box<
             DataType::Float64,
             |a, b| a + b,
         ))),
-        RowsFunctionKind::Sum => {
-            let output = function.field.data_type().clone();
-            match argument {
-                DataType::Int64 => Some(sum::<Int64Type>(preceding, output)),
-                DataType::UInt64 => Some(sum::<UInt64Type>(preceding, output)),
-                DataType::Float64 => Some(sum::<Float64Type>(preceding, output)),
-                DataType::Decimal128(_, _) => Some(sum::<Decimal128Type>(preceding, output)),
-                _ => None,
-            }
-        }
+        RowsFunctionKind::Sum => sum(preceding, argument, function.field.data_type()),
         RowsFunctionKind::Min => extreme(preceding, argument, true),
         RowsFunctionKind::Max => extreme(preceding, argument, false),
         _ => None,
     }
 }
 
-fn sum<T: ArrowPrimitiveType>(preceding: Option<usize>, output: DataType) -> Box<dyn RowsState> {
-    Box::new(Sliding::<T>::new(preceding, Finish::Value, output, |a, b| a.add_wrapping(b)))
+fn sum(preceding: Option<usize>, argument: &DataType, output: &DataType) -> Option<Box<dyn RowsState>> {
+    fn of<T: ArrowPrimitiveType>(preceding: Option<usize>, output: &DataType) -> Option<Box<dyn RowsState>> {
+        let sum = |a: T::Native, b: T::Native| a.add_wrapping(b);
+        let fits = PrimitiveArray::<T>::is_compatible(output);
+        fits.then(|| Box::new(Sliding::<T>::new(preceding, Finish::Value, output.clone(), sum)) as _)
+    }
+    macro_rules! of_type {
+        ($t:ty) => {
+            of::<$t>(preceding, output)
+        };
+    }
+    downcast_primitive!(argument => (of_type), _ => None)
 }
 
 fn extreme(preceding: Option<usize>, argument: &DataType, least: bool) -> Option<Box<dyn RowsState>> {
-    fn of<T: ArrowPrimitiveType>(
-        preceding: Option<usize>,
-        argument: &DataType,
-        least: bool,
-    ) -> Option<Box<dyn RowsState>> {
+    fn of<T: ArrowPrimitiveType>(preceding: Option<usize>, argument: &DataType, least: bool) -> Box<dyn RowsState> {
         let pick = if least {
             |a: T::Native, b: T::Native| if b.is_lt(a) { b } else { a }
         } else {
             |a: T::Native, b: T::Native| if b.is_gt(a) { b } else { a }
         };
-        Some(Box::new(Sliding::<T>::new(preceding, Finish::Value, argument.clone(), pick)))
+        Box::new(Sliding::<T>::new(preceding, Finish::Value, argument.clone(), pick))
     }
-    match argument {
-        DataType::Int8 => of::<Int8Type>(preceding, argument, least),
-        DataType::Int16 => of::<Int16Type>(preceding, argument, least),
-        DataType::Int32 => of::<Int32Type>(preceding, argument, least),
-        DataType::Int64 => of::<Int64Type>(preceding, argument, least),
-        DataType::UInt8 => of::<UInt8Type>(preceding, argument, least),
-        DataType::UInt16 => of::<UInt16Type>(preceding, argument, least),
-        DataType::UInt32 => of::<UInt32Type>(preceding, argument, least),
-        DataType::UInt64 => of::<UInt64Type>(preceding, argument, least),
-        DataType::Float32 => of::<Float32Type>(preceding, argument, least),
-        DataType::Float64 => of::<Float64Type>(preceding, argument, least),
-        DataType::Date32 => of::<Date32Type>(preceding, argument, least),
-        DataType::Date64 => of::<Date64Type>(preceding, argument, least),
-        DataType::Timestamp(TimeUnit::Second, _) => of::<TimestampSecondType>(preceding, argument, least),
-        DataType::Timestamp(TimeUnit::Millisecond, _) => of::<TimestampMillisecondType>(preceding, argument, least),
-        DataType::Timestamp(TimeUnit::Microsecond, _) => of::<TimestampMicrosecondType>(preceding, argument, least),
-        DataType::Timestamp(TimeUnit::Nanosecond, _) => of::<TimestampNanosecondType>(preceding, argument, least),
-        DataType::Decimal128(_, _) => of::<Decimal128Type>(preceding, argument, least),
-        _ => None,
+    macro_rules! of_type {
+        ($t:ty) => {
+            Some(of::<$t>(preceding, argument, least))
+        };
     }
+    downcast_primitive!(argument => (of_type), _ => None)
 }
 
 /// One frame that slides over the rows of a key.
@@ -118,6 +97,8 @@ struct Sliding<T: ArrowPrimitiveType> {
     output: DataType,
     combine: fn(T::Native, T::Native) -> T::Native,
     groups: Vec<TwoStacks<T::Native>>,
+    /// Totals that the stacks of all keys have room for.
+    room: usize,
 }
 
 impl<T: ArrowPrimitiveType> Sliding<T> {
@@ -128,7 +109,7 @@ impl<T: ArrowPrimitiveType> Sliding<T> {
         combine: fn(T::Native, T::Native) -> T::Native,
     ) -> Self {
         let frame_rows = preceding.map(|preceding| preceding.saturating_add(1));
-        Self { frame_rows, finish, output, combine, groups: vec![] }
+        Self { frame_rows, finish, output, combine, groups: vec![], room: 0 }
     }
 
     fn grow(&mut self, groups_total: usize) {
@@ -160,6 +141,11 @@ fn combined<N: Copy>(combine: fn(N, N) -> N, older: Total<N>, newer: Total<N>) -
 }
 
 impl<N: Copy> TwoStacks<N> {
+    /// Totals that there is room for.
+    fn room(&self) -> usize {
+        self.front.capacity() + self.back.capacity()
+    }
+
     /// Takes the next row of the key in and gives the total of its frame.
     fn slide(&mut self, next: Total<N>, frame_rows: Option<usize>, combine: fn(N, N) -> N) -> Total<N> {
         let Some(frame_rows) = frame_rows else {
@@ -211,13 +197,17 @@ impl<T: ArrowPrimitiveType> RowsState for Sliding<T> {
             let counts = nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row))
                 && live.is_none_or(|live| live.is_valid(row) && live.value(row));
             let value = values.filter(|_| !counts_rows).map_or(T::default_value(), |values| values.value(row));
-            self.groups[*group].slide((value, i64::from(counts)), frame_rows, combine)
+            let stacks = &mut self.groups[*group];
+            let room = stacks.room();
+            let total = stacks.slide((value, i64::from(counts)), frame_rows, combine);
+            self.room += stacks.room() - room;
+            total
         });
         let totals = totals.collect();
         Ok(self.values(totals))
     }
 
-    fn snapshot(&self) -> Result<RecordBatch> {
+    fn snapshot(&mut self) -> Result<RecordBatch> {
         let (mut keys, mut parts, mut values, mut counts) = (vec![], vec![], vec![], vec![]);
         for (group, stacks) in self.groups.iter().enumerate() {
             let front = stacks.front.iter().map(|total| (FRONT, total));
@@ -262,15 +252,58 @@ impl<T: ArrowPrimitiveType> RowsState for Sliding<T> {
                 _ => self.groups[group].back_total = total,
             }
         }
+        self.room = self.groups.iter().map(TwoStacks::room).sum();
         Ok(())
     }
 
     fn size(&self) -> usize {
-        let rows = self.groups.len() * self.frame_rows.unwrap_or(0).min(1 << 16);
-        self.groups.capacity() * size_of::<TwoStacks<T::Native>>() + rows * size_of::<Total<T::Native>>()
+        self.groups.capacity() * size_of::<TwoStacks<T::Native>>() + self.room * size_of::<Total<T::Native>>()
     }
 }
 
 const FRONT: u64 = 0;
 const BACK: u64 = 1;
 const TOTAL: u64 = 2;
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::new_null_array;
+    use arrow::datatypes::{IntervalUnit, TimeUnit};
+
+    use super::super::Frame;
+    use super::*;
+
+    fn function(kind: RowsFunctionKind, preceding: usize, data_type: &DataType) -> RowsFunction {
+        let frame = Frame { preceding: Some(preceding) };
+        let field = Arc::new(Field::new("value", data_type.clone(), true));
+        RowsFunction { kind, argument: None, partition_by: vec![], frame, filter: None, field }
+    }
+
+    #[test]
+    fn every_numeric_type_has_sums_and_extremes() {
+        let types = [
+            DataType::Float16,
+            DataType::Decimal32(5, 1),
+            DataType::Decimal64(12, 2),
+            DataType::Decimal256(50, 3),
+            DataType::Duration(TimeUnit::Millisecond),
+            DataType::Interval(IntervalUnit::MonthDayNano),
+        ];
+        for data_type in types {
+            for kind in [RowsFunctionKind::Sum, RowsFunctionKind::Min, RowsFunctionKind::Max] {
+                let mut state = state(&function(kind, 2, &data_type), &data_type).unwrap();
+                let values = state.update(&[0, 0], 1, &new_null_array(&data_type, 2), None).unwrap();
+                assert_eq!((values.data_type(), values.null_count()), (&data_type, 2));
+            }
+        }
+    }
+
+    #[test]
+    fn a_wide_frame_of_few_rows_takes_little_memory() {
+        let mut state = state(&function(RowsFunctionKind::Sum, 999, &DataType::Int64), &DataType::Int64).unwrap();
+        let groups: Vec<usize> = (0..1000).collect();
+        let values: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1000));
+        state.update(&groups, 1000, &values, None).unwrap();
+        assert!(state.size() < 1000 * 300, "{} bytes", state.size());
+    }
+}
