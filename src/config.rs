@@ -1,9 +1,12 @@
 //! The `streamlines.*` settings: `SET streamlines.partitions = 2`, `--set`, or a session's configuration.
 
-use datafusion::common::config::ConfigExtension;
-use datafusion::common::extensions_options;
+use std::any::Any;
+use std::fmt::Display;
 
-extensions_options! {
+use datafusion::common::config::{ConfigEntry, ConfigExtension, ConfigField, ExtensionOptions, Visit};
+use datafusion::common::{Result, config_namespace};
+
+config_namespace! {
     /// Settings of the streaming engine.
     pub struct StreamlinesOptions {
         /// How a query runs: `partitioned` (one task for each pipeline) or `batch` (plain DataFusion over the same
@@ -20,4 +23,41 @@ extensions_options! {
 
 impl ConfigExtension for StreamlinesOptions {
     const PREFIX: &'static str = "streamlines";
+}
+
+impl ExtensionOptions for StreamlinesOptions {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn cloned(&self) -> Box<dyn ExtensionOptions> {
+        Box::new(self.clone())
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        ConfigField::set(self, key, value)
+    }
+
+    /// Under their full names, so that SHOW finds a setting by the name that SET takes.
+    fn entries(&self) -> Vec<ConfigEntry> {
+        let mut entries = Entries(vec![]);
+        self.visit(&mut entries, Self::PREFIX, "");
+        entries.0
+    }
+}
+
+struct Entries(Vec<ConfigEntry>);
+
+impl Visit for Entries {
+    fn some<V: Display>(&mut self, key: &str, value: V, description: &'static str) {
+        self.0.push(ConfigEntry { key: key.to_string(), value: Some(value.to_string()), description });
+    }
+
+    fn none(&mut self, key: &str, description: &'static str) {
+        self.0.push(ConfigEntry { key: key.to_string(), value: None, description });
+    }
 }

@@ -250,6 +250,23 @@ fn output_to_a_folder_is_files_of_pipelines() {
     sql(&format!("{FLIGHTS} SELECT count(*) AS n FROM flights")).assert().stdout(format!("n\n{rows}\n"));
 }
 
+/// A run into a folder leaves its own rows there and none of an earlier run's, and touches no other file.
+#[test]
+fn output_to_a_folder_replaces_an_earlier_runs() {
+    let folder = TempDir::new().unwrap();
+    let out = format!("{}/", folder.path().display());
+    fs::write(folder.path().join("notes.parquet"), "not ours").unwrap();
+    for (condition, files) in [
+        ("true", vec!["notes.parquet", "part-00000.parquet", "part-00001.parquet"]),
+        ("origin = 'EWR'", vec!["notes.parquet", "part-00000.parquet"]),
+        ("false", vec!["notes.parquet"]),
+    ] {
+        let query = format!("{FLIGHTS} SELECT origin, scheduled FROM flights WHERE {condition}");
+        sql(&query).args(["--output", &out, "--partitions", "2"]).assert().success();
+        assert!(names(folder.path()).iter().all(|name| files.contains(&name.as_str())), "{:?}", names(folder.path()));
+    }
+}
+
 #[test]
 fn parquet_settings_reach_the_output() {
     let folder = TempDir::new().unwrap();

@@ -1,7 +1,7 @@
 //! `streamlines explain`: how a query would run.
 
 use datafusion::prelude::SessionContext;
-use streamlines::{Job, OutputFormat, StreamlinesContext, parse_statements};
+use streamlines::{Job, StreamlinesContext, parse_statements};
 
 use super::options::QueryOptions;
 use super::{FAILED, USAGE, errors, session};
@@ -53,16 +53,4 @@ async fn explain_text(
 
 fn indent(text: &impl std::fmt::Display) -> String {
     text.to_string().trim_end().lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
-}
-
-/// The format of rows that a person will read, or a program.
-pub fn default_format(options: &QueryOptions) -> OutputFormat {
-    use std::io::IsTerminal;
-    let by_path = options.output.as_deref().and_then(OutputFormat::of_path);
-    match (options.format, by_path, &options.output) {
-        (Some(format), _, _) | (None, Some(format), _) => format,
-        (None, None, Some(_)) => OutputFormat::Parquet,
-        (None, None, None) if std::io::stdout().is_terminal() => OutputFormat::Table,
-        (None, None, None) => OutputFormat::Csv,
-    }
 }

@@ -1,5 +1,6 @@
 //! The options that run, sql and explain share.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -49,6 +50,19 @@ pub struct QueryOptions {
     /// Any setting, as in SET key = value.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     pub settings: Vec<(String, String)>,
+}
+
+impl QueryOptions {
+    /// The format of the rows: as asked for, as the output's extension says, or what its reader can use.
+    pub fn row_format(&self) -> OutputFormat {
+        let by_path = self.output.as_deref().and_then(OutputFormat::of_path);
+        match (self.format, by_path, &self.output) {
+            (Some(format), _, _) | (None, Some(format), _) => format,
+            (None, None, Some(_)) => OutputFormat::Parquet,
+            (None, None, None) if std::io::stdout().is_terminal() => OutputFormat::Table,
+            (None, None, None) => OutputFormat::Csv,
+        }
+    }
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -9,7 +9,6 @@ use streamlines::{
     is_broken_pipe, parse_statements,
 };
 
-use super::explain::default_format;
 use super::options::QueryOptions;
 use super::{FAILED, INTERRUPTED, USAGE, errors, progress, session, summary};
 
@@ -69,7 +68,7 @@ fn check_one_result(statements: &[StreamStatement], options: &QueryOptions) -> s
     if statements.iter().filter(|statement| statement.is_query()).count() < 2 {
         return Ok(());
     }
-    match (&options.output, default_format(options)) {
+    match (&options.output, options.row_format()) {
         (_, OutputFormat::None) => Ok(()),
         (Some(path), _) => Err(Error::sql(format!("several queries and one --output {path}")).help(help)),
         (None, format @ (OutputFormat::Parquet | OutputFormat::Arrow)) => {
@@ -102,7 +101,7 @@ async fn plan(ctx: &SessionContext, statement: StreamStatement) -> Result<Job> {
 
 /// Where a statement's rows go. The counts of a COPY or INSERT are not what --output asks for.
 fn sink(ctx: &SessionContext, options: &QueryOptions, is_query: bool) -> Result<Box<dyn Sink>> {
-    let format = default_format(options);
+    let format = options.row_format();
     Ok(match &options.output {
         _ if format == OutputFormat::None => Box::new(NullSink),
         Some(path) if is_query => {

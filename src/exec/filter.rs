@@ -23,25 +23,59 @@ use super::{streaming_node, streaming_properties};
 #[derive(Debug)]
 pub(crate) struct StreamFilterExec {
     predicate: Arc<dyn PhysicalExpr>,
+    /// The columns that pass; none means all.
+    projection: Option<Vec<usize>>,
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
 }
 
 impl StreamFilterExec {
-    pub(crate) fn new(predicate: Arc<dyn PhysicalExpr>, input: Arc<dyn ExecutionPlan>) -> Self {
-        let properties = streaming_properties(input.schema(), input.output_partitioning().partition_count());
-        Self { predicate, input, properties }
+    /// # Errors
+    /// A projection of columns that do not exist.
+    pub(crate) fn try_new(
+        predicate: Arc<dyn PhysicalExpr>,
+        projection: Option<Vec<usize>>,
+        input: Arc<dyn ExecutionPlan>,
+    ) -> Result<Self> {
+        let schema = match &projection {
+            Some(columns) => Arc::new(input.schema().project(columns)?),
+            None => input.schema(),
+        };
+        let properties = streaming_properties(schema, input.output_partitioning().partition_count());
+        Ok(Self { predicate, projection, input, properties })
+    }
+
+    pub(crate) fn predicate(&self) -> &Arc<dyn PhysicalExpr> {
+        &self.predicate
+    }
+
+    /// Where the column at `position` of the output comes from in the input.
+    pub(crate) fn input_position(&self, position: usize) -> Option<usize> {
+        match &self.projection {
+            Some(columns) => columns.get(position).copied(),
+            None => Some(position),
+        }
     }
 }
 
 impl DisplayAs for StreamFilterExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "StreamFilterExec: {}", self.predicate)
+        write!(f, "StreamFilterExec: {}", self.predicate)?;
+        match &self.projection {
+            Some(_) => {
+                let schema = self.schema();
+                let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+                write!(f, ", projection=[{}]", names.join(", "))
+            }
+            None => Ok(()),
+        }
     }
 }
 
 impl ExecutionPlan for StreamFilterExec {
-    streaming_node!(|node, mut children| Ok(Self::new(Arc::clone(&node.predicate), children.remove(0))));
+    streaming_node!(|node, mut children| {
+        Self::try_new(Arc::clone(&node.predicate), node.projection.clone(), children.remove(0))
+    });
 
     fn name(&self) -> &str {
         "StreamFilterExec"
@@ -58,14 +92,19 @@ impl ExecutionPlan for StreamFilterExec {
     fn execute(&self, partition: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let predicate = Arc::clone(&self.predicate);
         let input = self.input.execute(partition, task)?;
-        let output = input.map(move |batch| filter(&predicate, batch?));
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.input.schema(), output)))
+        let projection = self.projection.clone();
+        let output = input.map(move |batch| filter(&predicate, projection.as_deref(), batch?));
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), output)))
     }
 }
 
-fn filter(predicate: &Arc<dyn PhysicalExpr>, batch: RecordBatch) -> Result<RecordBatch> {
+fn filter(predicate: &Arc<dyn PhysicalExpr>, projection: Option<&[usize]>, batch: RecordBatch) -> Result<RecordBatch> {
     let keep = predicate.evaluate(&batch)?.into_array(batch.num_rows())?;
     let keep: &BooleanArray = as_boolean_array(&keep)?;
+    let batch = match projection {
+        Some(columns) => batch.project(columns)?,
+        None => batch,
+    };
     if keep.null_count() == 0 && keep.true_count() == batch.num_rows() {
         return Ok(batch);
     }

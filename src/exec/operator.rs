@@ -52,19 +52,24 @@ impl OperatorSpec {
 
     /// Whether the operator asks how far event time has come.
     pub(crate) fn reads_event_time(&self) -> bool {
+        self.aggregate().is_none_or(|spec| spec.window.is_some())
+    }
+
+    /// The parameters of a GROUP BY.
+    pub(crate) fn aggregate(&self) -> Option<&AggregateSpec> {
         match self {
             Self::WindowAggregate(spec) | Self::MergedWindowAggregate(spec) | Self::ChangelogAggregate(spec) => {
-                spec.window.is_some()
+                Some(spec)
             }
-            Self::RowsWindow(_) => true,
+            Self::RowsWindow(_) => None,
         }
     }
 
     fn build(&self) -> Result<Box<dyn Operator>> {
         Ok(match self {
-            Self::WindowAggregate(spec) => Box::new(WindowAggregate::try_new(Arc::clone(spec), Mode::Final)?),
-            Self::MergedWindowAggregate(spec) => Box::new(WindowAggregate::try_new(Arc::clone(spec), Mode::Partial)?),
-            Self::ChangelogAggregate(spec) => Box::new(ChangelogAggregate::try_new(Arc::clone(spec))?),
+            Self::WindowAggregate(spec) => Box::new(WindowAggregate::new(Arc::clone(spec), Mode::Final)),
+            Self::MergedWindowAggregate(spec) => Box::new(WindowAggregate::new(Arc::clone(spec), Mode::Partial)),
+            Self::ChangelogAggregate(spec) => Box::new(ChangelogAggregate::new(Arc::clone(spec))),
             Self::RowsWindow(spec) => Box::new(RowsWindow::try_new(Arc::clone(spec))?),
         })
     }
@@ -94,6 +99,10 @@ impl OperatorExec {
 
     pub(crate) fn spec(&self) -> &OperatorSpec {
         &self.spec
+    }
+
+    pub(crate) fn input(&self) -> &Arc<dyn ExecutionPlan> {
+        &self.input
     }
 
     /// The same node with another operator of the same schema.

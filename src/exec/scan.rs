@@ -60,20 +60,38 @@ impl TableProvider for StreamTable {
 pub(crate) struct StreamScanExec {
     table: StreamTable,
     projection: Option<Vec<usize>>,
+    division: Division,
+    /// Position of a column that may come as codes (see [`StreamScanExec::with_codes`]).
+    coded: Option<usize>,
     replay: Arc<ReplayPlan>,
     properties: Arc<PlanProperties>,
 }
 
 impl StreamScanExec {
     pub(crate) fn try_new(table: StreamTable, projection: Option<Vec<usize>>, division: Division) -> Result<Self> {
-        let replay = Arc::new(table.replay(projection.as_ref(), division)?);
+        Self::try_new_coded(table, projection, division, None)
+    }
+
+    fn try_new_coded(
+        table: StreamTable,
+        projection: Option<Vec<usize>>,
+        division: Division,
+        coded: Option<usize>,
+    ) -> Result<Self> {
+        let replay = Arc::new(table.replay(projection.as_ref(), division)?.with_codes(coded));
         let properties = streaming_properties(replay.schema(), replay.pieces().len());
-        Ok(Self { table, projection, replay, properties })
+        Ok(Self { table, projection, division, coded, replay, properties })
     }
 
     /// The same scan with its data divided otherwise.
     pub(crate) fn divide(&self, division: Division) -> Result<Self> {
-        Self::try_new(self.table.clone(), self.projection.clone(), division)
+        Self::try_new_coded(self.table.clone(), self.projection.clone(), division, self.coded)
+    }
+
+    /// The same scan with the text column at `position` as codes where the files hold it so. The declared schema stays;
+    /// whoever reads the column must take a dictionary of distinct values for it.
+    pub(crate) fn with_codes(&self, position: usize) -> Result<Self> {
+        Self::try_new_coded(self.table.clone(), self.projection.clone(), self.division, Some(position))
     }
 
     /// What is to be read, one piece for each pipeline.
@@ -91,6 +109,9 @@ impl DisplayAs for StreamScanExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
         let columns: Vec<_> = self.replay.schema().fields().iter().map(|field| field.name().clone()).collect();
         write!(f, "StreamScanExec: stream={}, projection=[{}]", self.table.name(), columns.join(", "))?;
+        if let Some(name) = self.coded.and_then(|position| columns.get(position)) {
+            write!(f, ", as_codes=[{name}]")?;
+        }
         match self.table.event_time() {
             Some(time) => write!(f, ", event_time={}, watermark={}", time.column, time.describe_bound()),
             None => Ok(()),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use datafusion::common::{HashMap, Result};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
@@ -176,32 +177,35 @@ impl Evaluated {
     }
 
     /// Some of the rows, ascending.
-    fn select(&self, rows: Vec<u32>) -> Result<Self> {
+    fn select<'a>(&'a self, rows: Vec<u32>) -> Result<Self> {
         let contiguous = match (rows.first(), rows.last()) {
             (Some(first), Some(last)) if (last - first) as usize + 1 == rows.len() => Some(*first as usize),
             _ => None,
         };
         let length = rows.len();
         let indices = UInt32Array::from(rows);
-        let select = |array: &ArrayRef| match contiguous {
-            Some(first) => Ok(array.slice(first, length)),
-            None => take(array, &indices, None),
-        };
-        let all = |arrays: &Vec<ArrayRef>| arrays.iter().map(select).collect::<Result<Vec<_>, _>>();
-        let filter = |filter: &Option<BooleanArray>| match filter {
-            Some(filter) => {
-                let filter: ArrayRef = Arc::new(filter.clone());
-                Ok(Some(select(&filter)?.as_boolean().clone()))
+        // Aggregates of one column share an array, which is copied once.
+        let mut copies: Vec<(&ArrayRef, ArrayRef)> = vec![];
+        let mut select = |array| {
+            if let Some((_, copy)) = copies.iter().find(|(known, _)| Arc::ptr_eq(known, array)) {
+                return Ok(Arc::clone(copy));
             }
-            None => Ok::<_, arrow::error::ArrowError>(None),
+            let copy = match contiguous {
+                Some(first) => array.slice(first, length),
+                None => take(array, &indices, None)?,
+            };
+            copies.push((array, Arc::clone(&copy)));
+            Ok::<_, ArrowError>(copy)
         };
-        Ok(Self {
-            rows: length,
-            starts: None,
-            keys: all(&self.keys)?,
-            arguments: self.arguments.iter().map(all).collect::<Result<_, _>>()?,
-            filters: self.filters.iter().map(filter).collect::<Result<_, _>>()?,
-        })
+        let mut all = |arrays: &'a [ArrayRef]| arrays.iter().map(&mut select).collect::<Result<Vec<_>, _>>();
+        let keys = all(&self.keys)?;
+        let arguments = self.arguments.iter().map(|arguments| all(arguments)).collect::<Result<_, _>>()?;
+        let filter = |filter: &Option<BooleanArray>| match filter {
+            Some(filter) => Ok(Some(take(filter, &indices, None)?.as_boolean().clone())),
+            None => Ok::<_, ArrowError>(None),
+        };
+        let filters = self.filters.iter().map(filter).collect::<Result<_, _>>()?;
+        Ok(Self { rows: length, starts: None, keys, arguments, filters })
     }
 }
 

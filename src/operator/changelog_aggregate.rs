@@ -3,18 +3,18 @@
 //! A batch is one pass for each aggregate, which updates the groups and writes the output column at once. The keys
 //! of the output are the keys of the input.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
-use arrow::datatypes::{Field, Int64Type, Schema, SchemaRef};
-use datafusion::common::{Result, internal_datafusion_err};
+use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::common::Result;
 
 use super::accumulators::{RunningAggregate, running_aggregate};
 use super::aggregate_spec::{AggregateSpec, Evaluated};
-use super::groups::Keys;
+use super::keys::Keys;
+use super::open_windows::{OpenWindows, start_of};
 use super::snapshot::{counters_batch, split_counters};
-use super::{Counters, Operator, Stamp, WATERMARK_MAX};
+use super::{Counters, Operator, Stamp};
 
 /// Gives the running values of each group.
 pub(crate) struct ChangelogAggregate {
@@ -25,10 +25,7 @@ pub(crate) struct ChangelogAggregate {
 /// All that changes while rows pass.
 #[derive(Default)]
 struct State {
-    /// Open windows by start.
-    windows: BTreeMap<i64, RunningGroups>,
-    /// Rows without a window: of null event time, or all of them where there is no window.
-    last: Option<RunningGroups>,
+    windows: OpenWindows<RunningGroups>,
     counters: Counters,
 }
 
@@ -42,7 +39,7 @@ struct RunningGroups {
 impl RunningGroups {
     fn try_new(spec: &AggregateSpec) -> Result<Self> {
         let aggregates = spec.aggregates.iter().map(running_aggregate).collect::<Result<_>>()?;
-        Ok(Self { keys: Keys::try_new(spec)?, aggregates, size: 0 })
+        Ok(Self { keys: Keys::new(spec), aggregates, size: 0 })
     }
 
     /// The columns of the output rows, one for each row.
@@ -91,36 +88,21 @@ impl RunningGroups {
 }
 
 impl ChangelogAggregate {
-    pub(crate) fn try_new(spec: Arc<AggregateSpec>) -> Result<Self> {
-        Ok(Self { spec, state: State::default() })
-    }
-
-    fn groups_of(&mut self, start: Option<i64>) -> Result<&mut RunningGroups> {
-        Ok(match start {
-            Some(start) => match self.state.windows.entry(start) {
-                std::collections::btree_map::Entry::Occupied(open) => open.into_mut(),
-                std::collections::btree_map::Entry::Vacant(free) => free.insert(RunningGroups::try_new(&self.spec)?),
-            },
-            None => match &mut self.state.last {
-                Some(groups) => groups,
-                none => none.insert(RunningGroups::try_new(&self.spec)?),
-            },
-        })
+    pub(crate) fn new(spec: Arc<AggregateSpec>) -> Self {
+        Self { spec, state: State::default() }
     }
 
     fn change(&mut self, start: Option<i64>, rows: Evaluated) -> Result<RecordBatch> {
         let count = rows.rows;
-        let columns = self.groups_of(start)?.update(rows)?;
+        let groups = self.state.windows.open(start, || RunningGroups::try_new(&self.spec))?;
+        let columns = groups.update(rows)?;
         self.spec.output(start, count, columns)
     }
 
     /// Forgets the windows that end at or before the watermark: no row can change them any more.
     fn close(&mut self, watermark: i64) {
         let Some(window) = &self.spec.window else { return };
-        while let Some(first) = self.state.windows.first_entry()
-            && window.is_closed(*first.key(), watermark)
-        {
-            first.remove();
+        while self.state.windows.close(window, watermark).is_some() {
             self.state.counters.windows_closed += 1;
         }
     }
@@ -152,19 +134,17 @@ impl Operator for ChangelogAggregate {
     }
 
     fn finish(&mut self, output: &mut Vec<RecordBatch>) -> Result<()> {
-        if self.spec.always_answers() && self.state.last.is_none() {
+        if self.spec.always_answers() && !self.state.windows.has_last() {
             output.push(self.spec.empty_answer()?);
         }
-        self.close(WATERMARK_MAX);
-        self.state.last = None;
+        self.state.counters.windows_closed += self.state.windows.count();
+        self.state.windows = OpenWindows::default();
         Ok(())
     }
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
         let mut snapshot = vec![counters_batch(&self.state.counters)?];
-        let windows = std::mem::take(&mut self.state.windows);
-        let windows = windows.into_iter().map(|(start, groups)| (Some(start), groups));
-        for (start, groups) in windows.chain(self.state.last.take().map(|groups| (None, groups))) {
+        for (start, groups) in self.state.windows.take() {
             snapshot.push(groups.state(start)?);
         }
         // Taking the states out has emptied the groups.
@@ -176,32 +156,24 @@ impl Operator for ChangelogAggregate {
         let (counters, windows) = split_counters(snapshot)?;
         self.state = State { counters, ..State::default() };
         for window in windows {
-            let starts = window
-                .columns()
-                .first()
-                .and_then(|starts| starts.as_primitive_opt::<Int64Type>())
-                .filter(|starts| !starts.is_empty())
-                .ok_or_else(|| internal_datafusion_err!("a window's snapshot begins with its start"))?;
-            let groups = RunningGroups::restore(&self.spec, window)?;
-            match starts.is_valid(0) {
-                true => self.state.windows.insert(starts.value(0), groups),
-                false => self.state.last.replace(groups),
-            };
+            self.state.windows.open(start_of(window)?, || RunningGroups::restore(&self.spec, window))?;
         }
         Ok(())
     }
 
     fn memory(&self) -> usize {
-        self.state.windows.values().chain(&self.state.last).map(|groups| groups.size).sum()
+        self.state.windows.groups().map(|groups| groups.size).sum()
     }
 
     fn counters(&self) -> Counters {
-        Counters { windows_open: self.state.windows.len() as u64, ..self.state.counters }
+        Counters { windows_open: self.state.windows.count(), ..self.state.counters }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use arrow::array::UInt32Array;
     use arrow::compute::take_arrays;
     use proptest::prelude::*;
@@ -246,7 +218,7 @@ mod tests {
             let spec = common_group_by(size, keyed);
             let input = stamped(&rows, &lengths, bound, 0, None);
             let group_columns = usize::from(size.is_some()) + usize::from(keyed);
-            let mut operator = ChangelogAggregate::try_new(Arc::clone(&spec)).unwrap();
+            let mut operator = ChangelogAggregate::new(Arc::clone(&spec));
             let got = by_group(text(&run(&mut operator, &input)), group_columns);
 
             let mut expected = vec![];
@@ -265,7 +237,7 @@ mod tests {
                 assert_same(&spec.schema, got, expected);
             }
 
-            let mut last_rows = WindowAggregate::try_new(Arc::clone(&spec), Mode::Final).unwrap();
+            let mut last_rows = WindowAggregate::new(Arc::clone(&spec), Mode::Final);
             let last_rows = text(&run(&mut last_rows, &input));
             let got = got.into_values().filter_map(|mut group| group.pop()).collect();
             assert_same(&spec.schema, &sorted(got), &sorted(last_rows));
@@ -278,7 +250,7 @@ mod tests {
             cuts in prop::collection::vec(any::<prop::sample::Index>(), 1..4),
         ) {
             let spec = common_group_by(size, keyed);
-            let fresh = || ChangelogAggregate::try_new(Arc::clone(&spec)).unwrap();
+            let fresh = || ChangelogAggregate::new(Arc::clone(&spec));
             assert_snapshot_law(fresh, &stamped(&rows, &lengths, bound, 0, None), &cuts);
         }
     }
@@ -296,7 +268,7 @@ mod tests {
             let filters = vec![None; aggregates.len()];
             let spec = group_by(size, keyed, aggregates, filters);
             let input = stamped(&rows, &lengths, bound, 0, None);
-            let fresh = || ChangelogAggregate::try_new(Arc::clone(&spec)).unwrap();
+            let fresh = || ChangelogAggregate::new(Arc::clone(&spec));
             assert_snapshot_law(fresh, &input, &cuts);
 
             let arguments = spec.evaluate(&batch(&rows)).unwrap().arguments;

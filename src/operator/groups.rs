@@ -7,57 +7,9 @@ use datafusion::common::Result;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_expr::GroupsAccumulatorAdapter;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
-use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
-use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
 use super::aggregate_spec::{AggregateSpec, Evaluated};
-
-/// Keys by number, in order of their first rows.
-pub(super) struct Keys {
-    /// None where there are no keys: then all rows are one group.
-    values: Option<Box<dyn GroupValues>>,
-    /// The group of each row of the batch at hand.
-    pub(super) groups: Vec<usize>,
-}
-
-impl Keys {
-    pub(super) fn try_new(spec: &AggregateSpec) -> Result<Self> {
-        let values = match spec.keys.is_empty() {
-            true => None,
-            false => Some(new_group_values(spec.key_schema(), &GroupOrdering::None)?),
-        };
-        Ok(Self { values, groups: vec![] })
-    }
-
-    /// Numbers the groups of a batch's rows.
-    pub(super) fn intern(&mut self, keys: &[ArrayRef], rows: usize) -> Result<()> {
-        match &mut self.values {
-            Some(values) => values.intern(keys, &mut self.groups)?,
-            None => {
-                self.groups.clear();
-                self.groups.resize(rows, 0);
-            }
-        }
-        Ok(())
-    }
-
-    /// Number of groups.
-    pub(super) fn len(&self) -> usize {
-        self.values.as_ref().map_or(1, |values| values.len())
-    }
-
-    /// Takes all keys out.
-    pub(super) fn emit(&mut self) -> Result<Vec<ArrayRef>> {
-        match &mut self.values {
-            Some(values) if !values.is_empty() => values.emit(EmitTo::All),
-            Some(_) | None => Ok(vec![]),
-        }
-    }
-
-    pub(super) fn size(&self) -> usize {
-        self.values.as_ref().map_or(0, |values| values.size()) + self.groups.capacity() * size_of::<usize>()
-    }
-}
+use super::keys::Keys;
 
 /// The groups of one window with their accumulators.
 pub(super) struct Groups {
@@ -70,7 +22,7 @@ pub(super) struct Groups {
 impl Groups {
     pub(super) fn try_new(spec: &AggregateSpec) -> Result<Self> {
         let accumulators = spec.aggregates.iter().map(groups_accumulator).collect::<Result<_>>()?;
-        Ok(Self { keys: Keys::try_new(spec)?, accumulators, size: 0 })
+        Ok(Self { keys: Keys::new(spec), accumulators, size: 0 })
     }
 
     /// Aggregates a batch's rows.

@@ -13,7 +13,10 @@
 mod accumulators;
 mod aggregate_spec;
 mod changelog_aggregate;
+mod codes;
 mod groups;
+mod keys;
+mod open_windows;
 mod rows_window;
 mod snapshot;
 #[cfg(test)]
@@ -24,6 +27,7 @@ mod window_merge;
 
 pub(crate) use aggregate_spec::{AggregateSpec, WindowSpec};
 pub(crate) use changelog_aggregate::ChangelogAggregate;
+pub(crate) use codes::{Codes, same_dictionary};
 pub(crate) use rows_window::{Frame, RowsFunction, RowsFunctionKind, RowsWindow, RowsWindowSpec};
 pub(crate) use ticks::ticks;
 pub(crate) use window_aggregate::{Mode, WindowAggregate};

@@ -3,16 +3,15 @@
 //! Open windows are kept by their start; without a window there is one, which the end of the stream closes. State is
 //! that of the open windows only, so in a steady stream it stays in the processor's cache.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::AsArray;
-use arrow::array::{Array, RecordBatch};
-use arrow::datatypes::{Int64Type, SchemaRef};
-use datafusion::common::{Result, internal_datafusion_err};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::common::Result;
 
 use super::aggregate_spec::AggregateSpec;
 use super::groups::Groups;
+use super::open_windows::{OpenWindows, start_of};
 use super::snapshot::{counters_batch, split_counters};
 use super::{Counters, Operator, Stamp};
 
@@ -35,38 +34,23 @@ pub(crate) struct WindowAggregate {
 /// All that changes while rows pass.
 #[derive(Default)]
 struct State {
-    /// Open windows by start.
-    windows: BTreeMap<i64, Groups>,
-    /// The window of null event times, or the only one where there is no window. It waits for the end.
-    last: Option<Groups>,
+    windows: OpenWindows<Groups>,
     counters: Counters,
 }
 
 impl WindowAggregate {
-    pub(crate) fn try_new(spec: Arc<AggregateSpec>, mode: Mode) -> Result<Self> {
-        Ok(Self { spec, mode, state: State::default() })
+    pub(crate) fn new(spec: Arc<AggregateSpec>, mode: Mode) -> Self {
+        Self { spec, mode, state: State::default() }
     }
 
     fn groups_of(&mut self, start: Option<i64>) -> Result<&mut Groups> {
-        Ok(match start {
-            Some(start) => match self.state.windows.entry(start) {
-                std::collections::btree_map::Entry::Occupied(open) => open.into_mut(),
-                std::collections::btree_map::Entry::Vacant(free) => free.insert(Groups::try_new(&self.spec)?),
-            },
-            None => match &mut self.state.last {
-                Some(groups) => groups,
-                none => none.insert(Groups::try_new(&self.spec)?),
-            },
-        })
+        self.state.windows.open(start, || Groups::try_new(&self.spec))
     }
 
     /// Closes the windows that end at or before the watermark, earliest first.
     fn close(&mut self, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
         let Some(window) = &self.spec.window else { return Ok(()) };
-        while let Some(first) = self.state.windows.first_entry()
-            && window.is_closed(*first.key(), watermark)
-        {
-            let (start, groups) = first.remove_entry();
+        while let Some((start, groups)) = self.state.windows.close(window, watermark) {
             self.state.counters.windows_closed += 1;
             output.push(emit(&self.spec, self.mode, Some(start), groups)?);
         }
@@ -109,23 +93,19 @@ impl Operator for WindowAggregate {
     }
 
     fn finish(&mut self, output: &mut Vec<RecordBatch>) -> Result<()> {
-        while let Some((start, groups)) = self.state.windows.pop_first() {
-            self.state.counters.windows_closed += 1;
-            output.push(emit(&self.spec, self.mode, Some(start), groups)?);
+        if self.spec.always_answers() && self.mode == Mode::Final && !self.state.windows.has_last() {
+            output.push(self.spec.empty_answer()?);
         }
-        match self.state.last.take() {
-            Some(groups) => output.push(emit(&self.spec, self.mode, None, groups)?),
-            None if self.spec.always_answers() && self.mode == Mode::Final => output.push(self.spec.empty_answer()?),
-            None => {}
+        self.state.counters.windows_closed += self.state.windows.count();
+        for (start, groups) in self.state.windows.take() {
+            output.push(emit(&self.spec, self.mode, start, groups)?);
         }
         Ok(())
     }
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
         let mut snapshot = vec![counters_batch(&self.state.counters)?];
-        let windows = std::mem::take(&mut self.state.windows);
-        let windows = windows.into_iter().map(|(start, groups)| (Some(start), groups));
-        for (start, groups) in windows.chain(self.state.last.take().map(|groups| (None, groups))) {
+        for (start, groups) in self.state.windows.take() {
             snapshot.push(groups.into_state(&self.spec, start)?);
         }
         // Taking the states out has emptied the accumulators.
@@ -136,26 +116,16 @@ impl Operator for WindowAggregate {
     fn restore(&mut self, snapshot: &[RecordBatch]) -> Result<()> {
         let (counters, windows) = split_counters(snapshot)?;
         self.state = State { counters, ..State::default() };
-        for window in windows {
-            let starts = window
-                .columns()
-                .first()
-                .and_then(|starts| starts.as_primitive_opt::<Int64Type>())
-                .filter(|starts| !starts.is_empty())
-                .ok_or_else(|| internal_datafusion_err!("a window's snapshot begins with its start"))?;
-            let start = starts.is_valid(0).then(|| starts.value(0));
-            let spec = Arc::clone(&self.spec);
-            self.groups_of(start)?.merge(&spec, window)?;
-        }
-        Ok(())
+        let spec = Arc::clone(&self.spec);
+        windows.iter().try_for_each(|window| self.groups_of(start_of(window)?)?.merge(&spec, window))
     }
 
     fn memory(&self) -> usize {
-        self.state.windows.values().chain(&self.state.last).map(|groups| groups.size).sum()
+        self.state.windows.groups().map(|groups| groups.size).sum()
     }
 
     fn counters(&self) -> Counters {
-        Counters { windows_open: self.state.windows.len() as u64, ..self.state.counters }
+        Counters { windows_open: self.state.windows.count(), ..self.state.counters }
     }
 }
 
@@ -196,7 +166,7 @@ mod tests {
             size in proptest::option::weighted(0.7, 1i64..60), keyed: bool,
         ) {
             let spec = common_group_by(size, keyed);
-            let mut operator = WindowAggregate::try_new(Arc::clone(&spec), Mode::Final).unwrap();
+            let mut operator = WindowAggregate::new(Arc::clone(&spec), Mode::Final);
             let output = run(&mut operator, &stamped(&rows, &lengths, bound, 0, None));
             let (groups, late_rows) = model(&rows, bound, size, keyed);
             let expected = groups.into_iter().map(|(group, naive)| [group, naive.cells()].concat()).collect();
@@ -209,12 +179,12 @@ mod tests {
         fn windows_come_once_in_order_as_soon_as_they_close(
             rows in rows(60), lengths in batch_lengths(), bound in 0i64..50, size in 1i64..60,
         ) {
-            let mut operator = WindowAggregate::try_new(common_group_by(Some(size), true), Mode::Final).unwrap();
+            let mut operator = WindowAggregate::new(common_group_by(Some(size), true), Mode::Final);
             let (mut starts, mut output) = (vec![], vec![]);
             let start_of = |batch: &RecordBatch| text(std::slice::from_ref(batch))[0][0].parse::<i64>().ok();
             for (batch, stamp) in stamped(&rows, &lengths, bound, 0, None) {
                 operator.push(&batch, stamp, &mut output).unwrap();
-                prop_assert!(operator.state.windows.keys().all(|start| start + size > stamp.next_watermark));
+                prop_assert!(operator.state.windows.starts().all(|start| start + size > stamp.next_watermark));
                 for batch in output.drain(..) {
                     let start = start_of(&batch);
                     prop_assert!(start.is_some_and(|start| start + size <= stamp.next_watermark));
@@ -238,7 +208,7 @@ mod tests {
         ) {
             let spec = common_group_by(size, keyed);
             let mode = if partial { Mode::Partial } else { Mode::Final };
-            let fresh = || WindowAggregate::try_new(Arc::clone(&spec), mode).unwrap();
+            let fresh = || WindowAggregate::new(Arc::clone(&spec), mode);
             assert_snapshot_law(fresh, &stamped(&rows, &lengths, bound, 0, None), &cuts);
         }
     }
@@ -255,7 +225,7 @@ mod tests {
             let aggregates = every_aggregate();
             let filters = vec![None; aggregates.len()];
             let spec = group_by(size, keyed, aggregates, filters);
-            let fresh = || WindowAggregate::try_new(Arc::clone(&spec), Mode::Final).unwrap();
+            let fresh = || WindowAggregate::new(Arc::clone(&spec), Mode::Final);
             assert_snapshot_law(fresh, &stamped(&rows, &lengths, bound, 0, None), &cuts);
         }
     }
@@ -273,12 +243,12 @@ mod tests {
             let freshly =
                 spec.aggregates.iter().zip(&arguments).map(|(aggregate, own)| computed_freshly(aggregate, own));
             let expected = vec![freshly.collect()];
-            let mut operator = WindowAggregate::try_new(Arc::clone(&spec), Mode::Final).unwrap();
+            let mut operator = WindowAggregate::new(Arc::clone(&spec), Mode::Final);
             operator.snapshot().unwrap();
             assert_same(&spec.schema, &text(&run(&mut operator, &input)), &expected);
-            let mut operator = WindowAggregate::try_new(Arc::clone(&spec), Mode::Final).unwrap();
+            let mut operator = WindowAggregate::new(Arc::clone(&spec), Mode::Final);
             assert_same(&spec.schema, &text(&run(&mut operator, &input)), &expected);
-            let mut operator = WindowAggregate::try_new(Arc::clone(&spec), Mode::Partial).unwrap();
+            let mut operator = WindowAggregate::new(Arc::clone(&spec), Mode::Partial);
             let partials = run(&mut operator, &input);
             assert_same(&spec.schema, &text(&[merge_window(&spec, &partials).unwrap()]), &expected);
         }

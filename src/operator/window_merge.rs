@@ -131,7 +131,7 @@ mod tests {
         for (index, (begin, end)) in begins.iter().copied().zip(ends).enumerate() {
             let before = highest(&rows[..begin], None);
             start_watermarks.push(watermark(before, bound));
-            let operator = WindowAggregate::try_new(Arc::clone(spec), Mode::Partial).unwrap();
+            let operator = WindowAggregate::new(Arc::clone(spec), Mode::Partial);
             running.push(Piece {
                 index,
                 operator,
@@ -171,7 +171,7 @@ mod tests {
         begins: &[usize],
         picks: &[usize],
     ) {
-        let mut alone = WindowAggregate::try_new(Arc::clone(spec), Mode::Final).unwrap();
+        let mut alone = WindowAggregate::new(Arc::clone(spec), Mode::Final);
         let expected = run(&mut alone, &stamped(rows, lengths, bound, 0, None));
         let merged = merged(spec, rows, bound, lengths, begins, picks);
         let windows: BTreeSet<_> =

@@ -5,6 +5,7 @@
 
 mod aggregate;
 mod analyze;
+mod coded_keys;
 mod event_time;
 pub(crate) mod functions;
 mod nodes;

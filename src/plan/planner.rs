@@ -12,7 +12,6 @@ use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{LogicalPlan, UserDefinedLogicalNode};
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
@@ -33,6 +32,7 @@ use crate::sink::FileSink;
 use crate::source::{Division, Split};
 use crate::sql::EmitMode;
 
+use super::coded_keys::with_coded_keys;
 use super::nodes::{Pipelines, RowsWindow, WindowAggregate, WriteFiles};
 use super::operator_spec::{aggregate_spec, rows_window_spec};
 use super::routing::{Routing, RoutingKind};
@@ -149,6 +149,7 @@ fn plan_pipelines(
     };
     let merges = routing.kind == RoutingKind::MergeOnClose;
     let input = input.transform_up(|node| divide(node, Division { split, timed }, merges)).data()?;
+    let input = input.transform_down(with_coded_keys).data()?;
     Ok(Arc::new(PipelinesExec::new(input, routing.clone(), workers)))
 }
 
@@ -208,18 +209,9 @@ fn lookup(join: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
 }
 
 fn stream_filter(filter: &FilterExec) -> Result<Arc<dyn ExecutionPlan>> {
-    let input = Arc::clone(filter.input());
-    let schema = input.schema();
-    let filtered = Arc::new(StreamFilterExec::new(Arc::clone(filter.predicate()), input));
-    let Some(columns) = filter.projection() else {
-        return Ok(filtered);
-    };
-    let columns = columns.iter().map(|index| {
-        let name = schema.field(*index).name();
-        let column: Arc<dyn PhysicalExpr> = Arc::new(datafusion::physical_expr::expressions::Column::new(name, *index));
-        (column, name.clone())
-    });
-    Ok(Arc::new(ProjectionExec::try_new(columns.collect::<Vec<_>>(), filtered)?))
+    let projection = filter.projection().as_ref().map(|columns| columns.to_vec());
+    let (predicate, input) = (Arc::clone(filter.predicate()), Arc::clone(filter.input()));
+    Ok(Arc::new(StreamFilterExec::try_new(predicate, projection, input)?))
 }
 
 fn reads_stream(plan: &Arc<dyn ExecutionPlan>) -> bool {

@@ -73,6 +73,8 @@ impl Pipeline {
             self.context.end();
             return Ok(());
         };
+        // Files are read without waiting, so it is here that other pipelines of the same thread get their turn.
+        tokio::task::consume_budget().await;
         match reader.next().await? {
             Some((batch, stamp)) => self.context.push(batch, stamp),
             None => self.context.end(),

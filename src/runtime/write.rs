@@ -62,7 +62,12 @@ pub(super) async fn write(
         }
     }
     match result {
-        Ok(()) => close(writers).await,
+        Ok(()) => {
+            let count = writers.len();
+            let written = close(writers).await?;
+            sink.closed(count).await?;
+            Ok(written)
+        }
         Err(error) => Err(abort(writers, error).await),
     }
 }

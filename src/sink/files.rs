@@ -1,7 +1,8 @@
 //! Files: one, or a folder with one for each pipeline.
 //!
 //! A file becomes visible when it is whole: it is uploaded in parts to a place where no reader looks, and put in its
-//! place by the completion of the upload. A writer that gives up takes its parts with it.
+//! place by the completion of the upload. A writer that gives up takes its parts with it. A run replaces the files of
+//! an earlier one in the same folder, all of them, and touches no others.
 
 use std::sync::Arc;
 
@@ -21,6 +22,8 @@ use super::{OutputFormat, Sink, Writer, Written};
 
 /// Bytes of one uploaded part.
 const PART_BYTES: usize = 8 * 1024 * 1024;
+/// What the names of files in a folder begin with; the pipeline's number and the format follow.
+const PART: &str = "part-";
 
 /// Writes files into an object store, the local file system among them.
 #[derive(Debug)]
@@ -67,6 +70,7 @@ impl FileSink {
     }
 }
 
+#[async_trait]
 impl Sink for FileSink {
     fn per_pipeline(&self) -> bool {
         self.folder
@@ -75,9 +79,11 @@ impl Sink for FileSink {
     fn writer(&self, pipeline: usize, schema: SchemaRef) -> Result<Box<dyn Writer>> {
         let bytes = Bytes::default();
         let encoder = encoder(self.format, Medium::File, &schema, &self.parquet, bytes.clone())?;
-        let name = format!("part-{pipeline:05}.{}", self.format);
         let (path, shown) = match self.folder {
-            true => (self.path.clone().join(name.as_str()), format!("{}{name}", self.shown)),
+            true => {
+                let name = format!("{PART}{pipeline:05}.{}", self.format);
+                (self.path.clone().join(name.as_str()), format!("{}{name}", self.shown))
+            }
             false => (self.path.clone(), self.shown.clone()),
         };
         Ok(Box::new(FileWriter {
@@ -92,6 +98,22 @@ impl Sink for FileSink {
             writes_empty: !self.folder,
             written: Written::default(),
         }))
+    }
+
+    async fn closed(&self, writers: usize) -> Result<()> {
+        if !self.folder {
+            return Ok(());
+        }
+        let wrong = |error| not_written(&self.shown, error);
+        let extension = format!(".{}", self.format);
+        for object in self.store.list_with_delimiter(Some(&self.path)).await.map_err(wrong)?.objects {
+            let name = object.location.filename().unwrap_or_default();
+            let part = name.strip_prefix(PART).and_then(|rest| rest.strip_suffix(&extension));
+            if part.and_then(|part| part.parse::<usize>().ok()).is_some_and(|part| part >= writers) {
+                self.store.delete(&object.location).await.map_err(wrong)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -163,9 +185,15 @@ impl Writer for FileWriter {
     }
 
     async fn close(mut self: Box<Self>) -> Result<Written> {
-        if let Some(upload) = &mut self.upload {
-            upload.complete().await.map_err(|error| not_written(&self.shown, error))?;
-        }
+        let closed = match &mut self.upload {
+            Some(upload) => upload.complete().await.map(|_| ()),
+            // An earlier run may have had rows here.
+            None => match self.store.delete(&self.path).await {
+                Err(object_store::Error::NotFound { .. }) => Ok(()),
+                deleted => deleted,
+            },
+        };
+        closed.map_err(|error| not_written(&self.shown, error))?;
         Ok(self.written)
     }
 

@@ -30,6 +30,7 @@ pub struct Written {
 }
 
 /// A place that rows go to.
+#[async_trait]
 pub trait Sink: Send + Sync + std::fmt::Debug {
     /// Whether every pipeline has a writer of its own; if not, one writer takes all rows where the pipelines meet.
     fn per_pipeline(&self) -> bool {
@@ -41,6 +42,16 @@ pub trait Sink: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// Columns that the format cannot hold.
     fn writer(&self, pipeline: usize, schema: SchemaRef) -> Result<Box<dyn Writer>>;
+
+    /// The writers of pipelines 0 to `writers` have closed: takes away what an earlier run with more of them left in
+    /// the same place, so that only this run's rows are there.
+    ///
+    /// # Errors
+    /// What cannot be taken away.
+    async fn closed(&self, writers: usize) -> Result<()> {
+        let _ = writers;
+        Ok(())
+    }
 }
 
 /// Writes the rows of one pipeline: batches, then `finish`, then `close`; or `abort` at any point instead.

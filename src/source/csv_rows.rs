@@ -19,19 +19,18 @@ use datafusion::common::config::CsvOptions;
 use datafusion::common::parsers::CompressionTypeVariant;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
-use datafusion::execution::TaskContext;
 
 use crate::error::Error;
 
-use super::table::{Inner, StreamFile};
+use super::rows::Wanted;
+use super::table::StreamFile;
 
 const SKIP: &str = "mend the row, or count such rows and leave them out with OPTIONS ('on_error' 'skip')";
 
 type TextReader = csv::Reader<Box<dyn Read + Send>>;
 
 fn open_text(file: &StreamFile, options: &CsvOptions) -> Result<TextReader> {
-    let opened = std::fs::File::open(format!("/{}", file.object.location))
-        .map_err(|error| Error::data(error.to_string()).in_file(&file.name))?;
+    let opened = file.open()?;
     let bytes: Box<dyn Read + Send> = match file.compression {
         CompressionTypeVariant::UNCOMPRESSED => Box::new(opened),
         compression => Box::new(FileCompressionType::from(compression).convert_read(opened)?),
@@ -67,18 +66,19 @@ pub(super) struct CsvRows {
 }
 
 impl CsvRows {
-    pub(super) fn open(inner: &Inner, file: &StreamFile, columns: &[usize], task: &TaskContext) -> Result<Self> {
+    pub(super) fn open(file: &StreamFile, wanted: &Wanted) -> Result<Self> {
+        let inner = wanted.inner;
         Ok(Self {
             name: file.name.clone(),
             rows: open_text(file, &inner.options.csv)?,
             file_schema: Arc::clone(&inner.file_schema),
-            columns: columns.to_vec(),
+            columns: wanted.columns.to_vec(),
             hive: file.hive.clone(),
-            schema: Arc::new(inner.schema.project(columns)?),
+            schema: wanted.schema()?,
             null_value: inner.options.null_value.clone().unwrap_or_default(),
             timestamp_format: inner.options.csv.timestamp_format.clone(),
             skips_bad_rows: inner.options.skip_bad_rows,
-            batch_rows: task.session_config().batch_size(),
+            batch_rows: wanted.batch_rows(),
             rows_before: 0,
         })
     }

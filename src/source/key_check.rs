@@ -2,19 +2,22 @@
 //!
 //! Keys are compared by 64-bit hashes. A reader knows the keys that it has seen; only a key that is new to it is
 //! looked up among all readers' keys, under a lock. While keys keep being new every batch is checked, afterwards one
-//! in eight, and none once the memory for it is spent.
+//! in eight, and none once the memory for it is spent. Of keys that come as codes only the new ones are looked at.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int32Type, Schema};
 use arrow::util::display::array_value_to_string;
 use datafusion::common::Result;
 use datafusion::common::hash_utils::{RandomState, create_hashes};
 use parking_lot::Mutex;
 
 use crate::error::Error;
+use crate::operator::Codes;
 
 /// What a key costs in both maps, with the room that hash maps leave free.
 const BYTES_PER_KEY: usize = 48;
@@ -41,6 +44,8 @@ type Keyed = BuildHasherDefault<Identity>;
 pub(super) struct KeyCheck {
     /// Indices of the key columns in the projected batches.
     columns: Vec<usize>,
+    /// Their declared types.
+    types: Vec<DataType>,
     names: Vec<String>,
     keys_max: usize,
     files: Mutex<HashMap<u64, String, Keyed>>,
@@ -49,9 +54,10 @@ pub(super) struct KeyCheck {
 }
 
 impl KeyCheck {
-    pub(super) fn new(columns: Vec<usize>, names: Vec<String>, bytes_max: usize) -> Self {
+    pub(super) fn new(columns: Vec<usize>, names: Vec<String>, schema: &Schema, bytes_max: usize) -> Self {
+        let types = columns.iter().map(|index| schema.field(*index).data_type().clone()).collect();
         let (rows, checked_rows) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { columns, names, keys_max: bytes_max / BYTES_PER_KEY, files: Mutex::default(), rows, checked_rows }
+        Self { columns, types, names, keys_max: bytes_max / BYTES_PER_KEY, files: Mutex::default(), rows, checked_rows }
     }
 
     /// The share of rows that was checked, from 0 to 1; none before any row was read.
@@ -85,6 +91,8 @@ enum Claim {
 pub(super) struct ReaderKeys {
     seen: HashSet<u64, Keyed>,
     hashes: Vec<u64>,
+    /// Those of the dictionary at hand, if keys come as codes.
+    codes: Option<Codes>,
     batches: u64,
     settled: bool,
     full: bool,
@@ -97,15 +105,50 @@ impl ReaderKeys {
     /// A key that another file holds too.
     pub(super) fn check(&mut self, all: &KeyCheck, batch: &RecordBatch, file: &str) -> Result<()> {
         all.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
-        self.batches += 1;
-        if self.full || (self.settled && !self.batches.is_multiple_of(CHECK_ONE_BATCH_IN)) {
+        if self.full {
             return Ok(());
         }
-        let columns: Vec<&ArrayRef> = all.columns.iter().map(|index| batch.column(*index)).collect();
+        if let Some(keys) = self.keys_to_check(all, batch)? {
+            let known = self.seen.len();
+            self.check_rows(all, &keys, file)?;
+            self.settled = self.seen.len() == known;
+        } else if self.codes.is_none() {
+            return Ok(());
+        }
+        if !self.full {
+            all.checked_rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// The key columns of a batch, or of keys that come as codes those that are new; none if nothing is to be checked.
+    fn keys_to_check(&mut self, all: &KeyCheck, batch: &RecordBatch) -> Result<Option<Vec<ArrayRef>>> {
+        let columns = all.columns.iter().map(|index| batch.column(*index)).zip(&all.types);
+        let columns: Vec<(&ArrayRef, &DataType)> = columns.collect();
+        if let [(column, data_type)] = columns.as_slice()
+            && column.data_type() != *data_type
+            && let Some(rows) = column.as_dictionary_opt::<Int32Type>()
+        {
+            if !self.codes.as_ref().is_some_and(|codes| codes.are_of(rows)) {
+                self.codes = None;
+            }
+            let codes = self.codes.get_or_insert_with(|| Codes::new(rows));
+            let new = codes.meet(rows);
+            return Ok(if new.is_empty() { None } else { Some(vec![codes.values(new, data_type)?]) });
+        }
+        self.codes = None;
+        self.batches += 1;
+        if self.settled && !self.batches.is_multiple_of(CHECK_ONE_BATCH_IN) {
+            return Ok(None);
+        }
+        let columns = columns.into_iter().map(|(column, data_type)| cast(column, data_type));
+        Ok(Some(columns.collect::<Result<_, _>>()?))
+    }
+
+    fn check_rows(&mut self, all: &KeyCheck, columns: &[ArrayRef], file: &str) -> Result<()> {
         self.hashes.clear();
-        self.hashes.resize(batch.num_rows(), 0);
-        create_hashes(columns.iter().copied(), &RandomState::with_seed(7), &mut self.hashes)?;
-        let known = self.seen.len();
+        self.hashes.resize(columns.first().map_or(0, |column| column.len()), 0);
+        create_hashes(columns, &RandomState::with_seed(7), &mut self.hashes)?;
         let mut before = None;
         for (row, hash) in self.hashes.iter().enumerate() {
             if before == Some(*hash) || self.seen.contains(hash) {
@@ -114,20 +157,18 @@ impl ReaderKeys {
             before = Some(*hash);
             match all.claim(*hash, file) {
                 Claim::Fine => self.seen.insert(*hash),
-                Claim::Taken(owner) => return Err(two_files(all, &columns, row, &owner, file).into()),
+                Claim::Taken(owner) => return Err(two_files(all, columns, row, &owner, file).into()),
                 Claim::Full => {
                     self.full = true;
                     return Ok(());
                 }
             };
         }
-        self.settled = self.seen.len() == known;
-        all.checked_rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
         Ok(())
     }
 }
 
-fn two_files(all: &KeyCheck, columns: &[&ArrayRef], row: usize, owner: &str, file: &str) -> Error {
+fn two_files(all: &KeyCheck, columns: &[ArrayRef], row: usize, owner: &str, file: &str) -> Error {
     let values = all.names.iter().zip(columns).map(|(name, column)| {
         let value = array_value_to_string(column, row).unwrap_or_default();
         format!("{name} = {value}")

@@ -9,11 +9,15 @@
 //! here, over every row in its order in the files, before any filter.
 
 mod csv_rows;
+mod event_time;
 mod files;
 mod key_check;
+mod opening;
 mod options;
+mod parquet_rows;
 mod pieces;
 mod reader;
+mod rows;
 mod schema;
 mod statistics;
 mod table;

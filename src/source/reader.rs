@@ -6,28 +6,15 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::{Result, internal_datafusion_err};
-use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::{
-    CachedParquetFileReaderFactory, ParquetAccessPlan, RowGroupAccess,
-};
-use datafusion::datasource::physical_plan::{
-    CsvSource, FileGroup, FileScanConfigBuilder, FileSource, JsonSource, ParquetSource,
-};
-use datafusion::datasource::source::DataSourceExec;
-use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::TaskContext;
-use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
-use futures::StreamExt;
 
 use crate::config::StreamlinesOptions;
 use crate::operator::{Stamp, WATERMARK_MIN};
-use crate::sql::FileFormat;
 
-use super::csv_rows::CsvRows;
 use super::key_check::{KeyCheck, ReaderKeys};
 use super::pieces::{Chunk, Division, Piece};
-use super::table::{Inner, StreamFile, StreamTable};
+use super::rows::{Rows, Wanted};
+use super::table::{StreamFile, StreamTable};
 use super::unreadable::while_reading;
 use super::watermark::WatermarkGenerator;
 
@@ -41,6 +28,8 @@ pub(crate) struct ReplayPlan {
     columns: Vec<usize>,
     /// Position of the event time among `columns`, if watermarks are wanted.
     time: Option<usize>,
+    /// Position among `columns` of a text column that may come as codes into a dictionary of distinct values.
+    coded: Option<usize>,
     keys: std::sync::OnceLock<Arc<KeyCheck>>,
 }
 
@@ -65,7 +54,14 @@ impl ReplayPlan {
                 columns.len() - 1
             }
         });
-        Ok(Self { table, pieces, schema, columns, time, keys: Default::default() })
+        Ok(Self { table, pieces, schema, columns, time, coded: None, keys: Default::default() })
+    }
+
+    /// The same with the text column at `position` as codes, where a file holds it so: its batches then have a
+    /// dictionary array there, whatever their declared schema says.
+    pub(crate) fn with_codes(mut self, position: Option<usize>) -> Self {
+        self.coded = position;
+        self
     }
 
     /// One piece for each pipeline, in order of the data.
@@ -131,7 +127,9 @@ impl ReplayPlan {
         let columns: Vec<usize> = names.iter().map(|name| self.schema.index_of(name).ok()).collect::<Option<_>>()?;
         let options = task.session_config().options().extensions.get::<StreamlinesOptions>();
         let bytes_max = options.map_or(0, |options| options.key_check_bytes);
-        Some(Arc::clone(self.keys.get_or_init(|| Arc::new(KeyCheck::new(columns, names.to_vec(), bytes_max)))))
+        Some(Arc::clone(
+            self.keys.get_or_init(|| Arc::new(KeyCheck::new(columns, names.to_vec(), &self.schema, bytes_max))),
+        ))
     }
 }
 
@@ -156,11 +154,6 @@ struct OpenChunk {
     chunk: Chunk,
     name: String,
     rows: Rows,
-}
-
-enum Rows {
-    DataFusion(SendableRecordBatchStream),
-    Csv(Box<CsvRows>),
 }
 
 impl Reader {
@@ -192,14 +185,10 @@ impl Reader {
                 let Some(chunk) = self.chunks.pop_front() else {
                     return Ok(None);
                 };
-                self.current = Some(self.open_chunk(chunk)?);
+                self.current = Some(self.open_chunk(chunk).await?);
                 continue;
             };
-            let batch = match &mut open.rows {
-                Rows::DataFusion(stream) => stream.next().await.transpose(),
-                Rows::Csv(csv) => csv.next(&mut self.skipped_rows),
-            };
-            match batch.map_err(|error| {
+            match open.rows.next(&mut self.skipped_rows).await.map_err(|error| {
                 let inner = &self.plan.table.inner;
                 while_reading(&open.name, inner.format, &inner.options, error)
             })? {
@@ -239,7 +228,7 @@ impl Reader {
         Ok(())
     }
 
-    fn open_chunk(&mut self, chunk: Chunk) -> Result<OpenChunk> {
+    async fn open_chunk(&mut self, chunk: Chunk) -> Result<OpenChunk> {
         let inner = &self.plan.table.inner;
         let file = self.plan.file(&chunk).ok_or_else(|| internal_datafusion_err!("there is no such file"))?;
         let continues = self.current_partition == Some(chunk.partition);
@@ -248,54 +237,8 @@ impl Reader {
             self.watermarks = Some(WatermarkGenerator::new(self.piece, bound, chunk.highest_before));
         }
         self.current_partition = Some(chunk.partition);
-        let rows = match inner.options.reads_csv_by_rows() {
-            true => Rows::Csv(Box::new(CsvRows::open(inner, file, &self.plan.columns, &self.task)?)),
-            false => Rows::DataFusion(open_file(inner, file, &chunk, &self.plan.columns, &self.task)?),
-        };
+        let wanted = Wanted { inner, columns: &self.plan.columns, coded: self.plan.coded, task: &self.task };
+        let rows = Rows::open(file, chunk.row_groups.clone(), &wanted).await?;
         Ok(OpenChunk { name: file.name.clone(), chunk, rows })
     }
-}
-
-/// Reads a file through DataFusion's own reader for its format.
-fn open_file(
-    inner: &Inner,
-    file: &StreamFile,
-    chunk: &Chunk,
-    columns: &[usize],
-    task: &Arc<TaskContext>,
-) -> Result<SendableRecordBatchStream> {
-    let url = ObjectStoreUrl::local_filesystem();
-    let schema = TableSchema::builder(Arc::clone(&inner.file_schema))
-        .with_table_partition_cols(inner.hive_columns.clone())
-        .build();
-    let source: Arc<dyn FileSource> = match inner.format {
-        FileFormat::Parquet => {
-            let runtime = task.runtime_env();
-            let cache = runtime.cache_manager.get_file_metadata_cache();
-            let files = CachedParquetFileReaderFactory::new(runtime.object_store(&url)?, cache);
-            let source = ParquetSource::new(schema).with_table_parquet_options(inner.parquet.clone());
-            Arc::new(source.with_parquet_file_reader_factory(Arc::new(files)))
-        }
-        FileFormat::Csv => {
-            let mut options = inner.options.csv.clone();
-            options.newlines_in_values = Some(options.newlines_in_values.unwrap_or(false));
-            Arc::new(CsvSource::new(schema).with_csv_options(options))
-        }
-        FileFormat::Json => Arc::new(JsonSource::new(schema)),
-    };
-    let mut partitioned = PartitionedFile::new_from_meta(file.object.clone()).with_partition_values(file.hive.clone());
-    if let (Some(range), Some(all)) = (&chunk.row_groups, &file.row_groups) {
-        let access = (0..all.len()).map(|index| match range.contains(&index) {
-            true => RowGroupAccess::Scan,
-            false => RowGroupAccess::Skip,
-        });
-        partitioned = partitioned.with_extension(ParquetAccessPlan::new(access.collect()));
-    }
-    let config = FileScanConfigBuilder::new(url, source)
-        .with_file_group(FileGroup::new(vec![partitioned]))
-        .with_file_compression_type(file.compression.into())
-        .with_projection_indices(Some(columns.to_vec()))?
-        .with_preserve_order(true)
-        .build();
-    DataSourceExec::from_data_source(config).execute(0, Arc::clone(task))
 }

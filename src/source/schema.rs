@@ -152,3 +152,13 @@ fn same_kind(a: &DataType, b: &DataType) -> bool {
         _ => a == b || (is_text(a) && is_text(b)),
     }
 }
+
+/// An error for a column that is not there, with the nearest name.
+pub(super) fn no_column(name: &str, schema: &SchemaRef, what: &str) -> Error {
+    let error = Error::sql(format!("{what} that is not there: {name}"));
+    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    match nearest(name, names.iter().copied()) {
+        Some(nearest) => error.help(format!("did you mean {nearest}?")),
+        None => error.help(format!("columns are {}", names.join(", "))),
+    }
+}

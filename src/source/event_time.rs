@@ -1,0 +1,80 @@
+//! Which column of a stream is its event time, and how late a row may be.
+
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
+use datafusion::common::{Result, ScalarValue};
+
+use crate::error::Error;
+use crate::sql::Watermark;
+
+use super::schema::no_column;
+
+/// The event-time column of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EventTime {
+    pub(crate) column: String,
+    /// Index in the stream's schema.
+    pub(crate) index: usize,
+    /// How far a row may be behind, in ticks of the column's unit. None: every window waits for the end.
+    pub(crate) bound: Option<i64>,
+    bound_ns: Option<i64>,
+    data_type: DataType,
+}
+
+impl EventTime {
+    /// The column that a WATERMARK clause names.
+    ///
+    /// # Errors
+    /// A column that is not there, or holds no timestamps.
+    pub(super) fn declared(watermark: &Watermark, schema: &SchemaRef) -> Result<Self> {
+        let Ok(index) = schema.index_of(&watermark.column) else {
+            let error = no_column(&watermark.column, schema, "WATERMARK names a column");
+            return Err(error.at(Some(watermark.at)).into());
+        };
+        let tick_ns = match schema.field(index).data_type() {
+            DataType::Timestamp(TimeUnit::Second, _) => 1_000_000_000,
+            DataType::Timestamp(TimeUnit::Millisecond, _) => 1_000_000,
+            DataType::Timestamp(TimeUnit::Microsecond, _) => 1_000,
+            DataType::Timestamp(TimeUnit::Nanosecond, _) => 1,
+            other => {
+                return Err(Error::sql(format!("the event time {} is {other}, not a timestamp", watermark.column))
+                    .at(Some(watermark.at))
+                    .help("name a timestamp column, or list the column as TIMESTAMP where the files are text")
+                    .into());
+            }
+        };
+        // A row that is behind by a part of a tick is still within the bound.
+        let bound = watermark.bound_ns.map(|ns| ns / tick_ns + i64::from(ns % tick_ns != 0));
+        let data_type = schema.field(index).data_type().clone();
+        Ok(Self { column: watermark.column.clone(), index, bound, bound_ns: watermark.bound_ns, data_type })
+    }
+
+    /// The bound for a person to read.
+    pub(crate) fn describe_bound(&self) -> String {
+        match self.bound_ns {
+            Some(ns) => format!("{} - {:?}", self.column, std::time::Duration::from_nanos(ns.unsigned_abs())),
+            None => "exact".to_string(),
+        }
+    }
+
+    /// A number of ticks as a value of the column; none for the ends of the number range.
+    pub(super) fn value(&self, ticks: i64) -> Option<ScalarValue> {
+        if ticks == i64::MIN || ticks == i64::MAX {
+            return None;
+        }
+        match &self.data_type {
+            DataType::Timestamp(TimeUnit::Second, zone) => {
+                Some(ScalarValue::TimestampSecond(Some(ticks), zone.clone()))
+            }
+            DataType::Timestamp(TimeUnit::Millisecond, zone) => {
+                Some(ScalarValue::TimestampMillisecond(Some(ticks), zone.clone()))
+            }
+            DataType::Timestamp(TimeUnit::Microsecond, zone) => {
+                Some(ScalarValue::TimestampMicrosecond(Some(ticks), zone.clone()))
+            }
+            DataType::Timestamp(TimeUnit::Nanosecond, zone) => {
+                Some(ScalarValue::TimestampNanosecond(Some(ticks), zone.clone()))
+            }
+            _ => None,
+        }
+    }
+}

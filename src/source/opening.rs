@@ -1,0 +1,313 @@
+//! Opening a stream: its files are found, what they say of their columns is checked, and its partitions are fixed.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use datafusion::catalog::Session;
+use datafusion::common::config::TableParquetOptions;
+use datafusion::common::{Result, ScalarValue};
+use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use object_store::path::Path as ObjectPath;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+use crate::error::{Error, Location};
+use crate::sql::{CreateStream, FileFormat, Watermark};
+
+use super::csv_rows;
+use super::event_time::EventTime;
+use super::files::{self, FoundFile, format_of};
+use super::options::{StreamOptions, compression_of};
+use super::schema::{check_listed, common_schema, listed_columns, no_column};
+use super::statistics::{RowGroup, row_groups};
+use super::table::{Inner, StreamFile, StreamTable};
+use super::unreadable::while_opening;
+
+impl StreamTable {
+    /// Finds the files of a declared stream, reads what they say of their columns, and fixes the partitions.
+    ///
+    /// # Errors
+    /// No files; files that cannot be read or that differ; columns that are not there; a watermark on what is no
+    /// timestamp.
+    pub(crate) async fn open(definition: &CreateStream, state: &dyn Session) -> Result<Self> {
+        let at = Some(definition.location_at);
+        let found = files::find(&definition.location, definition.format, at)?;
+        let format = match definition.format.or_else(|| format_of(&found[0].path.to_string_lossy())) {
+            Some(format) => format,
+            None => {
+                let error = Error::sql("the format of the files is not known by their extension").at(at);
+                return Err(error.help("write STORED AS PARQUET, CSV or JSON").into());
+            }
+        };
+        let options = StreamOptions::parse(&definition.options, format, definition.location_at)?;
+        let listed = listed_columns(definition.columns.clone(), state).await?;
+        let hive_types = listed_types(&definition.partitioned_by, state).await?;
+        Opening { name: definition.name.join("."), format, options, at: definition.location_at }
+            .open(found, listed, hive_types, definition.watermark.as_ref(), state)
+            .await
+    }
+
+    /// Files without a declaration: columns are inferred, and no column is declared the event time.
+    ///
+    /// # Errors
+    /// As [`StreamTable::open`].
+    pub(crate) async fn from_path(path: &str, at: Location, state: &dyn Session) -> Result<Self> {
+        let definition = CreateStream {
+            name: vec![path.to_string()],
+            at,
+            or_replace: false,
+            if_not_exists: false,
+            columns: vec![],
+            watermark: None,
+            format: None,
+            partitioned_by: vec![],
+            location: path.to_string(),
+            location_at: at,
+            options: vec![],
+        };
+        Self::open(&definition, state).await
+    }
+}
+
+async fn listed_types(
+    columns: &[(String, Option<datafusion::sql::sqlparser::ast::DataType>)],
+    state: &dyn Session,
+) -> Result<Vec<(String, DataType)>> {
+    use datafusion::sql::sqlparser::ast::{ColumnDef, DataType as SqlType, Ident};
+    let definitions = columns.iter().map(|(name, data_type)| ColumnDef {
+        name: Ident::with_quote('"', name),
+        data_type: data_type.clone().unwrap_or(SqlType::Text),
+        options: vec![],
+    });
+    let fields = listed_columns(definitions.collect(), state).await?;
+    Ok(fields.into_iter().map(|field| (field.name().clone(), field.data_type().clone())).collect())
+}
+
+/// A stream that is being opened.
+struct Opening {
+    name: String,
+    format: FileFormat,
+    options: StreamOptions,
+    at: Location,
+}
+
+impl Opening {
+    async fn open(
+        self,
+        found: Vec<FoundFile>,
+        listed: Vec<Field>,
+        hive_types: Vec<(String, DataType)>,
+        watermark: Option<&Watermark>,
+        state: &dyn Session,
+    ) -> Result<StreamTable> {
+        let store = state.runtime_env().object_store(ObjectStoreUrl::local_filesystem())?;
+        let parquet = state.default_table_options().parquet;
+        let hive_columns = self.hive_columns(&found, hive_types)?;
+        let mut files = vec![];
+        for file in &found {
+            files.push(self.stream_file(file, &hive_columns, store.as_ref()).await?);
+        }
+        let schemas = self.file_schemas(&files, listed.is_empty(), &parquet, &store, state).await?;
+        let file_schema = match listed.is_empty() {
+            true => common_schema(&schemas, self.format)?,
+            false => self.listed_schema(listed, &schemas)?,
+        };
+        let mut builder = arrow::datatypes::SchemaBuilder::from(file_schema.as_ref());
+        hive_columns.iter().for_each(|field| builder.push(Arc::clone(field)));
+        let schema = Arc::new(builder.finish());
+        let event_time = watermark.map(|watermark| EventTime::declared(watermark, &schema)).transpose()?;
+        if self.format == FileFormat::Parquet {
+            let time = event_time.as_ref().map(|time| time.column.as_str());
+            for file in &mut files {
+                file.row_groups = Some(self.footer(file, &file_schema, time, store.as_ref(), state).await?);
+            }
+        }
+        let (partitioned_by, checks_keys) = self.partition_columns(&hive_columns, &schema)?;
+        let partitions = self.partitions(files, &found, &hive_columns);
+        let warnings = self.overlap_warnings(&partitions, event_time.as_ref());
+        let inner = Inner {
+            name: self.name,
+            format: self.format,
+            schema,
+            file_schema,
+            hive_columns,
+            event_time,
+            partitioned_by,
+            checks_keys,
+            partitions,
+            options: self.options,
+            parquet,
+            warnings,
+        };
+        Ok(StreamTable { inner: Arc::new(inner) })
+    }
+
+    /// The columns that Hive folders add: as declared, or as the folders say.
+    fn hive_columns(&self, found: &[FoundFile], declared: Vec<(String, DataType)>) -> Result<Vec<FieldRef>> {
+        let names: Vec<&String> = found[0].hive.iter().map(|(name, _)| name).collect();
+        for file in found {
+            if file.hive.iter().map(|(name, _)| name).collect::<Vec<_>>() != names {
+                let message = "lies in other key=value folders than the files before it";
+                return Err(Error::data(message).in_file(file.path.display().to_string()).into());
+            }
+        }
+        if let Some((name, _)) = declared.iter().find(|(name, _)| !names.contains(&name)) {
+            return Err(Error::sql(format!("no folder {name}=… holds the files of stream {}", self.name))
+                .at(Some(self.at))
+                .help("PARTITIONED BY names Hive folders; for files that each hold keys of their own write OPTIONS ('partitioned_by' 'column')")
+                .into());
+        }
+        let type_of = |name: &String| {
+            declared.iter().find(|(known, _)| known == name).map_or(DataType::Utf8, |(_, data_type)| data_type.clone())
+        };
+        Ok(names.into_iter().map(|name| Arc::new(Field::new(name, type_of(name), false))).collect())
+    }
+
+    async fn stream_file(&self, file: &FoundFile, hive: &[FieldRef], store: &dyn ObjectStore) -> Result<StreamFile> {
+        let name = shown(&file.path);
+        let wrong = |error: String| Error::data(error).in_file(&name);
+        let path = ObjectPath::from_absolute_path(&file.path).map_err(|error| wrong(error.to_string()))?;
+        let object = store.head(&path).await.map_err(|error| wrong(error.to_string()))?;
+        let values = hive.iter().zip(&file.hive).map(|(field, (_, value))| {
+            ScalarValue::try_from_string(value.clone(), field.data_type())
+                .map_err(|_| wrong(format!("folder {}={value} is no {}", field.name(), field.data_type())))
+        });
+        let hive = values.collect::<std::result::Result<_, _>>()?;
+        let compression = self.options.compression.unwrap_or_else(|| compression_of(&name));
+        Ok(StreamFile { name, path: file.path.clone(), object, hive, compression, row_groups: None })
+    }
+
+    async fn file_schemas(
+        &self,
+        files: &[StreamFile],
+        infers: bool,
+        parquet: &TableParquetOptions,
+        store: &Arc<dyn ObjectStore>,
+        state: &dyn Session,
+    ) -> Result<Vec<(String, SchemaRef)>> {
+        let mut schemas = vec![];
+        for file in files {
+            if file.object.size == 0 {
+                if infers || self.format == FileFormat::Parquet {
+                    let error = Error::data("is empty").in_file(&file.name);
+                    return Err(error.help("leave it out of LOCATION, or list the columns of the stream").into());
+                }
+                continue;
+            }
+            if self.format == FileFormat::Csv && !infers {
+                // Listed columns need the names only: a bad row is told, or skipped, when it is read.
+                if self.options.csv.has_header != Some(false) {
+                    schemas.push((file.name.clone(), csv_rows::header(file, &self.options.csv)?));
+                }
+                continue;
+            }
+            let format = self.options.format(self.format, file.compression, parquet.clone());
+            let schema = format.infer_schema(state, store, std::slice::from_ref(&file.object)).await;
+            let schema = schema.map_err(|error| while_opening(&file.name, self.format, &self.options, &error))?;
+            // Without a header there are no names to compare.
+            schemas.push((file.name.clone(), schema));
+        }
+        Ok(schemas)
+    }
+
+    fn listed_schema(&self, listed: Vec<Field>, schemas: &[(String, SchemaRef)]) -> Result<SchemaRef> {
+        let has_names = self.format != FileFormat::Csv || self.options.csv.has_header != Some(false);
+        let mut checked = None;
+        for (name, schema) in schemas.iter().filter(|_| has_names) {
+            let schema = check_listed(listed.clone(), name, schema, self.format)?;
+            let first: &SchemaRef = checked.get_or_insert_with(|| Arc::clone(&schema));
+            common_schema(&[(schemas[0].0.clone(), Arc::clone(first)), (name.clone(), schema)], self.format)?;
+        }
+        Ok(checked.unwrap_or_else(|| Arc::new(Schema::new(listed))))
+    }
+
+    async fn footer(
+        &self,
+        file: &StreamFile,
+        schema: &SchemaRef,
+        time: Option<&str>,
+        store: &dyn ObjectStore,
+        state: &dyn Session,
+    ) -> Result<Vec<RowGroup>> {
+        let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
+        let metadata = DFParquetMetadata::new(store, &file.object)
+            .with_file_metadata_cache(Some(cache))
+            .fetch_metadata()
+            .await
+            .map_err(|error| while_opening(&file.name, self.format, &self.options, &error))?;
+        row_groups(&metadata, schema, time)
+    }
+
+    /// Columns that keep a key in one partition, and whether that is to be checked.
+    fn partition_columns(&self, hive: &[FieldRef], schema: &SchemaRef) -> Result<(Option<Vec<String>>, bool)> {
+        let declared = &self.options.partitioned_by;
+        for name in declared {
+            if schema.field_with_name(name).is_err() {
+                return Err(no_column(name, schema, "'partitioned_by' names a column").at(Some(self.at)).into());
+            }
+        }
+        let names: Vec<String> = hive.iter().map(|field| field.name().clone()).collect();
+        Ok(match (declared.is_empty(), names.is_empty()) {
+            (false, _) => (Some(declared.clone()), true),
+            (true, false) => (Some(names), false),
+            (true, true) => (None, false),
+        })
+    }
+
+    /// Each file, or each folder, or all files together.
+    fn partitions(&self, files: Vec<StreamFile>, found: &[FoundFile], hive: &[FieldRef]) -> Vec<Vec<StreamFile>> {
+        if self.options.partitions_are_files || !self.options.partitioned_by.is_empty() {
+            return files.into_iter().map(|file| vec![file]).collect();
+        }
+        if hive.is_empty() {
+            return vec![files];
+        }
+        let mut partitions: Vec<Vec<StreamFile>> = vec![];
+        let mut folders: Vec<&[(String, String)]> = vec![];
+        for (file, found) in files.into_iter().zip(found) {
+            match folders.iter().position(|folder| *folder == found.hive.as_slice()) {
+                Some(known) => partitions[known].push(file),
+                None => {
+                    folders.push(&found.hive);
+                    partitions.push(vec![file]);
+                }
+            }
+        }
+        partitions
+    }
+
+    /// Files that one sequence of rows would make late by the second of them.
+    fn overlap_warnings(&self, partitions: &[Vec<StreamFile>], time: Option<&EventTime>) -> Vec<String> {
+        let Some(bound) = time.and_then(|time| time.bound) else {
+            return vec![];
+        };
+        let range = |file: &StreamFile| {
+            let times = file.row_groups.as_ref()?.iter().filter_map(|group| group.times);
+            times.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+        };
+        let mut warnings = vec![];
+        for files in partitions {
+            for pair in files.windows(2) {
+                if let [first, second] = pair
+                    && let (Some(before), Some(after)) = (range(first), range(second))
+                    && after.0 < before.1.saturating_sub(bound)
+                {
+                    warnings.push(format!(
+                        "{} begins before {} ends, by more than the watermark's bound: its early rows are late. If the \
+                         files are separate partitions, declare OPTIONS ('partitioned_by' 'key') or ('partitions' 'files')",
+                        second.name, first.name
+                    ));
+                    break;
+                }
+            }
+        }
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        warnings
+    }
+}
+
+/// A path as short as it can be written from here.
+fn shown(path: &std::path::Path) -> String {
+    let folder = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(&folder).unwrap_or(path).display().to_string()
+}

@@ -1,0 +1,265 @@
+//! Parquet files, decoded by the pipeline's own task, page by page.
+//!
+//! A page is read from the file when its rows are due, so what is held is a page of each column and not a row group.
+//! A batch never spans two row groups. A text column that is wanted as codes comes as a dictionary array over the row
+//! group's own dictionary, wherever all of its pages are coded so: its text is never written out for each row.
+
+use std::fs::File;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use datafusion::common::{HashSet, Result, ScalarValue};
+use datafusion::parquet::arrow::ProjectionMask;
+use datafusion::parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
+use datafusion::parquet::basic::{Encoding, Type as PhysicalType};
+use datafusion::parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
+
+use crate::operator::same_dictionary;
+
+use super::rows::Wanted;
+use super::table::StreamFile;
+
+/// Reads row groups of one file.
+pub(super) struct ParquetRows {
+    file: File,
+    groups: Range<usize>,
+    current: Option<ParquetRecordBatchReader>,
+    plain: ArrowReaderMetadata,
+    /// The same with the coded column as a dictionary, and that column's place among the leaves of the file.
+    coded: Option<(ArrowReaderMetadata, usize)>,
+    projection: ProjectionMask,
+    columns: Vec<Column>,
+    schema: SchemaRef,
+    dictionary: Dictionary,
+    batch_rows: usize,
+}
+
+/// Where a column of a batch comes from.
+enum Column {
+    /// The position among the columns that are decoded.
+    Decoded(usize),
+    /// As [`Column::Decoded`], and may stay a dictionary.
+    Coded(usize),
+    Constant(ScalarValue),
+}
+
+impl Column {
+    fn coded(&self) -> Option<usize> {
+        match self {
+            Self::Coded(place) => Some(*place),
+            Self::Decoded(_) | Self::Constant(_) => None,
+        }
+    }
+}
+
+/// The dictionary that was met last, and whether its values are distinct.
+#[derive(Default)]
+struct Dictionary {
+    values: Option<ArrayRef>,
+    is_distinct: bool,
+}
+
+impl ParquetRows {
+    /// Opens `groups` of a file whose footer is known.
+    ///
+    /// # Errors
+    /// A column that the file does not have.
+    pub(super) fn open(
+        file: &StreamFile,
+        footer: &Arc<ParquetMetaData>,
+        groups: Range<usize>,
+        wanted: &Wanted,
+    ) -> Result<Self> {
+        let declared = &wanted.inner.file_schema;
+        let found = ArrowReaderMetadata::try_new(Arc::clone(footer), ArrowReaderOptions::new())?;
+        let plain = with_types(&found, |field| declared_type(field, declared, footer))?.unwrap_or(found);
+        let index_of = |column: usize| plain.schema().index_of(declared.field(column).name());
+        let mut decoded = vec![];
+        for column in wanted.columns.iter().filter(|column| **column < declared.fields().len()) {
+            decoded.push(index_of(*column)?);
+        }
+        decoded.sort_unstable();
+        decoded.dedup();
+        let mut columns = vec![];
+        for (position, &column) in wanted.columns.iter().enumerate() {
+            let hive = column.checked_sub(declared.fields().len()).and_then(|index| file.hive.get(index));
+            columns.push(match hive {
+                Some(value) => Column::Constant(value.clone()),
+                None => {
+                    let index = index_of(column)?;
+                    let place = decoded.partition_point(|before| *before < index);
+                    if wanted.coded == Some(position) { Column::Coded(place) } else { Column::Decoded(place) }
+                }
+            });
+        }
+        let coded = match columns.iter().find_map(|column| column.coded()).map(|place| decoded[place]) {
+            Some(index) => as_codes(&plain, index)?,
+            None => None,
+        };
+        let projection = ProjectionMask::roots(footer.file_metadata().schema_descr(), decoded);
+        Ok(Self {
+            file: file.open()?,
+            groups,
+            current: None,
+            plain,
+            coded,
+            projection,
+            columns,
+            schema: wanted.schema()?,
+            dictionary: Dictionary::default(),
+            batch_rows: wanted.batch_rows(),
+        })
+    }
+
+    /// The next batch; none at the end.
+    ///
+    /// # Errors
+    /// Pages that cannot be read.
+    pub(super) fn next(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            if let Some(rows) = &mut self.current {
+                match rows.next() {
+                    Some(batch) => return self.arrange(&batch?).map(Some),
+                    None => self.current = None,
+                }
+            }
+            let Some(group) = self.groups.next() else {
+                return Ok(None);
+            };
+            self.current = Some(self.open_group(group)?);
+        }
+    }
+
+    fn open_group(&self, group: usize) -> Result<ParquetRecordBatchReader> {
+        let chunk = |leaf: usize| self.plain.metadata().row_groups().get(group)?.columns().get(leaf);
+        let types = match &self.coded {
+            Some((types, leaf)) if chunk(*leaf).is_some_and(is_all_codes) => types,
+            _ => &self.plain,
+        };
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.try_clone()?, types.clone());
+        let builder = builder.with_row_groups(vec![group]).with_projection(self.projection.clone());
+        Ok(builder.with_batch_size(self.batch_rows).build()?)
+    }
+
+    /// Puts a batch's columns in order and gives them their declared types.
+    fn arrange(&mut self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let mut columns = Vec::with_capacity(self.columns.len());
+        let mut coded = None;
+        for (position, (column, field)) in self.columns.iter().zip(self.schema.fields()).enumerate() {
+            columns.push(match column {
+                Column::Constant(value) => value.to_array_of_size(batch.num_rows())?,
+                Column::Coded(place) if self.dictionary.keeps(batch.column(*place), field)? => {
+                    coded = Some(position);
+                    Arc::clone(batch.column(*place))
+                }
+                Column::Decoded(place) | Column::Coded(place) => as_type(batch.column(*place), field.data_type())?,
+            });
+        }
+        let schema = match coded {
+            Some(position) => with_type(&self.schema, position, columns[position].data_type()),
+            None => Arc::clone(&self.schema),
+        };
+        // A count needs no column at all.
+        let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        Ok(RecordBatch::try_new_with_options(schema, columns, &rows)?)
+    }
+}
+
+impl Dictionary {
+    /// Whether a column is codes of distinct values, so that a code stands for a value.
+    fn keeps(&mut self, column: &ArrayRef, declared: &Field) -> Result<bool> {
+        let Some(codes) = column.as_any_dictionary_opt().filter(|_| column.data_type() != declared.data_type()) else {
+            return Ok(false);
+        };
+        if !self.values.as_ref().is_some_and(|values| same_dictionary(values, codes.values())) {
+            let values = codes.values().as_string::<i32>();
+            let distinct: HashSet<Option<&str>> = values.iter().collect();
+            self.is_distinct = values.null_count() == 0 && distinct.len() == values.len();
+            self.values = Some(Arc::clone(codes.values()));
+        }
+        Ok(self.is_distinct)
+    }
+}
+
+fn as_type(column: &ArrayRef, data_type: &DataType) -> Result<ArrayRef> {
+    if column.data_type() == data_type {
+        return Ok(Arc::clone(column));
+    }
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    Ok(cast_with_options(column, data_type, &options)?)
+}
+
+fn with_type(schema: &SchemaRef, position: usize, data_type: &DataType) -> SchemaRef {
+    let fields = schema.fields().iter().enumerate().map(|(index, field)| match index == position {
+        true => Arc::new(field.as_ref().clone().with_data_type(data_type.clone())),
+        false => Arc::clone(field),
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// The same file with other types for some of its columns; none if there are none, or if it cannot be decoded so.
+fn with_types(
+    file: &ArrowReaderMetadata,
+    data_type: impl Fn(&FieldRef) -> Option<DataType>,
+) -> Result<Option<ArrowReaderMetadata>> {
+    let fields: Vec<FieldRef> = file
+        .schema()
+        .fields()
+        .iter()
+        .map(|field| match data_type(field) {
+            Some(data_type) => Arc::new(field.as_ref().clone().with_data_type(data_type)),
+            None => Arc::clone(field),
+        })
+        .collect();
+    if fields.iter().eq(file.schema().fields()) {
+        return Ok(None);
+    }
+    let schema = Arc::new(Schema::new_with_metadata(fields, file.schema().metadata().clone()));
+    let options = ArrowReaderOptions::new().with_schema(schema);
+    Ok(ArrowReaderMetadata::try_new(Arc::clone(file.metadata()), options).ok())
+}
+
+/// The declared type of a column, where decoding to it at once is better than casting afterwards: views of text, and
+/// times that a cast could not hold.
+fn declared_type(field: &FieldRef, declared: &SchemaRef, footer: &ParquetMetaData) -> Option<DataType> {
+    let declared = declared.field_with_name(field.name()).ok()?.data_type();
+    let is_old_timestamp = || {
+        let columns = footer.file_metadata().schema_descr().columns();
+        columns.iter().any(|column| column.name() == field.name() && column.physical_type() == PhysicalType::INT96)
+    };
+    let decodes = match (field.data_type(), declared) {
+        (
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Binary | DataType::LargeBinary,
+            DataType::Utf8View | DataType::BinaryView,
+        ) => true,
+        (DataType::Timestamp(_, _), DataType::Timestamp(_, _)) => is_old_timestamp(),
+        _ => false,
+    };
+    (decodes && field.data_type() != declared).then(|| declared.clone())
+}
+
+/// The same file with the column of text at `index` as codes, and that column's place among the leaves; none if it holds
+/// something else.
+fn as_codes(file: &ArrowReaderMetadata, index: usize) -> Result<Option<(ArrowReaderMetadata, usize)>> {
+    let coded = |field: &FieldRef| {
+        let is_text = matches!(field.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+        let codes = || DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+        (is_text && field.name() == file.schema().field(index).name()).then(codes)
+    };
+    let leaves = file.metadata().file_metadata().schema_descr();
+    let leaf = (0..leaves.num_columns()).find(|leaf| leaves.get_column_root_idx(*leaf) == index);
+    Ok(with_types(file, coded)?.zip(leaf))
+}
+
+/// Whether all values of a column chunk are codes into its dictionary.
+fn is_all_codes(chunk: &ColumnChunkMetaData) -> bool {
+    chunk.dictionary_page_offset().is_some()
+        && chunk.page_encoding_stats_mask().is_some_and(|encodings| {
+            encodings.is_only(Encoding::RLE_DICTIONARY) || encodings.is_only(Encoding::PLAIN_DICTIONARY)
+        })
+}
