@@ -167,6 +167,7 @@ fn settings_reach_the_session() {
     value("datafusion.execution.batch_size", &["--batch-rows", "77"], "77");
     value("datafusion.execution.batch_size", &["--set", "datafusion.execution.batch_size=78"], "78");
     value("datafusion.execution.target_partitions", &["--partitions", "3"], "3");
+    value("streamlines.partitions", &["--partitions", "3"], "3");
     let query = format!("{FLIGHTS} SELECT count(*) FROM flights");
     let plan = format!("{FLIGHTS} SELECT count(*) FROM flights WHERE dep_delay > 0");
     let explain = |arguments: &[&str]| program().args(["explain", &plan]).args(arguments).assert().success();
