@@ -10,8 +10,8 @@ use datafusion::common::Result;
 
 use crate::operator::{Stamp, WATERMARK_MIN, ticks};
 
-/// Rows that are looked at together: few, so that their event times lie close to each other.
-const BLOCK_ROWS: usize = 256;
+/// Rows that are looked at together.
+const BLOCK_ROWS: usize = 1024;
 
 /// A run of rows of a batch that one stamp judges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,11 +49,14 @@ impl WatermarkGenerator {
     /// # Errors
     /// A column that holds neither timestamps nor dates.
     pub(crate) fn segments(&mut self, times: &dyn Array) -> Result<Vec<Segment>> {
+        let Some(bound) = self.bound else {
+            return Ok(vec![self.segment(0, times.len(), WATERMARK_MIN)]);
+        };
         let times = ticks(times)?;
         let mut cut = Cut { segments: vec![], begin: 0, judged_by: self.watermark() };
         for offset in (0..times.len()).step_by(BLOCK_ROWS) {
             let block = times.slice(offset, BLOCK_ROWS.min(times.len() - offset));
-            if !self.skim(&block) {
+            if !self.skim(&block, bound) {
                 self.walk(offset, &block, &mut cut);
             }
         }
@@ -62,20 +65,21 @@ impl WatermarkGenerator {
         Ok(cut.segments)
     }
 
-    /// Takes a block in as a whole, if not even its last watermark leaves one of its rows behind: the usual case,
-    /// told by two passes that need no branch for a row.
-    fn skim(&mut self, block: &PrimitiveArray<Int64Type>) -> bool {
+    /// Takes a block in as a whole if none of its rows is behind its watermark: the usual case, told by one pass
+    /// without a branch for a row.
+    fn skim(&mut self, block: &PrimitiveArray<Int64Type>, bound: i64) -> bool {
         if block.null_count() > 0 {
             return false;
         }
-        let extremes = |(lowest, highest): (i64, i64), time: &i64| (lowest.min(*time), highest.max(*time));
-        let (lowest, block_highest) = block.values().iter().fold((i64::MAX, i64::MIN), extremes);
-        let highest = self.highest.max(Some(block_highest));
-        let keeps_up = lowest >= less(highest, self.bound);
-        if keeps_up {
-            self.highest = highest;
+        let (mut highest, mut falls_behind) = (self.highest.unwrap_or(i64::MIN), false);
+        for &time in block.values() {
+            falls_behind |= time < highest.saturating_sub(bound);
+            highest = highest.max(time);
         }
-        keeps_up
+        if !falls_behind && !block.is_empty() {
+            self.highest = Some(highest);
+        }
+        !falls_behind
     }
 
     /// Looks at a block row by row, and cuts before a row that is behind a watermark that has moved.
