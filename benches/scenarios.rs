@@ -1,23 +1,32 @@
 //! The five scenarios on generated trades, beside plain DataFusion on the same SQL and files in the same process.
 //!
 //! `cargo bench --bench scenarios`; `ROWS` sets the number of rows (10,000,000). Before anything is timed the answers
-//! are compared: a scenario whose rows differ from batch fails the run.
+//! are compared: a scenario whose rows differ from batch fails the run. Of changes, there is one for each row read, and
+//! the last ones of all groups are the rows of batch.
 
 // A benchmark that cannot set itself up has nothing to measure.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use datafusion::arrow::array::AsArray;
-use datafusion::arrow::datatypes::{Float64Type, Int64Type};
+use datafusion::arrow::array::{AsArray, RecordBatch};
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{DataType, Float64Type, Int64Type};
+use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::StreamExt;
 use streamlines::{
     FileSink, Job, NullSink, OutputFormat, Sink, StreamlinesContext, StreamlinesOptions, streaming_session,
 };
 use tokio::runtime::Runtime;
+
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const PARTITIONS: usize = 2;
 const AGGREGATES: &str =
@@ -29,8 +38,9 @@ struct Scenario {
     keys: u64,
     stream: String,
     batch: String,
-    /// Replaces `{}` by the query; one row comes out.
-    checksum: Option<&'static str>,
+    /// Replaces `{}` by a query; one row comes out.
+    checksum: &'static str,
+    emits_changes: bool,
     to_parquet: bool,
 }
 
@@ -46,7 +56,8 @@ fn scenarios() -> Vec<Scenario> {
         stream: over.replace(", trade_id ", " "),
         batch: over.to_string(),
         // Rows of one time may come in either order, so only their number is compared.
-        checksum: Some("SELECT count(*), 0.0 FROM ({})"),
+        checksum: "SELECT count(*), 0.0 FROM ({})",
+        emits_changes: false,
         to_parquet: false,
     });
     let group = format!("SELECT symbol, {AGGREGATES} FROM trades GROUP BY symbol");
@@ -57,7 +68,8 @@ fn scenarios() -> Vec<Scenario> {
             keys,
             stream: format!("{group} EMIT CHANGES"),
             batch: group.clone(),
-            checksum: None,
+            checksum: SUMS,
+            emits_changes: true,
             to_parquet: false,
         });
         let window = format!(
@@ -69,7 +81,8 @@ fn scenarios() -> Vec<Scenario> {
             keys,
             stream: format!("{window} EMIT CHANGES"),
             batch: window,
-            checksum: None,
+            checksum: SUMS,
+            emits_changes: true,
             to_parquet: false,
         });
     }
@@ -79,7 +92,7 @@ fn scenarios() -> Vec<Scenario> {
 const SUMS: &str = "SELECT count(*), sum(n) * 1.0 + sum(total) + sum(mean) + sum(low) + sum(high) FROM ({})";
 
 fn same(name: &'static str, keys: u64, sql: String, checksum: &'static str, to_parquet: bool) -> Scenario {
-    Scenario { name, keys, stream: sql.clone(), batch: sql, checksum: Some(checksum), to_parquet }
+    Scenario { name, keys, stream: sql.clone(), batch: sql, checksum, emits_changes: false, to_parquet }
 }
 
 fn rows() -> u64 {
@@ -102,9 +115,8 @@ fn data(keys: u64) -> PathBuf {
 }
 
 fn session(runtime: &Runtime, strategy: &str, keys: u64) -> SessionContext {
-    let mut options = StreamlinesOptions::default();
-    options.strategy = strategy.to_string();
-    options.partitions = PARTITIONS;
+    let options =
+        StreamlinesOptions { strategy: strategy.to_string(), partitions: PARTITIONS, ..StreamlinesOptions::default() };
     let config = SessionConfig::new().with_target_partitions(PARTITIONS).with_option_extension(options);
     let ctx = streaming_session(config);
     let create = format!(
@@ -130,14 +142,37 @@ fn checksum(runtime: &Runtime, ctx: &SessionContext, sql: &str) -> (i64, f64) {
     (row.column(0).as_primitive::<Int64Type>().value(0), row.column(1).as_primitive::<Float64Type>().value(0))
 }
 
-/// The stream's rows are those of batch, or, for changes, one for each row read.
-fn check(runtime: &Runtime, stream: &SessionContext, batch: &SessionContext, scenario: &Scenario) {
-    let Some(template) = scenario.checksum else {
-        assert_eq!(run(runtime, stream, &scenario.stream, &NullSink), rows(), "{}", scenario.name);
-        return;
+/// The same of the last change of each group: the columns before the five aggregates are its key.
+fn checksum_of_last_changes(runtime: &Runtime, ctx: &SessionContext, sql: &str) -> (i64, f64) {
+    let mut changes = 0;
+    let mut last: HashMap<Vec<String>, f64> = HashMap::new();
+    let mut take = |batch: RecordBatch| {
+        changes += batch.num_rows() as u64;
+        let (keys, values) = batch.columns().split_at(batch.num_columns() - 5);
+        let options = FormatOptions::default();
+        let keys: Vec<_> = keys.iter().map(|key| ArrayFormatter::try_new(key, &options).unwrap()).collect();
+        let values: Vec<_> = values.iter().map(|values| cast(values, &DataType::Float64).unwrap()).collect();
+        for row in 0..batch.num_rows() {
+            let sum = values.iter().map(|values| values.as_primitive::<Float64Type>().value(row)).sum();
+            last.insert(keys.iter().map(|key| key.value(row).to_string()).collect(), sum);
+        }
     };
-    let (count, sum) = checksum(runtime, stream, &template.replace("{}", &scenario.stream));
-    let (batch_count, batch_sum) = checksum(runtime, batch, &template.replace("{}", &scenario.batch));
+    runtime.block_on(async {
+        let mut rows = ctx.stream_sql(sql).await.unwrap().execute_stream().await.unwrap();
+        while let Some(batch) = rows.next().await {
+            take(batch.unwrap());
+        }
+    });
+    assert_eq!(changes, self::rows(), "changes of {sql}");
+    (last.len() as i64, last.values().sum())
+}
+
+fn check(runtime: &Runtime, stream: &SessionContext, batch: &SessionContext, scenario: &Scenario) {
+    let (count, sum) = match scenario.emits_changes {
+        true => checksum_of_last_changes(runtime, stream, &scenario.stream),
+        false => checksum(runtime, stream, &scenario.checksum.replace("{}", &scenario.stream)),
+    };
+    let (batch_count, batch_sum) = checksum(runtime, batch, &scenario.checksum.replace("{}", &scenario.batch));
     assert_eq!(count, batch_count, "rows of {}", scenario.name);
     assert!((sum - batch_sum).abs() <= 1e-9 * batch_sum.abs(), "{}: {sum} and not {batch_sum}", scenario.name);
 }

@@ -16,8 +16,7 @@ const SPELLINGS: [&str; 4] = [
 ];
 
 async fn flights() -> SessionContext {
-    let mut options = StreamlinesOptions::default();
-    options.partitions = 2;
+    let options = StreamlinesOptions { partitions: 2, ..StreamlinesOptions::default() };
     let ctx = streaming_session(SessionConfig::new().with_target_partitions(2).with_option_extension(options));
     for statement in [
         "CREATE STREAM flights (WATERMARK FOR scheduled AS scheduled - INTERVAL '3' HOUR) \

@@ -37,9 +37,11 @@ impl Engine {
 
     fn connect(&self) -> Connection {
         let strategy = if self.name == "batch" { "batch" } else { "partitioned" };
-        let mut options = StreamlinesOptions::default();
-        options.strategy = strategy.to_string();
-        options.partitions = self.partitions;
+        let options = StreamlinesOptions {
+            strategy: strategy.to_string(),
+            partitions: self.partitions,
+            ..StreamlinesOptions::default()
+        };
         let config = SessionConfig::new()
             .with_target_partitions(self.partitions)
             .with_batch_size(self.batch_rows)

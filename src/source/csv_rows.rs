@@ -162,14 +162,16 @@ impl CsvRows {
             && self.rows.read_byte_record(&mut record).map_err(|e| Error::data(e.to_string()))?
         {
             read_any = true;
-            let Some(fields) = text_fields(&record, width) else {
-                if !self.skips_bad_rows {
-                    let message = format!("{} fields, and the stream has {width} columns", record.len());
+            let fields = match text_fields(&record, width) {
+                Ok(fields) => fields,
+                Err(_) if self.skips_bad_rows => {
+                    *skipped_rows += 1;
+                    continue;
+                }
+                Err(message) => {
                     let row = self.rows_before + rows as u64 + 1;
                     return Err(Error::data(message).in_file(&self.name).in_row(row).help(SKIP).into());
                 }
-                *skipped_rows += 1;
-                continue;
             };
             for (field, builder) in fields.into_iter().zip(&mut builders) {
                 builder.append_option((field != self.null_value).then_some(field));
@@ -180,9 +182,11 @@ impl CsvRows {
     }
 }
 
-fn text_fields(record: &ByteRecord, width: usize) -> Option<Vec<&str>> {
+/// The fields of a row, or what is wrong with it.
+fn text_fields(record: &ByteRecord, width: usize) -> std::result::Result<Vec<&str>, String> {
     if record.len() != width {
-        return None;
+        return Err(format!("{} fields, and the stream has {width} columns", record.len()));
     }
-    record.iter().map(|field| std::str::from_utf8(field).ok()).collect()
+    let text = |(index, field)| std::str::from_utf8(field).map_err(|_| format!("field {} is no UTF-8 text", index + 1));
+    record.iter().enumerate().map(text).collect()
 }
