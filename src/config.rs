@@ -6,6 +6,8 @@ use std::fmt::Display;
 use datafusion::common::config::{ConfigEntry, ConfigExtension, ConfigField, ExtensionOptions, Visit};
 use datafusion::common::{Result, config_namespace};
 
+use crate::error::Error;
+
 config_namespace! {
     /// Settings of the streaming engine.
     pub struct StreamlinesOptions {
@@ -25,6 +27,28 @@ impl ConfigExtension for StreamlinesOptions {
     const PREFIX: &'static str = "streamlines";
 }
 
+const STRATEGIES: [&str; 2] = ["partitioned", "batch"];
+const ROUTINGS: [&str; 3] = ["auto", "aligned", "merge_on_close"];
+
+/// The error of a setting that has none of the values that it may have.
+fn unknown(key: &str, value: &str, accepted: &[&str]) -> Error {
+    Error::sql(format!("unknown {key} '{value}'")).help(format!("streamlines.{key} is {}", accepted.join(" or ")))
+}
+
+impl StreamlinesOptions {
+    /// Checks what a program may have set without [`ExtensionOptions::set`].
+    pub(crate) fn check(&self) -> std::result::Result<(), Error> {
+        for (key, value, accepted) in
+            [("strategy", &self.strategy, &STRATEGIES[..]), ("routing", &self.routing, &ROUTINGS[..])]
+        {
+            if !accepted.contains(&value.as_str()) {
+                return Err(unknown(key, value, accepted));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl ExtensionOptions for StreamlinesOptions {
     fn as_any(&self) -> &dyn Any {
         self
@@ -39,6 +63,14 @@ impl ExtensionOptions for StreamlinesOptions {
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        let accepted: &[&str] = match key {
+            "strategy" => &STRATEGIES,
+            "routing" => &ROUTINGS,
+            _ => return ConfigField::set(self, key, value),
+        };
+        if !accepted.contains(&value) {
+            return Err(unknown(key, value, accepted).into());
+        }
         ConfigField::set(self, key, value)
     }
 

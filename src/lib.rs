@@ -19,6 +19,7 @@ mod error;
 mod exec;
 mod operator;
 mod plan;
+mod planning_errors;
 mod runtime;
 mod session;
 mod sink;

@@ -4,18 +4,19 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
-use datafusion::common::{DataFusionError, Result, TableReference};
+use datafusion::common::{Result, TableReference};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{Extension, LogicalPlan};
+use datafusion::logical_expr::{Extension, LogicalPlan, TableType};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement;
 
 use crate::config::StreamlinesOptions;
-use crate::error::{Error, Location, place_of};
+use crate::error::{Error, Location};
 use crate::plan::{Emit as EmitNode, StreamAnalyzer, StreamQueryPlanner, fill_in_time_columns, functions};
+use crate::planning_errors::{told, unknown};
 use crate::source::{StreamTable, is_data_path};
 use crate::sql::{self, CreateStream, Emit, EmitMode, StreamStatement};
 
@@ -125,10 +126,14 @@ impl StreamlinesContext for SessionContext {
         match statement {
             StreamStatement::CreateStream(definition) => create_stream(self, &definition).await,
             StreamStatement::DropStream { name, if_exists, at } => {
-                let found = match self.table_provider(table_reference(&name)).await {
-                    Ok(table) => is_stream(&table),
-                    Err(_) => false,
-                };
+                let table = self.table_provider(table_reference(&name)).await.ok();
+                let found = table.as_ref().is_some_and(is_stream);
+                if let Some(table) = table.filter(|_| !found) {
+                    let kind = if table.table_type() == TableType::View { "VIEW" } else { "TABLE" };
+                    let name = name.join(".");
+                    let error = Error::sql(format!("{name} is a {}, not a stream", kind.to_lowercase())).at(Some(at));
+                    return Err(error.help(format!("DROP {kind} {name}")).into());
+                }
                 if !found && !if_exists {
                     return Err(unknown(self, "stream", &name.join(".")).at(Some(at)).into());
                 }
@@ -141,10 +146,11 @@ impl StreamlinesContext for SessionContext {
                 let mut state = self.state();
                 let paths = register_paths(self, &mut state, &statement, &quoted).await?;
                 let plan = plan_query(&mut statement, emit, &state).await;
+                let plan = plan.map_err(|error| told(self, &statement, error));
                 for path in paths {
                     self.deregister_table(path)?;
                 }
-                self.execute_logical_plan(plan.map_err(|error| with_nearest_table(self, error))?).await
+                self.execute_logical_plan(plan?).await
             }
         }
     }
@@ -219,35 +225,6 @@ async fn create_stream(ctx: &SessionContext, definition: &CreateStream) -> Resul
 fn is_stream(table: &Arc<dyn TableProvider>) -> bool {
     let any: &dyn std::any::Any = table.as_ref();
     any.is::<StreamTable>()
-}
-
-/// DataFusion's error of a table that is not there, with the nearest name that is.
-fn with_nearest_table(ctx: &SessionContext, error: DataFusionError) -> DataFusionError {
-    let message = error.find_root().strip_backtrace();
-    let found = message.split_once("table '").and_then(|(before, after)| {
-        let is_function = before.ends_with("function ");
-        after.strip_suffix("' not found").filter(|_| !is_function)
-    });
-    match found {
-        Some(name) => unknown(ctx, "stream or table", name).at(place_of(&error)).into(),
-        None => error,
-    }
-}
-
-/// The error that `kind` `name` is not there, with the nearest name that is.
-fn unknown(ctx: &SessionContext, kind: &str, name: &str) -> Error {
-    let state = ctx.state();
-    let catalog = &state.config_options().catalog;
-    let defaults = [&catalog.default_catalog, &catalog.default_schema];
-    let name = defaults.into_iter().fold(name, |name, default| {
-        name.strip_prefix(default.as_str()).and_then(|rest| rest.strip_prefix('.')).unwrap_or(name)
-    });
-    let known = state.schema_for_ref(TableReference::bare("any")).map(|schema| schema.table_names());
-    let error = Error::sql(format!("there is no {kind} {name}"));
-    match sql::nearest(name.rsplit('.').next().unwrap_or(name), known.unwrap_or_default().iter().map(String::as_str)) {
-        Some(nearest) => error.help(format!("did you mean {nearest}?")),
-        None => error.help("SHOW TABLES lists what there is; CREATE STREAM … makes a stream of files"),
-    }
 }
 
 fn table_reference(name: &[String]) -> TableReference {

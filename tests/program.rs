@@ -168,14 +168,13 @@ fn settings_reach_the_session() {
     value("datafusion.execution.batch_size", &["--set", "datafusion.execution.batch_size=78"], "78");
     value("datafusion.execution.target_partitions", &["--partitions", "3"], "3");
     value("streamlines.partitions", &["--partitions", "3"], "3");
-    let query = format!("{FLIGHTS} SELECT count(*) FROM flights");
     let plan = format!("{FLIGHTS} SELECT count(*) FROM flights WHERE dep_delay > 0");
     let explain = |arguments: &[&str]| program().args(["explain", &plan]).args(arguments).assert().success();
     explain(&[]).stdout(contains("PipelinesExec"));
     explain(&["--strategy", "batch"]).stdout(contains("PipelinesExec").not());
     explain(&["--set", "streamlines.strategy = batch"]).stdout(contains("PipelinesExec").not());
     let told = contains("unknown strategy 'fast'").and(contains("partitioned or batch"));
-    sql(&query).args(["--strategy", "fast"]).assert().code(1).stderr(told);
+    sql("SELECT 1").args(["--strategy", "fast"]).assert().code(2).stderr(told);
 }
 
 #[test]
@@ -279,6 +278,44 @@ fn parquet_settings_reach_the_output() {
     assert!(reader.metadata().row_groups().iter().all(|group| group.num_rows() <= 1000));
 }
 
+/// What is no regular file is written through, and a link stays one.
+#[cfg(unix)]
+#[test]
+fn output_through_pipes_and_links() {
+    let folder = TempDir::new().unwrap();
+    let (pipe, link, file) = (folder.path().join("pipe"), folder.path().join("link.csv"), folder.path().join("x.csv"));
+    assert!(Process::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::read_to_string(pipe).unwrap()
+    });
+    sql("SELECT 1 AS a").args(["--format", "csv", "--output"]).arg(&pipe).assert().success();
+    assert_eq!(reader.join().unwrap(), "a\n1\n");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    for value in ["2", "3"] {
+        sql(&format!("SELECT {value} AS a")).arg("--output").arg(&link).assert().success();
+        assert_eq!(fs::read_to_string(&file).unwrap(), format!("a\n{value}\n"));
+    }
+    assert!(link.is_symlink());
+}
+
+#[test]
+fn copy_takes_the_options_of_its_format() {
+    let folder = TempDir::new().unwrap();
+    for (options, expected) in
+        [("'delimiter' '|', 'has_header' 'false'", "EWR|1\n"), ("'format.null_value' '-'", "origin,n\nEWR,1\n")]
+    {
+        let path = folder.path().join("x.csv");
+        let copy = format!(
+            "{FLIGHTS} COPY (SELECT origin, count(*) AS n FROM flights WHERE flight = 1545 AND
+            scheduled < TIMESTAMP '2013-01-01T12:00:00' GROUP BY origin) TO '{}' OPTIONS ({options})",
+            path.display()
+        );
+        sql(&copy).assert().success().stdout("count\n1\n").stderr(contains("rows out").not());
+        assert_eq!(fs::read_to_string(&path).unwrap(), expected);
+    }
+}
+
 #[test]
 fn output_takes_one_result() {
     let folder = TempDir::new().unwrap();
@@ -339,6 +376,39 @@ fn a_reader_that_has_seen_enough_ends_the_run_quietly() {
     let (_, output) = reads_one_line(&["sql", &flights, "--format", "ndjson"]);
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert!(output.status.success(), "{:?}", output.status);
+}
+
+/// Who closes standard error, or fills its disk, hears nothing more, and the run goes on.
+#[cfg(unix)]
+#[test]
+fn nobody_has_to_read_the_summary() {
+    let folder = TempDir::new().unwrap();
+    for (statement, code) in [(format!("{FLIGHTS} SELECT count(*) AS n FROM flights"), 0), ("SELECT nope".into(), 1)] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = Process::new(PROGRAM)
+            .args(["sql", &statement, "--output", &format!("{}/x.csv", folder.path().display())])
+            .stderr(full)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(code), "{statement}");
+    }
+    assert_eq!(fs::read_to_string(folder.path().join("x.csv")).unwrap(), "n\n336776\n");
+}
+
+#[test]
+fn progress_is_lines_where_there_is_no_terminal() {
+    let endless = "SELECT count(*) FROM generate_series(1, 3000000000)";
+    let mut child = Process::new(PROGRAM)
+        .args(["sql", endless, "--progress", "always"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stderr.as_mut().unwrap()), &mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(line.contains(" rows/s"), "{line}");
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! `streamlines explain`: how a query would run.
 
+use std::io::Write;
+
 use datafusion::prelude::SessionContext;
-use streamlines::{Job, StreamlinesContext, parse_statements};
+use streamlines::{Error, Job, StreamlinesContext, parse_statements};
 
 use super::options::QueryOptions;
 use super::{FAILED, USAGE, errors, session};
@@ -17,7 +19,8 @@ pub async fn explain(sql: &str, options: &QueryOptions) -> u8 {
     };
     match explain_text(&ctx, sql, options).await {
         Ok(text) => {
-            println!("{text}");
+            // That nobody reads it is no failure.
+            let _ = writeln!(std::io::stdout(), "{text}");
             0
         }
         Err((sql, error)) => {
@@ -47,6 +50,10 @@ async fn explain_text(
             indent(&logical.display_indent()),
             indent(&job.display())
         ));
+    }
+    if plans.is_empty() {
+        let error = Error::sql("no query among the statements").help("explain takes a SELECT, COPY or INSERT");
+        return Err(here(error.into()));
     }
     Ok(plans.join("\n\n"))
 }

@@ -21,15 +21,17 @@ use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::arrow::arrow_writer::ArrowWriterOptions;
 use datafusion::parquet::basic::Compression;
 use datafusion::parquet::file::properties::WriterProperties;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use streamlines::Error;
 
+use super::summary::count;
 use super::{FAILED, errors};
 
 /// 2024-01-01T00:00:00 in µs.
 const START_US: i64 = 1_704_067_200_000_000;
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 const BATCH_ROWS: u64 = 65_536;
 const ROW_GROUP_ROWS: usize = 1 << 20;
 
@@ -64,6 +66,15 @@ pub enum Format {
     Parquet,
     /// CSV with a header.
     Csv,
+}
+
+impl Format {
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Parquet => "parquet",
+            Self::Csv => "csv",
+        }
+    }
 }
 
 /// Trades of shares.
@@ -108,7 +119,11 @@ fn duration(text: &str) -> Result<Duration, String> {
         "d" => 86_400_000,
         _ => return Err(wrong()),
     };
-    number.checked_mul(ms).map(Duration::from_millis).ok_or_else(wrong)
+    let duration = number.checked_mul(ms).map(Duration::from_millis).ok_or_else(wrong)?;
+    match duration <= LONGEST {
+        true => Ok(duration),
+        false => Err(format!("'{text}' is more than a hundred years")),
+    }
 }
 
 impl Trades {
@@ -140,7 +155,8 @@ impl Trades {
                 .collect::<Vec<_>>()
         });
         bar.finish_and_clear();
-        results.into_iter().collect()
+        results.into_iter().collect::<Result<(), Error>>()?;
+        self.remove_earlier_partitions()
     }
 
     fn bar(&self) -> ProgressBar {
@@ -149,19 +165,39 @@ impl Trades {
         }
         let bar = ProgressBar::new(self.rows);
         if let Ok(style) =
-            ProgressStyle::with_template("{bar:30} {percent:>3} %  {human_pos} rows  {per_sec}  {eta} left")
+            ProgressStyle::with_template("{bar:30} {percent:>3} %  {human_pos} rows  {rate} rows/s  {eta} left")
         {
-            bar.set_style(style);
+            let rate = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+                // A bar that cannot be drawn is no failure.
+                let _ = write!(text, "{}", count(state.per_sec() as u64));
+            };
+            bar.set_style(style.with_key("rate", rate));
         }
         bar
     }
 
+    /// Takes away what an earlier run with more partitions left, so that only this run's rows are there.
+    fn remove_earlier_partitions(&self) -> Result<(), Error> {
+        let wrong = |error: std::io::Error| unwritable(&self.out, &error.to_string());
+        for entry in std::fs::read_dir(&self.out).map_err(wrong)? {
+            let entry = entry.map_err(wrong)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let file = name.strip_prefix("trades-").and_then(|rest| rest.split_once('.'));
+            let Some((partition, extension)) = file.filter(|(_, format)| ["parquet", "csv"].contains(format)) else {
+                continue;
+            };
+            let is_of_this_run = extension == self.format.extension()
+                && partition.parse::<u64>().is_ok_and(|partition| partition < self.partitions);
+            if !is_of_this_run && partition.parse::<u64>().is_ok() {
+                std::fs::remove_file(entry.path()).map_err(wrong)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes one file under a name of its own, and gives it its place when it is whole.
     fn write_partition(&self, partition: u64, bar: &ProgressBar) -> Result<(), Error> {
-        let extension = match self.format {
-            Format::Parquet => "parquet",
-            Format::Csv => "csv",
-        };
+        let extension = self.format.extension();
         let path = self.out.join(format!("trades-{partition}.{extension}"));
         let unfinished = self.out.join(format!("_trades-{partition}.{extension}.unfinished"));
         let written = self

@@ -83,7 +83,7 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: {error}");
+            errors::say(&format!("error: {error}"));
             return ExitCode::from(FAILED);
         }
     };

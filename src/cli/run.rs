@@ -10,7 +10,8 @@ use streamlines::{
 };
 
 use super::options::QueryOptions;
-use super::{FAILED, INTERRUPTED, USAGE, errors, progress, session, summary};
+use super::progress::Progress;
+use super::{FAILED, INTERRUPTED, USAGE, errors, session, summary};
 
 /// Runs the statements of a file, or of standard input for `-`.
 pub async fn file(path: &str, options: &QueryOptions) -> u8 {
@@ -88,7 +89,7 @@ async fn run_all(ctx: &SessionContext, statements: Vec<StreamStatement>, options
             continue;
         }
         let sink = sink(ctx, options, is_query)?;
-        if run_job(&job, sink.as_ref(), options).await?.interrupted {
+        if run_job(&job, sink.as_ref(), is_query, options).await?.interrupted {
             return Ok(true);
         }
     }
@@ -105,7 +106,7 @@ fn sink(ctx: &SessionContext, options: &QueryOptions, is_query: bool) -> Result<
     Ok(match &options.output {
         _ if format == OutputFormat::None => Box::new(NullSink),
         Some(path) if is_query => {
-            Box::new(FileSink::local(path, format)?.with_parquet_options(ctx.state().default_table_options().parquet))
+            Box::new(FileSink::local(path, format)?.with_options(ctx.state().default_table_options()))
         }
         Some(_) => Box::new(StdoutSink::new(OutputFormat::Csv)),
         None => Box::new(StdoutSink::new(format)),
@@ -113,18 +114,18 @@ fn sink(ctx: &SessionContext, options: &QueryOptions, is_query: bool) -> Result<
 }
 
 /// Runs a query with its progress bar. The first Ctrl-C ends it cleanly, the second at once.
-async fn run_job(job: &Job, sink: &dyn Sink, options: &QueryOptions) -> Result<Summary> {
+async fn run_job(job: &Job, sink: &dyn Sink, is_query: bool, options: &QueryOptions) -> Result<Summary> {
     if !options.quiet {
-        job.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
+        job.warnings().iter().for_each(|warning| errors::say(&format!("warning: {warning}")));
     }
-    let bar = progress::bar(job, options);
+    let bar = Progress::new(job, options);
     let run = job.run(sink);
     tokio::pin!(run);
     let mut interrupts = 0;
     let summary = loop {
         tokio::select! {
             summary = &mut run => break summary,
-            _ = progress::tick(bar.as_ref(), job) => {}
+            _ = bar.tick(job) => {}
             _ = tokio::signal::ctrl_c() => {
                 interrupts += 1;
                 match interrupts {
@@ -134,12 +135,10 @@ async fn run_job(job: &Job, sink: &dyn Sink, options: &QueryOptions) -> Result<S
             }
         }
     };
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
+    bar.finish();
     let summary = summary?;
     if !options.quiet {
-        summary::print(&summary, options.verbose);
+        summary::print(&summary, is_query, options);
     }
     Ok(summary)
 }

@@ -25,6 +25,9 @@ pub fn open(options: &QueryOptions) -> Result<SessionContext> {
     }
     for (key, value) in &settings {
         config.options_mut().set(key, value).map_err(|error| {
+            if let Some(own) = Error::find(&error) {
+                return own.clone();
+            }
             Error::sql(format!("--set {key}={value}: {}", error.find_root()))
                 .help("SHOW ALL lists the settings; ours begin with streamlines.")
         })?;

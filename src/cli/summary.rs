@@ -2,41 +2,54 @@
 
 use streamlines::{Progress, Summary};
 
-/// Prints what a run has done; with a line for each pipeline if `verbose`.
-pub fn print(summary: &Summary, verbose: bool) {
+use super::errors::say;
+use super::options::QueryOptions;
+
+/// Prints what a run has done; with a line for each pipeline if that is asked for. Of a statement that is no query,
+/// the rows that it wrote are its result.
+pub fn print(summary: &Summary, is_query: bool, options: &QueryOptions) {
     let progress = &summary.progress;
-    if progress.pipelines.is_empty() {
+    let is_batch = options.strategy.as_deref() == Some("batch");
+    if progress.pipelines.is_empty() && !is_batch {
         return;
     }
-    eprintln!("{}", line(summary));
-    if verbose {
+    say(&line(summary, is_query));
+    if options.verbose {
         progress.pipelines.iter().enumerate().for_each(|(index, pipeline)| {
-            eprintln!(
+            say(&format!(
                 "  pipeline {index}: {} in, {} out, {} late, {} windows, {}",
                 count(pipeline.rows_in),
                 count(pipeline.rows_out),
                 count(pipeline.late_rows),
                 count(pipeline.windows_closed),
                 pipeline.name
-            );
+            ));
         });
     }
     if let Some(share) = progress.keys_checked.filter(|share| *share < 1.0) {
-        eprintln!("  'partitioned_by' was checked on {:.0} % of the rows", share * 100.0);
+        say(&format!("  'partitioned_by' was checked on {:.0} % of the rows", share * 100.0));
     }
 }
 
-fn line(summary: &Summary) -> String {
+fn line(summary: &Summary, is_query: bool) -> String {
     let progress = &summary.progress;
     let seconds = progress.elapsed.as_secs_f64();
-    let mut parts = vec![
-        format!("{} rows in", count(progress.rows_in)),
-        format!("{} rows out", count(summary.rows_written)),
-        format!("{} late", count(progress.late_rows)),
-    ];
+    let streams = !progress.pipelines.is_empty();
+    let mut parts = vec![];
+    if streams {
+        parts.push(format!("{} rows in", count(progress.rows_in)));
+    }
+    if is_query {
+        parts.push(format!("{} rows out", count(summary.rows_written)));
+    }
+    if streams {
+        parts.push(format!("{} late", count(progress.late_rows)));
+    }
     parts.extend(optional(progress));
     parts.push(format!("{seconds:.2} s"));
-    parts.push(format!("{} rows/s", count((progress.rows_in as f64 / seconds.max(1e-9)) as u64)));
+    if streams {
+        parts.push(format!("{} rows/s", count((progress.rows_in as f64 / seconds.max(1e-9)) as u64)));
+    }
     if summary.interrupted {
         parts.push("interrupted".to_string());
     }

@@ -19,8 +19,8 @@ use datafusion::physical_plan::{
 use futures::{Stream, StreamExt};
 
 use crate::operator::{
-    AggregateSpec, ChangelogAggregate, Mode, Operator, RowsWindow, RowsWindowSpec, WATERMARK_MAX, WATERMARK_MIN,
-    WindowAggregate, merge_window,
+    AggregateSpec, ChangelogAggregate, Counters, Mode, Operator, RowsWindow, RowsWindowSpec, WATERMARK_MAX,
+    WATERMARK_MIN, WindowAggregate, merge_window,
 };
 
 use super::context::PipelineContext;
@@ -141,7 +141,9 @@ impl ExecutionPlan for OperatorExec {
         let name = self.spec.name();
         let reservation = MemoryConsumer::new(format!("{name}[{partition}]")).register(task.memory_pool());
         let merge = match &self.spec {
-            OperatorSpec::MergedWindowAggregate(spec) => Some(Merge { spec: Arc::clone(spec), told: WATERMARK_MIN }),
+            OperatorSpec::MergedWindowAggregate(spec) => {
+                Some(Merge { spec: Arc::clone(spec), told: WATERMARK_MIN, merged: 0 })
+            }
             _ => None,
         };
         Ok(Box::pin(OperatorStream {
@@ -163,6 +165,8 @@ impl ExecutionPlan for OperatorExec {
 struct Merge {
     spec: Arc<AggregateSpec>,
     told: i64,
+    /// Windows that this pipeline has emitted for all.
+    merged: u64,
 }
 
 struct OperatorStream {
@@ -200,7 +204,9 @@ impl OperatorStream {
             }
         }
         let bytes = self.operator.memory();
-        self.pipeline.metrics.operator(self.operator.counters(), bytes);
+        let counters = self.operator.counters();
+        let windows_closed = self.merge.as_ref().map_or(counters.windows_closed, |merge| merge.merged);
+        self.pipeline.metrics.operator(Counters { windows_closed, ..counters }, bytes);
         self.reservation.try_resize(bytes).map_err(|error| {
             resources_datafusion_err!(
                 "{} of pipeline {} holds {bytes} bytes of state and may not take more: {error}",
@@ -228,6 +234,9 @@ impl Merge {
         }
         self.told = watermark;
         let ready = merger.lock().close(pipeline.index, watermark, partials)?;
+        if self.spec.window.is_some() {
+            self.merged += ready.len() as u64;
+        }
         ready.into_iter().map(|partials| merge_window(&self.spec, &partials)).collect()
     }
 

@@ -20,12 +20,13 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, internal_datafusion_err};
 use datafusion::logical_expr::dml::CopyTo;
 use datafusion::logical_expr::{
-    Aggregate, Distinct, Expr, Extension, Join, JoinType, LogicalPlan, SubqueryAlias, UserDefinedLogicalNodeCore,
+    Aggregate, Distinct, DistinctOn, Expr, Extension, Join, JoinType, LogicalPlan, SubqueryAlias,
+    UserDefinedLogicalNodeCore,
 };
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::config::StreamlinesOptions;
-use crate::error::{Error, Location};
+use crate::error::Location;
 use crate::sink::OutputFormat;
 use crate::sql::EmitMode;
 
@@ -77,13 +78,9 @@ impl AnalyzerRule for StreamAnalyzer {
 
     fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
         let options = config.extensions.get::<StreamlinesOptions>().cloned().unwrap_or_default();
+        options.check()?;
         if options.strategy == "batch" || !reads_stream(&plan) {
             return without_emit(plan, &options);
-        }
-        if options.strategy != "partitioned" {
-            return Err(Error::sql(format!("unknown strategy '{}'", options.strategy))
-                .help("streamlines.strategy is partitioned or batch")
-                .into());
         }
         let mut emit_at = None;
         plan.apply(|node| {
@@ -166,9 +163,16 @@ impl Rewriter {
                 refuse::sorted_changes(emit, self.emit_at)?;
                 self.tail(plan, emit)
             }
-            LogicalPlan::Distinct(Distinct::On(_)) => {
+            LogicalPlan::Distinct(Distinct::On(on)) => {
                 refuse::distinct_changes(emit, self.emit_at)?;
-                self.tail(plan, emit)
+                let flow = self.rewrite(on.input.as_ref().clone(), emit)?;
+                let input = Arc::new(self.close(flow)?);
+                let on = DistinctOn::try_new(on.on_expr, on.select_expr, on.sort_expr, input)?;
+                Ok(Flow::stateless(LogicalPlan::Distinct(Distinct::On(on)), Shape::Tail))
+            }
+            // CREATE TABLE … AS is planned as a whole, and its query once more when it is carried out.
+            LogicalPlan::Extension(node) if node.node.as_any().is::<Pipelines>() => {
+                Ok(Flow::stateless(LogicalPlan::Extension(node), Shape::Tail))
             }
             LogicalPlan::Limit(_)
             | LogicalPlan::Union(_)
@@ -207,10 +211,13 @@ impl Rewriter {
         Ok(Flow::stateless(plan, Shape::Tail))
     }
 
-    /// COPY: the pipelines write files themselves, unless DataFusion is to divide the rows by columns.
+    /// COPY: the pipelines write files themselves, unless DataFusion is to divide the rows by columns, or to compress
+    /// text.
     fn copy(&self, copy: CopyTo, emit: EmitMode) -> Result<Flow> {
         let format = copy.file_type.get_ext().trim_start_matches('.').parse::<OutputFormat>();
-        let (Ok(format), true) = (format, copy.partition_by.is_empty()) else {
+        let compresses = copy.options.keys().any(|key| key.strip_prefix("format.").unwrap_or(key) == "compression");
+        let by_pipelines = copy.partition_by.is_empty() && (!compresses || matches!(format, Ok(OutputFormat::Parquet)));
+        let (Ok(format), true) = (format, by_pipelines) else {
             return self.tail(LogicalPlan::Copy(copy), emit);
         };
         // DataFusion calls one object a line JSON.

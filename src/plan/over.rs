@@ -84,9 +84,13 @@ fn check_order(call: &WindowFunction, input: &LogicalPlan) -> Result<Expr> {
         return Ok(order.expr.clone());
     }
     let time = first_stream(input).and_then(|stream| stream.event_time().map(|time| time.column.clone()));
+    let what = match call.params.order_by.as_slice() {
+        [] => "OVER without ORDER BY",
+        _ => "OVER with ORDER BY of more or other than the event time, ascending and with nulls last,",
+    };
     Err(Error::refused(
-        "OVER without ORDER BY of the event time",
-        "rows of a stream come out in the order of event time, ascending, and in no other",
+        what,
+        "rows of a stream come out in the order of event time and in no other",
         format!(
             "OVER (PARTITION BY … ORDER BY {} ROWS BETWEEN 99 PRECEDING AND CURRENT ROW)",
             time.unwrap_or("ts".into())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::Session;
-use datafusion::common::config::ConfigField;
+use datafusion::common::config::{ConfigFileType, TableOptions};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, internal_datafusion_err};
 use datafusion::execution::context::QueryPlanner;
@@ -28,7 +28,7 @@ use crate::exec::lookup::LookupJoinExec;
 use crate::exec::operator::{OperatorExec, OperatorSpec};
 use crate::exec::scan::StreamScanExec;
 use crate::runtime::{PipelinesExec, WriteExec, find};
-use crate::sink::FileSink;
+use crate::sink::{FileSink, OutputFormat};
 use crate::source::{Division, Split};
 use crate::sql::EmitMode;
 
@@ -115,11 +115,7 @@ impl ExtensionPlanner for NodePlanner {
             return Ok(Some(Arc::new(OperatorExec::new(spec, input))));
         }
         if let Some(node) = node.downcast_ref::<WriteFiles>() {
-            let mut parquet = session.default_table_options().parquet;
-            for (key, value) in &node.options {
-                ConfigField::set(&mut parquet, key.strip_prefix("format.").unwrap_or(key), value)?;
-            }
-            let sink = FileSink::local(&node.path, node.format)?.with_parquet_options(parquet);
+            let sink = FileSink::local(&node.path, node.format)?.with_options(output_options(node, session)?);
             return Ok(Some(Arc::new(WriteExec::new(input, Arc::new(sink)))));
         }
         if let Some(node) = node.downcast_ref::<Pipelines>() {
@@ -127,6 +123,20 @@ impl ExtensionPlanner for NodePlanner {
         }
         Ok(None)
     }
+}
+
+/// The session's options for the files of a COPY, and over them its own.
+fn output_options(node: &WriteFiles, session: &dyn Session) -> Result<TableOptions> {
+    let mut options = session.default_table_options();
+    match node.format {
+        OutputFormat::Parquet => options.set_config_format(ConfigFileType::PARQUET),
+        OutputFormat::Csv => options.set_config_format(ConfigFileType::CSV),
+        _ => options.set_config_format(ConfigFileType::JSON),
+    }
+    for (key, value) in &node.options {
+        options.set(&format!("format.{}", key.strip_prefix("format.").unwrap_or(key)), value)?;
+    }
+    Ok(options)
 }
 
 fn plan_pipelines(
@@ -181,6 +191,14 @@ fn without_holding_back(node: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<
         return stream_filter(filter).map(Transformed::yes);
     }
     if let Some(join) = node.downcast_ref::<HashJoinExec>() {
+        if join.null_aware {
+            return Err(Error::refused(
+                "NOT IN (SELECT …) over a stream",
+                "whether a null is among the table's values decides about every row",
+                "NOT EXISTS (SELECT … WHERE …), or leave nulls out on both sides and use LEFT ANTI JOIN",
+            )
+            .into());
+        }
         let stream_is_left = reads_stream(join.left());
         let join = match stream_is_left {
             true => join.swap_inputs(PartitionMode::CollectLeft)?,

@@ -60,13 +60,9 @@ pub(crate) fn pick(
 ) -> Result<Routing, crate::error::Error> {
     let picked = pick_auto(stream, state, keys);
     let forced = match setting {
-        "auto" | "" => return Ok(picked),
         "aligned" => RoutingKind::Aligned,
         "merge_on_close" => RoutingKind::MergeOnClose,
-        other => {
-            return Err(crate::error::Error::sql(format!("unknown routing '{other}'"))
-                .help("streamlines.routing is one of auto, aligned, merge_on_close"));
-        }
+        _ => return Ok(picked),
     };
     if forced == picked.kind {
         return Ok(picked);

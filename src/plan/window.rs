@@ -4,7 +4,7 @@
 //! DataFusion's functions: over the event time, and where their bins are fixed instants, they are windows too;
 //! everywhere else they are plain group keys.
 
-use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::datatypes::{DataType, IntervalMonthDayNano};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, lit};
@@ -104,7 +104,14 @@ fn recognise_date_bin(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Optio
     if !bears_fixed_bins(time, plan)? {
         return Ok(None);
     }
-    // What is no window of a fixed length (a month, nothing, less than a tick) stays DataFusion's.
+    if let ScalarValue::IntervalMonthDayNano(Some(size)) = size
+        && *size == IntervalMonthDayNano::ZERO
+    {
+        let place = time.spans().and_then(|spans| spans.first());
+        let error = Error::sql("the size of a window must be positive").at(place.map(Location::from));
+        return Err(error.help("date_bin(INTERVAL '1 hour', ts)").into());
+    }
+    // What is no window of a fixed length (a month, less than a tick) stays DataFusion's.
     let Ok(size_ticks) = window_size_ticks(size, &time.get_type(plan.schema())?) else {
         return Ok(None);
     };

@@ -36,7 +36,7 @@ pub struct Job {
 /// How far a job has come.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
-    /// Rows read.
+    /// Rows read, those that could not be parsed among them.
     pub rows_in: u64,
     /// Rows that left the pipelines (before a last ORDER BY or LIMIT).
     pub rows_out: u64,
@@ -220,7 +220,7 @@ fn pipeline_progress(metrics: &PipelineMetrics, table: &crate::source::StreamTab
     let watermark = metrics.watermark.load(Ordering::Relaxed);
     PipelineProgress {
         name,
-        rows_in: metrics.rows_in.load(Ordering::Relaxed),
+        rows_in: metrics.rows_in.load(Ordering::Relaxed) + metrics.skipped_rows.load(Ordering::Relaxed),
         rows_out: metrics.rows_out.load(Ordering::Relaxed),
         late_rows: metrics.late_rows.load(Ordering::Relaxed),
         windows_closed: metrics.windows_closed.load(Ordering::Relaxed),

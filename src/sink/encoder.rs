@@ -9,12 +9,15 @@ use arrow::datatypes::SchemaRef;
 use arrow::ipc::writer::{FileWriter, StreamWriter};
 use arrow::json;
 use arrow::json::writer::{JsonArray, LineDelimited};
-use datafusion::common::config::TableParquetOptions;
+use datafusion::common::config::TableOptions;
+use datafusion::common::file_options::csv_writer::CsvWriterOptions;
 use datafusion::common::file_options::parquet_writer::ParquetWriterOptions;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parking_lot::Mutex;
+
+use crate::error::Error;
 
 use super::OutputFormat;
 use super::table::TableText;
@@ -63,14 +66,17 @@ pub(super) fn encoder(
     format: OutputFormat,
     medium: Medium,
     schema: &SchemaRef,
-    parquet: &TableParquetOptions,
+    options: &TableOptions,
     bytes: Bytes,
 ) -> Result<Box<dyn Encoder>> {
     Ok(match format {
         OutputFormat::Csv => {
-            let mut writer = csv::WriterBuilder::new().with_header(true).build(bytes);
+            let mut writer = CsvWriterOptions::try_from(&options.csv)?.writer_options.build(bytes);
             // The header is there even if no row comes.
-            writer.write(&RecordBatch::new_empty(Arc::clone(schema)))?;
+            writer.write(&RecordBatch::new_empty(Arc::clone(schema))).map_err(|error| {
+                let error = Error::data(error.to_string().replace("Csv error: ", ""));
+                error.help("cast the column to text, or take another format: json, ndjson, parquet, arrow, table")
+            })?;
             Box::new(writer)
         }
         OutputFormat::Json => Box::new(json::WriterBuilder::new().build::<_, JsonArray>(bytes)),
@@ -78,7 +84,7 @@ pub(super) fn encoder(
         OutputFormat::Arrow if medium == Medium::File => Box::new(FileWriter::try_new(bytes, schema)?),
         OutputFormat::Arrow => Box::new(StreamWriter::try_new(bytes, schema)?),
         OutputFormat::Parquet => {
-            let mut parquet = parquet.clone();
+            let mut parquet = options.parquet.clone();
             parquet.arrow_schema(schema);
             let properties = ParquetWriterOptions::try_from(&parquet)?.writer_options().clone();
             let options = ArrowWriterOptions::new().with_properties(properties);

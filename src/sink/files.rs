@@ -1,15 +1,19 @@
 //! Files: one, or a folder with one for each pipeline.
 //!
 //! A file becomes visible when it is whole: it is uploaded in parts to a place where no reader looks, and put in its
-//! place by the completion of the upload. A writer that gives up takes its parts with it. A run replaces the files of
+//! place by the completion of the upload. A writer that gives up takes its parts with it. What is no regular file is
+//! written through, and a link stays one. A run replaces the files of
 //! an earlier one in the same folder, all of them, and touches no others.
 
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use datafusion::common::config::TableParquetOptions;
+use datafusion::common::config::TableOptions;
 use datafusion::error::{DataFusionError, Result};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
@@ -18,6 +22,7 @@ use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload};
 use crate::error::Error;
 
 use super::encoder::{Bytes, Encoder, Medium, encoder};
+use super::stream::StreamWriter;
 use super::{OutputFormat, Sink, Writer, Written};
 
 /// Bytes of one uploaded part.
@@ -26,15 +31,16 @@ const PART_BYTES: usize = 8 * 1024 * 1024;
 const PART: &str = "part-";
 
 /// Writes files into an object store, the local file system among them.
-#[derive(Debug)]
 pub struct FileSink {
     store: Arc<dyn ObjectStore>,
     /// The path as the user wrote it.
     shown: String,
     path: ObjectPath,
+    /// The path of a pipe or a device, which is written through and never replaced.
+    stream: Option<PathBuf>,
     folder: bool,
     format: OutputFormat,
-    parquet: TableParquetOptions,
+    options: TableOptions,
 }
 
 impl FileSink {
@@ -51,22 +57,31 @@ impl FileSink {
                 .help(format!("name a file in it, or write {path}/ for one file from each pipeline"))
                 .into());
         }
+        let absolute = target(absolute)?;
         let object =
             ObjectPath::from_absolute_path(&absolute).map_err(|error| Error::data(error.to_string()).in_file(path))?;
+        let is_stream = std::fs::metadata(&absolute).is_ok_and(|found| !found.is_file() && !found.is_dir());
         Ok(Self {
             store: Arc::new(LocalFileSystem::new()),
             shown: path.to_string(),
             path: object,
+            stream: is_stream.then_some(absolute),
             folder: path.ends_with('/'),
             format,
-            parquet: TableParquetOptions::default(),
+            options: TableOptions::default(),
         })
     }
 
-    /// With these options for Parquet files.
-    pub fn with_parquet_options(mut self, options: TableParquetOptions) -> Self {
-        self.parquet = options;
+    /// With these options for the files of its format.
+    pub fn with_options(mut self, options: TableOptions) -> Self {
+        self.options = options;
         self
+    }
+}
+
+impl fmt::Debug for FileSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} as {}", self.shown, self.format)
     }
 }
 
@@ -77,8 +92,13 @@ impl Sink for FileSink {
     }
 
     fn writer(&self, pipeline: usize, schema: SchemaRef) -> Result<Box<dyn Writer>> {
+        if let Some(path) = &self.stream {
+            let out = File::options().write(true).open(path).map_err(|error| io_error(&self.shown, &error))?;
+            let name = self.shown.clone();
+            return Ok(Box::new(StreamWriter::try_new(Box::new(out), name, self.format, &schema, &self.options)?));
+        }
         let bytes = Bytes::default();
-        let encoder = encoder(self.format, Medium::File, &schema, &self.parquet, bytes.clone())?;
+        let encoder = encoder(self.format, Medium::File, &schema, &self.options, bytes.clone())?;
         let (path, shown) = match self.folder {
             true => {
                 let name = format!("{PART}{pipeline:05}.{}", self.format);
@@ -105,15 +125,31 @@ impl Sink for FileSink {
             return Ok(());
         }
         let wrong = |error| not_written(&self.shown, error);
-        let extension = format!(".{}", self.format);
         for object in self.store.list_with_delimiter(Some(&self.path)).await.map_err(wrong)?.objects {
             let name = object.location.filename().unwrap_or_default();
-            let part = name.strip_prefix(PART).and_then(|rest| rest.strip_suffix(&extension));
-            if part.and_then(|part| part.parse::<usize>().ok()).is_some_and(|part| part >= writers) {
+            if part_of_name(name).is_some_and(|(part, format)| part >= writers || format != self.format) {
                 self.store.delete(&object.location).await.map_err(wrong)?;
             }
         }
         Ok(())
+    }
+}
+
+/// The pipeline and format of a file that a run has written into a folder.
+fn part_of_name(name: &str) -> Option<(usize, OutputFormat)> {
+    let (part, extension) = name.strip_prefix(PART)?.split_once('.')?;
+    Some((part.parse().ok()?, extension.parse().ok()?))
+}
+
+/// Where the bytes of a path go: a link leads there, and stays a link.
+fn target(path: PathBuf) -> Result<PathBuf> {
+    if !path.is_symlink() {
+        return Ok(path);
+    }
+    match std::fs::canonicalize(&path) {
+        Ok(target) => Ok(target),
+        // Nothing is there yet.
+        Err(_) => Ok(path.parent().unwrap_or(Path::new("/")).join(std::fs::read_link(&path)?)),
     }
 }
 
@@ -161,10 +197,13 @@ fn not_written(path: &str, error: object_store::Error) -> DataFusionError {
     while let Some(inner) = cause.source() {
         cause = inner;
     }
+    io_error(path, cause).into()
+}
+
+fn io_error(path: &str, cause: &dyn std::error::Error) -> Error {
     Error::data(format!("cannot be written: {cause}"))
         .in_file(path)
         .help("check that the folder is one, that it may be written to, and that the disk has room")
-        .into()
 }
 
 #[async_trait]

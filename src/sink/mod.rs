@@ -7,7 +7,7 @@ mod encoder;
 mod files;
 mod format;
 mod null;
-mod stdout;
+mod stream;
 mod table;
 
 use arrow::array::RecordBatch;
@@ -18,7 +18,7 @@ use datafusion::error::{DataFusionError, Result};
 pub use files::FileSink;
 pub use format::OutputFormat;
 pub use null::NullSink;
-pub use stdout::StdoutSink;
+pub use stream::StdoutSink;
 
 /// What one writer has written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -119,7 +119,9 @@ fn walk(
 
 fn hive_part(name: &str) -> Option<(String, String)> {
     let (key, value) = name.split_once('=')?;
-    (!key.is_empty()).then(|| (key.to_string(), value.to_string()))
+    // What a folder's name may not hold is written %20 and so on.
+    let value = percent_encoding::percent_decode_str(value).decode_utf8_lossy();
+    (!key.is_empty()).then(|| (key.to_string(), value.into_owned()))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {
@@ -172,6 +174,7 @@ mod tests {
             "origin=EWR/_tmp.parquet",
             "origin=JFK/.c.parquet",
             "origin=JFK/d.csv",
+            "origin=New%20York/f.parquet",
             "e.parquet",
         ] {
             let path = folder.path().join(name);
@@ -180,7 +183,8 @@ mod tests {
         }
         let files = find(&folder.path().to_string_lossy(), Some(FileFormat::Parquet), None).unwrap();
         let hive: Vec<_> = files.into_iter().map(|file| file.hive).collect();
-        assert_eq!(hive, [vec![], vec![("origin".to_string(), "EWR".to_string())]]);
+        let origin = |name: &str| vec![("origin".to_string(), name.to_string())];
+        assert_eq!(hive, [vec![], origin("EWR"), origin("New York")]);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Checking that a declared `partitioned_by` is true: no key in two files.
 //!
 //! Keys are compared by 64-bit hashes. A reader knows the keys that it has seen; only a key that is new to it is
-//! looked up among all readers' keys, under a lock. While keys keep being new every batch is checked, afterwards one
-//! in eight, and none once the memory for it is spent. Of keys that come as codes only the new ones are looked at.
+//! looked up among all readers' keys, under a lock. Every row is checked until the memory for it is spent; of keys
+//! that come as codes only the new ones are looked at.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -21,7 +21,6 @@ use crate::operator::Codes;
 
 /// What a key costs in both maps, with the room that hash maps leave free.
 const BYTES_PER_KEY: usize = 48;
-const CHECK_ONE_BATCH_IN: u64 = 8;
 
 /// A hash is its own hash.
 #[derive(Default)]
@@ -93,8 +92,6 @@ pub(super) struct ReaderKeys {
     hashes: Vec<u64>,
     /// Those of the dictionary at hand, if keys come as codes.
     codes: Option<Codes>,
-    batches: u64,
-    settled: bool,
     full: bool,
 }
 
@@ -108,21 +105,16 @@ impl ReaderKeys {
         if self.full {
             return Ok(());
         }
-        if let Some(keys) = self.keys_to_check(all, batch)? {
-            let known = self.seen.len();
-            self.check_rows(all, &keys, file)?;
-            self.settled = self.seen.len() == known;
-        } else if self.codes.is_none() {
-            return Ok(());
-        }
+        let keys = self.keys_to_check(all, batch)?;
+        self.check_rows(all, &keys, file)?;
         if !self.full {
             all.checked_rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
         }
         Ok(())
     }
 
-    /// The key columns of a batch, or of keys that come as codes those that are new; none if nothing is to be checked.
-    fn keys_to_check(&mut self, all: &KeyCheck, batch: &RecordBatch) -> Result<Option<Vec<ArrayRef>>> {
+    /// The key columns of a batch; of keys that come as codes only those that are new.
+    fn keys_to_check(&mut self, all: &KeyCheck, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
         let columns = all.columns.iter().map(|index| batch.column(*index)).zip(&all.types);
         let columns: Vec<(&ArrayRef, &DataType)> = columns.collect();
         if let [(column, data_type)] = columns.as_slice()
@@ -134,15 +126,10 @@ impl ReaderKeys {
             }
             let codes = self.codes.get_or_insert_with(|| Codes::new(rows));
             let new = codes.meet(rows);
-            return Ok(if new.is_empty() { None } else { Some(vec![codes.values(new, data_type)?]) });
-        }
-        self.codes = None;
-        self.batches += 1;
-        if self.settled && !self.batches.is_multiple_of(CHECK_ONE_BATCH_IN) {
-            return Ok(None);
+            return Ok(vec![codes.values(new, data_type)?]);
         }
         let columns = columns.into_iter().map(|(column, data_type)| cast(column, data_type));
-        Ok(Some(columns.collect::<Result<_, _>>()?))
+        Ok(columns.collect::<Result<_, _>>()?)
     }
 
     fn check_rows(&mut self, all: &KeyCheck, columns: &[ArrayRef], file: &str) -> Result<()> {

@@ -39,9 +39,24 @@ impl StreamTable {
                 return Err(error.help("write STORED AS PARQUET, CSV or JSON").into());
             }
         };
+        let is_other = |file: &&FoundFile| {
+            let of_file = format_of(&file.path.to_string_lossy());
+            definition.format.is_none() && of_file.is_some_and(|other| other != format)
+        };
+        if let Some(other) = found.iter().find(is_other) {
+            let message = format!("{} and {} are of two formats", shown(&found[0].path), shown(&other.path));
+            return Err(Error::sql(message).at(at).help("name files of one format, or write STORED AS").into());
+        }
         let options = StreamOptions::parse(&definition.options, format, definition.location_at)?;
         let listed = listed_columns(definition.columns.clone(), state).await?;
-        let hive_types = listed_types(&definition.partitioned_by, state).await?;
+        let mut hive_types = listed_types(&definition.partitioned_by, state).await?;
+        // A column of the folders may be listed among those of the files, as CREATE EXTERNAL TABLE wants it.
+        let is_of_folders = |field: &Field| found[0].hive.iter().any(|(name, _)| name == field.name());
+        let (of_folders, listed): (Vec<_>, Vec<_>) = listed.into_iter().partition(is_of_folders);
+        for field in of_folders {
+            hive_types.retain(|(name, _)| name != field.name());
+            hive_types.push((field.name().clone(), field.data_type().clone()));
+        }
         Opening { name: definition.name.join("."), format, options, at: definition.location_at }
             .open(found, listed, hive_types, definition.watermark.as_ref(), state)
             .await

@@ -23,9 +23,13 @@ pub(super) fn cut_emit(tokens: &mut Tokens) -> Result<Option<Emit>> {
     let at = location(&tokens[index]);
     refuse_variants(tokens, index)?;
     if let Some(inner) = found.iter().find(|index| !ends_outermost_query(tokens, **index + 2)) {
-        return Err(Error::sql("EMIT in a sub-query")
+        let what = match word(tokens, inner + 2).as_deref() {
+            Some(after @ ("limit" | "offset" | "order")) => format!("EMIT before {}", after.to_uppercase()),
+            _ => "EMIT in a sub-query".to_string(),
+        };
+        return Err(Error::sql(what)
             .at(location_at(tokens, *inner))
-            .help("EMIT stands once, at the end of the outermost query")
+            .help("EMIT stands once, at the end of the outermost query, after ORDER BY and LIMIT")
             .into());
     }
     let mode = if is_word(tokens, index + 1, "CHANGES") { EmitMode::Changes } else { EmitMode::Final };
@@ -118,6 +122,8 @@ pub(super) fn duration(tokens: &[datafusion::sql::sqlparser::tokenizer::TokenWit
         (Some("h" | "hour" | "hours"), 2) => "hours",
         (Some("d" | "day" | "days"), 2) => "days",
         (Some("w" | "week" | "weeks"), 2) => "weeks",
+        (Some("month" | "months"), 2) => "months",
+        (Some("year" | "years"), 2) => "years",
         _ => return Err(no_duration(tokens)),
     };
     Ok(format!("INTERVAL '{number} {unit}'"))

@@ -1,11 +1,12 @@
-//! Standard output: one writer, and rows are out as soon as their batch is.
+//! What is written as rows come: standard output, pipes, devices. One writer, and rows are out as soon as their batch
+//! is.
 
 use std::io::{ErrorKind, Write};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use datafusion::common::config::TableParquetOptions;
+use datafusion::common::config::TableOptions;
 use datafusion::error::{DataFusionError, Result};
 
 use crate::error::Error;
@@ -28,40 +29,54 @@ impl StdoutSink {
 
 impl Sink for StdoutSink {
     fn writer(&self, _: usize, schema: SchemaRef) -> Result<Box<dyn Writer>> {
-        let bytes = Bytes::default();
-        let encoder = encoder(self.format, Medium::Stream, &schema, &TableParquetOptions::default(), bytes.clone())?;
-        Ok(Box::new(StdoutWriter { encoder, bytes, written: Written::default() }))
+        let (out, name) = (Box::new(std::io::stdout()), "standard output".to_string());
+        Ok(Box::new(StreamWriter::try_new(out, name, self.format, &schema, &TableOptions::default())?))
     }
 }
 
-struct StdoutWriter {
+/// Writes into a stream of bytes.
+pub(super) struct StreamWriter {
+    out: Box<dyn Write + Send>,
+    name: String,
     encoder: Box<dyn Encoder>,
     bytes: Bytes,
     written: Written,
 }
 
-impl StdoutWriter {
+impl StreamWriter {
+    pub(super) fn try_new(
+        out: Box<dyn Write + Send>,
+        name: String,
+        format: OutputFormat,
+        schema: &SchemaRef,
+        options: &TableOptions,
+    ) -> Result<Self> {
+        let bytes = Bytes::default();
+        let encoder = encoder(format, Medium::Stream, schema, options, bytes.clone())?;
+        Ok(Self { out, name, encoder, bytes, written: Written::default() })
+    }
+
     fn flush(&mut self) -> Result<()> {
         let bytes = self.bytes.take();
         self.written.bytes += bytes.len() as u64;
-        let mut stdout = std::io::stdout().lock();
-        stdout.write_all(&bytes).and_then(|()| stdout.flush()).map_err(not_written)
+        let written = self.out.write_all(&bytes).and_then(|()| self.out.flush());
+        written.map_err(|error| not_written(&self.name, error))
     }
 }
 
 /// That nobody reads any more is known by its kind, and is not for a person.
-fn not_written(error: std::io::Error) -> DataFusionError {
+fn not_written(name: &str, error: std::io::Error) -> DataFusionError {
     match error.kind() {
         ErrorKind::BrokenPipe => error.into(),
         _ => Error::data(format!("cannot be written: {error}"))
-            .in_file("standard output")
-            .help("check that the disk has room where it is redirected to")
+            .in_file(name)
+            .help("check that the disk has room where it leads to")
             .into(),
     }
 }
 
 #[async_trait]
-impl Writer for StdoutWriter {
+impl Writer for StreamWriter {
     async fn write(&mut self, batch: RecordBatch) -> Result<()> {
         self.encoder.write(&batch)?;
         self.written.rows += batch.num_rows() as u64;

@@ -1,0 +1,67 @@
+//! What the planner says of a query, with what it leaves out: the place, and the nearest name that there is.
+
+use datafusion::common::{DataFusionError, SchemaError, TableReference};
+use datafusion::execution::context::SessionContext;
+use datafusion::sql::parser::Statement;
+
+use crate::error::{Error, place_of};
+use crate::sql::{self, places};
+
+/// The functions whose errors are ours and know no place.
+const WINDOW_FUNCTIONS: [&str; 3] = ["tumble", "window_end", "window_time"];
+
+/// An error of planning `statement` as it is told to a person.
+pub(crate) fn told(ctx: &SessionContext, statement: &Statement, error: DataFusionError) -> DataFusionError {
+    if Error::find(&error).is_some_and(|own| own.location().is_none()) {
+        let call = WINDOW_FUNCTIONS.iter().find_map(|name| places::call(statement, name));
+        return Error::locate(error, call);
+    }
+    if let DataFusionError::SchemaError(inner, _) = error.find_root()
+        && let SchemaError::FieldNotFound { field, valid_fields } = inner.as_ref()
+    {
+        let at = place_of(&error).or_else(|| places::column(statement, &field.name));
+        let told = Error::sql(format!("there is no column {field}")).at(at);
+        let names = valid_fields.iter().map(|column| column.name.as_str());
+        return match sql::nearest(&field.name, names.clone()) {
+            Some(nearest) => told.help(format!("did you mean {nearest}?")).into(),
+            None => told.help(format!("columns are {}", names.collect::<Vec<_>>().join(", "))).into(),
+        };
+    }
+    let message = error.find_root().strip_backtrace();
+    let quoted = |before: &str| message.split_once(before).and_then(|(_, rest)| rest.split('\'').next());
+    if let Some(name) = quoted("Invalid function '") {
+        return unknown_function(ctx, name).at(place_of(&error).or_else(|| places::call(statement, name))).into();
+    }
+    match quoted("table '").filter(|_| message.ends_with("' not found") && !message.contains("table function '")) {
+        Some(name) => unknown(ctx, "stream or table", name).at(place_of(&error)).into(),
+        None => error,
+    }
+}
+
+fn unknown_function(ctx: &SessionContext, name: &str) -> Error {
+    let state = ctx.state();
+    let scalar = state.scalar_functions().keys();
+    let names: Vec<&String> =
+        scalar.chain(state.aggregate_functions().keys()).chain(state.window_functions().keys()).collect();
+    let error = Error::sql(format!("there is no function {name}"));
+    match sql::nearest(name, names.iter().map(|name| name.as_str())) {
+        Some(nearest) => error.help(format!("did you mean {nearest}?")),
+        None => error.help("SHOW FUNCTIONS lists what there is"),
+    }
+}
+
+/// The error that `kind` `name` is not there, with the nearest name that is.
+pub(crate) fn unknown(ctx: &SessionContext, kind: &str, name: &str) -> Error {
+    let state = ctx.state();
+    let catalog = &state.config_options().catalog;
+    let defaults = [&catalog.default_catalog, &catalog.default_schema];
+    let name = defaults.into_iter().fold(name, |name, default| {
+        name.strip_prefix(default.as_str()).and_then(|rest| rest.strip_prefix('.')).unwrap_or(name)
+    });
+    let known = state.schema_for_ref(TableReference::bare("any")).map(|schema| schema.table_names());
+    let error = Error::sql(format!("there is no {kind} {name}"));
+    match sql::nearest(name.rsplit('.').next().unwrap_or(name), known.unwrap_or_default().iter().map(String::as_str)) {
+        Some(nearest) => error.help(format!("did you mean {nearest}?")),
+        None => error.help("SHOW TABLES lists what there is; CREATE STREAM … makes a stream of files"),
+    }
+}
