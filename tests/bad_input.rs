@@ -472,6 +472,13 @@ fn files_that_overlap_in_event_time() {
     folder.sql(&declared).assert().success().stderr(contains("warning").not());
     let wider = sql.replace("'5' SECOND", "'1' HOUR");
     folder.sql(&wider).assert().success().stderr(contains("warning").not());
+    // Text files show it when they are read.
+    folder.text("t-1.csv", "ts\n2024-01-01T00:00:00\n2024-01-01T00:10:00\n");
+    folder.text("t-2.csv", "ts\n2024-01-01T00:05:00\n2024-01-01T00:20:00\n");
+    let text = "CREATE STREAM s (WATERMARK FOR ts AS ts - INTERVAL '5' SECOND) STORED AS CSV LOCATION 't-*.csv';
+        SELECT count(*) AS rows FROM s GROUP BY tumble(ts, INTERVAL '1 hour')";
+    let told = contains("warning: ").and(contains("t-2.csv begins before")).and(contains("t-1.csv ends"));
+    folder.sql(text).assert().success().stdout("rows\n4\n").stderr(told);
 }
 
 /// A false declaration would make wrong rows, so every row is checked, wherever it stands.

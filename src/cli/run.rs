@@ -115,8 +115,10 @@ fn sink(ctx: &SessionContext, options: &QueryOptions, is_query: bool) -> Result<
 
 /// Runs a query with its progress bar. The first Ctrl-C ends it cleanly, the second at once.
 async fn run_job(job: &Job, sink: &dyn Sink, is_query: bool, options: &QueryOptions) -> Result<Summary> {
+    let warn = |warning: &String| errors::say(&format!("warning: {warning}"));
+    let known = job.warnings();
     if !options.quiet {
-        job.warnings().iter().for_each(|warning| errors::say(&format!("warning: {warning}")));
+        known.iter().for_each(warn);
     }
     let bar = Progress::new(job, options);
     let run = job.run(sink);
@@ -138,6 +140,7 @@ async fn run_job(job: &Job, sink: &dyn Sink, is_query: bool, options: &QueryOpti
     bar.finish();
     let summary = summary?;
     if !options.quiet {
+        summary.warnings.iter().filter(|warning| !known.contains(warning)).for_each(warn);
         summary::print(&summary, is_query, options);
     }
     Ok(summary)

@@ -126,10 +126,11 @@ impl Job {
         self.plan.output_partitioning().partition_count()
     }
 
-    /// What the user should know of the streams that are read, before the run.
+    /// What the user should know of the streams that are read: of their declaration, then what reading has shown.
     pub fn warnings(&self) -> Vec<String> {
-        let scans = self.boundaries().into_iter().filter_map(PipelinesExec::scan);
-        scans.flat_map(|scan| scan.table().warnings().to_vec()).collect()
+        let scans = || self.boundaries().into_iter().filter_map(PipelinesExec::scan);
+        let declared = scans().flat_map(|scan| scan.table().warnings().to_vec());
+        declared.chain(scans().flat_map(|scan| scan.replay().warnings())).collect()
     }
 
     /// Runs the query and writes its rows.

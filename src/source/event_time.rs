@@ -78,3 +78,11 @@ impl EventTime {
         }
     }
 }
+
+/// The warning that of two files in one sequence the second begins before the first ends.
+pub(super) fn overlap(first: &str, second: &str) -> String {
+    format!(
+        "{second} begins before {first} ends, by more than the watermark's bound: its early rows are late. If the files \
+         are separate partitions, declare OPTIONS ('partitioned_by' 'key') or ('partitions' 'files')"
+    )
+}

@@ -15,7 +15,7 @@ use crate::error::{Error, Location};
 use crate::sql::{CreateStream, FileFormat, Watermark};
 
 use super::csv_rows;
-use super::event_time::EventTime;
+use super::event_time::{EventTime, overlap};
 use super::files::{self, FoundFile, format_of};
 use super::options::{StreamOptions, compression_of};
 use super::schema::{check_listed, common_schema, listed_columns, no_column};
@@ -307,11 +307,7 @@ impl Opening {
                     && let (Some(before), Some(after)) = (range(first), range(second))
                     && after.0 < before.1.saturating_sub(bound)
                 {
-                    warnings.push(format!(
-                        "{} begins before {} ends, by more than the watermark's bound: its early rows are late. If the \
-                         files are separate partitions, declare OPTIONS ('partitioned_by' 'key') or ('partitions' 'files')",
-                        second.name, first.name
-                    ));
+                    warnings.push(overlap(&first.name, &second.name));
                     break;
                 }
             }

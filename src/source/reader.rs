@@ -1,16 +1,18 @@
 //! Reading a piece: file after file, batch after batch, each cut and stamped by the watermark.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::{Result, internal_datafusion_err};
 use datafusion::execution::TaskContext;
+use parking_lot::Mutex;
 
 use crate::config::StreamlinesOptions;
-use crate::operator::{Stamp, WATERMARK_MIN};
+use crate::operator::{Stamp, WATERMARK_MIN, ticks};
 
+use super::event_time::overlap;
 use super::key_check::{KeyCheck, ReaderKeys};
 use super::pieces::{Chunk, Division, Piece};
 use super::rows::{Rows, Wanted};
@@ -30,7 +32,9 @@ pub(crate) struct ReplayPlan {
     time: Option<usize>,
     /// Position among `columns` of a text column that may come as codes into a dictionary of distinct values.
     coded: Option<usize>,
-    keys: std::sync::OnceLock<Arc<KeyCheck>>,
+    keys: OnceLock<Arc<KeyCheck>>,
+    /// What was found while reading that a user should know.
+    warnings: Mutex<Vec<String>>,
 }
 
 impl ReplayPlan {
@@ -54,7 +58,16 @@ impl ReplayPlan {
                 columns.len() - 1
             }
         });
-        Ok(Self { table, pieces, schema, columns, time, coded: None, keys: Default::default() })
+        Ok(Self {
+            table,
+            pieces,
+            schema,
+            columns,
+            time,
+            coded: None,
+            keys: OnceLock::new(),
+            warnings: Mutex::default(),
+        })
     }
 
     /// The same with the text column at `position` as codes, where a file holds it so: its batches then have a
@@ -95,6 +108,11 @@ impl ReplayPlan {
         self.keys.get()?.checked_share()
     }
 
+    /// What was found while reading that a user should know.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().clone()
+    }
+
     /// Opens a piece.
     ///
     /// # Errors
@@ -110,6 +128,7 @@ impl ReplayPlan {
             chunks: found.chunks.clone().into(),
             last_partition,
             current_partition: None,
+            last_file: None,
             current: None,
             watermarks: None,
             cut: VecDeque::new(),
@@ -141,6 +160,7 @@ pub(crate) struct Reader {
     chunks: VecDeque<Chunk>,
     last_partition: Option<usize>,
     current_partition: Option<usize>,
+    last_file: Option<String>,
     current: Option<OpenChunk>,
     /// The watermarks of the data partition that is being read.
     watermarks: Option<WatermarkGenerator>,
@@ -154,6 +174,22 @@ struct OpenChunk {
     chunk: Chunk,
     name: String,
     rows: Rows,
+    /// The file before it in its data partition, and the watermark that it left, as long as no row is behind that.
+    follows: Option<(String, i64)>,
+}
+
+impl OpenChunk {
+    /// Tells, once, that rows of this file are behind the watermark that the file before it left.
+    fn warn_of_overlap(&mut self, times: &dyn Array, plan: &ReplayPlan) -> Result<()> {
+        let Some((before, watermark)) = &self.follows else { return Ok(()) };
+        if arrow::compute::min(&ticks(times)?).is_some_and(|lowest| lowest < *watermark) {
+            let warning = overlap(before, &self.name);
+            tracing::warn!("{warning}");
+            plan.warnings.lock().push(warning);
+            self.follows = None;
+        }
+        Ok(())
+    }
 }
 
 impl Reader {
@@ -211,6 +247,9 @@ impl Reader {
             self.cut.push_back((batch, Stamp::timeless(self.piece)));
             return Ok(());
         };
+        if let Some(open) = &mut self.current {
+            open.warn_of_overlap(batch.column(time), &self.plan)?;
+        }
         let segments = watermarks.segments(batch.column(time))?;
         let width = self.plan.schema.fields().len();
         let batch = match batch.num_columns() > width {
@@ -232,6 +271,14 @@ impl Reader {
         let inner = &self.plan.table.inner;
         let file = self.plan.file(&chunk).ok_or_else(|| internal_datafusion_err!("there is no such file"))?;
         let continues = self.current_partition == Some(chunk.partition);
+        // Where footers tell the event times, overlaps were seen when the stream was declared.
+        let follows = match (&self.last_file, &self.watermarks) {
+            (Some(name), Some(before)) if continues && file.row_groups.is_none() => {
+                Some((name.clone(), before.watermark()))
+            }
+            _ => None,
+        };
+        self.last_file = Some(file.name.clone());
         if !continues {
             let bound = inner.event_time.as_ref().and_then(|time| time.bound);
             self.watermarks = Some(WatermarkGenerator::new(self.piece, bound, chunk.highest_before));
@@ -239,6 +286,6 @@ impl Reader {
         self.current_partition = Some(chunk.partition);
         let wanted = Wanted { inner, columns: &self.plan.columns, coded: self.plan.coded, task: &self.task };
         let rows = Rows::open(file, chunk.row_groups.clone(), &wanted).await?;
-        Ok(OpenChunk { name: file.name.clone(), chunk, rows })
+        Ok(OpenChunk { name: file.name.clone(), chunk, rows, follows })
     }
 }
