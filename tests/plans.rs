@@ -1,8 +1,12 @@
-//! What the planner picks: the spellings of a window are one plan, and routing follows from partitions and keys.
+//! What the planner picks: the spellings of a window are one plan, routing follows from partitions and keys, and no
+//! shape of a plan holds a row back.
 
 #![allow(clippy::unwrap_used)]
 
+use datafusion::arrow::array::AsArray;
+use datafusion::arrow::datatypes::Int64Type;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::StreamExt;
 use streamlines::{Job, StreamlinesContext, StreamlinesOptions, streaming_session};
 
 const SPELLINGS: [&str; 4] = [
@@ -82,4 +86,67 @@ async fn a_look_up_reads_the_table_first_and_a_last_order_is_a_tail() {
     let physical = physical
         .replace(&format!("{}/", std::env::current_dir().unwrap().display()).trim_start_matches('/').to_string(), "");
     insta::assert_snapshot!(physical);
+}
+
+/// Plans in which a row of the stream comes out as soon as it has gone in: `n` is its number.
+const IMMEDIATE: [&str; 17] = [
+    "SELECT n FROM s",
+    "SELECT n FROM s WHERE n % 3 = 0",
+    "SELECT upper(k), n FROM s WHERE k = 'a' OR n < 20",
+    "SELECT k, n FROM (SELECT k, n + 0 AS n FROM s WHERE n > 5) AS later WHERE n < 50",
+    "SELECT n, unnest([1, 2]) FROM s",
+    "SELECT n FROM s JOIN t USING (k)",
+    "SELECT n FROM s LEFT JOIN t USING (k)",
+    "SELECT n FROM t JOIN s ON t.k = s.k AND t.m < s.n",
+    "SELECT n FROM t RIGHT JOIN s ON t.k = s.k",
+    "SELECT n FROM s JOIN t ON s.n > t.m",
+    "SELECT n FROM s CROSS JOIN t",
+    "SELECT n FROM s WHERE k IN (SELECT k FROM t)",
+    "SELECT n FROM s WHERE NOT EXISTS (SELECT 1 FROM t WHERE t.k = s.k)",
+    "SELECT max(n) AS n FROM s EMIT CHANGES",
+    "SELECT k, max(n) AS n FROM s WHERE n % 2 = 0 GROUP BY k EMIT CHANGES",
+    "SELECT k, window_start, max(n) AS n FROM s GROUP BY k, tumble(ts, INTERVAL '10 seconds') EMIT CHANGES",
+    "SELECT m, max(n) AS n FROM s JOIN t USING (k) WHERE n > 3 GROUP BY m WINDOW TUMBLING (SIZE 10 SECONDS) EMIT CHANGES",
+];
+
+/// When a batch's rows come out, no later batch has been read; and when a later one comes out, they have all come.
+#[tokio::test]
+async fn no_plan_holds_a_row_back() {
+    const ROWS: i64 = 60;
+    let folder = tempfile::tempdir().unwrap();
+    for batch_rows in [1, 7] {
+        let options = StreamlinesOptions { partitions: 1, ..StreamlinesOptions::default() };
+        let config = SessionConfig::new().with_target_partitions(1).with_batch_size(batch_rows as usize);
+        let ctx = streaming_session(config.with_option_extension(options));
+        let file = folder.path().join(format!("{batch_rows}.parquet")).display().to_string();
+        for statement in [
+            format!(
+                "COPY (SELECT i AS n, CASE i % 3 WHEN 0 THEN 'a' WHEN 1 THEN 'b' ELSE 'c' END AS k, \
+                 arrow_cast(i, 'Timestamp(Second, None)') AS ts FROM generate_series(1, {ROWS}) AS g (i) ORDER BY i) TO '{file}'"
+            ),
+            format!(
+                "CREATE STREAM s (WATERMARK FOR ts AS ts - INTERVAL '5' SECOND) STORED AS PARQUET LOCATION '{file}'"
+            ),
+            "CREATE TABLE t AS VALUES ('a', 1), ('a', 2), ('b', 30)".to_string(),
+            "CREATE OR REPLACE TABLE t AS SELECT column1 AS k, column2 AS m FROM t".to_string(),
+        ] {
+            ctx.stream_sql(&statement).await.unwrap().collect().await.unwrap();
+        }
+        for sql in IMMEDIATE {
+            let job = Job::new(ctx.stream_sql(sql).await.unwrap()).await.unwrap();
+            let place = job.schema().index_of("n").unwrap();
+            let mut streams = job.execute_partitioned().unwrap();
+            let (mut rows, mut output) = (0, streams.pop().unwrap());
+            assert!(streams.is_empty());
+            while let Some(batch) = output.next().await {
+                let read = job.progress().rows_in as i64;
+                for number in batch.unwrap().column(place).as_primitive::<Int64Type>().values() {
+                    let batch_of_row = (number + batch_rows - 1) / batch_rows;
+                    assert_eq!(read, ROWS.min(batch_of_row * batch_rows), "row {number} of {sql}");
+                    rows += 1;
+                }
+            }
+            assert!(rows > 0, "{sql}");
+        }
+    }
 }
