@@ -16,7 +16,6 @@ use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTable
 use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::ExecutionPlan;
 use object_store::ObjectMeta;
-use object_store::path::Path as ObjectPath;
 
 use crate::error::Error;
 use crate::sql::FileFormat;
@@ -139,10 +138,12 @@ impl StreamTable {
         }
         let mut urls = vec![];
         for file in inner.partitions.iter().flatten() {
-            let hive_root = file.object.location.parts().take_while(|part| !part.as_ref().contains('='));
+            // Parts of a path are encoded, and so is a URL.
+            let parts = file.object.location.parts().map(|part| part.as_ref().to_string());
+            let hive_root: Vec<String> = parts.take_while(|part| !part.contains('=')).collect();
             let path = match inner.hive_columns.is_empty() {
                 true => format!("file:///{}", file.object.location),
-                false => format!("file:///{}/", hive_root.collect::<ObjectPath>()),
+                false => format!("file:///{}/", hive_root.join("/")),
             };
             let url = ListingTableUrl::parse(path)?;
             if !urls.contains(&url) {
