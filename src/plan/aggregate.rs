@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Column, Result};
+use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{Aggregate, Expr, Filter, LogicalPlan, Projection};
 
 use crate::sql::EmitMode;
@@ -22,8 +23,10 @@ use super::{refuse, window};
 /// Rewrites `aggregate`, whose input has become `input`.
 pub(super) fn stream(input: LogicalPlan, aggregate: Aggregate, emit: EmitMode) -> Result<Flow> {
     refuse::grouping_sets(&aggregate)?;
-    let groups = aggregate.group_expr.len();
-    let exprs = aggregate.group_expr.iter().chain(&aggregate.aggr_expr).cloned().collect();
+    // As in the aggregate's schema, each expression is there once.
+    let group_exprs = grouping_set_to_exprlist(&aggregate.group_expr)?;
+    let groups = group_exprs.len();
+    let exprs = group_exprs.into_iter().chain(&aggregate.aggr_expr).cloned().collect();
     let (input, mut exprs) = pull_up_windows(input, exprs)?;
     let aggregates = exprs.split_off(groups);
 
@@ -35,7 +38,7 @@ pub(super) fn stream(input: LogicalPlan, aggregate: Aggregate, emit: EmitMode) -
     let mut seen = HashSet::new();
     let keys: Vec<Expr> = outputs
         .iter()
-        .filter(|output| output.derived.is_none() && seen.insert(output.expr.clone()))
+        .filter(|output| output.derived.is_none() && seen.insert(output.expr.clone().unalias()))
         .map(|output| output.expr.clone().unalias())
         .collect();
     let key_columns = keys.iter().filter_map(|key| trace(key, &input)).map(|column| {

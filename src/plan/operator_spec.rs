@@ -7,11 +7,13 @@ use datafusion::catalog::Session;
 use datafusion::common::{DataFusionError, Result, ScalarValue, internal_datafusion_err, plan_datafusion_err};
 use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{Expr, UserDefinedLogicalNodeCore, WindowFrameBound, WindowFunctionDefinition};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr, LoweredAggregateBuilder};
 use datafusion::physical_expr::create_physical_expr;
 
+use crate::error::Error;
 use crate::operator::{AggregateSpec, Frame, RowsFunction, RowsFunctionKind, RowsWindowSpec, WindowSpec};
 
 use super::nodes::{RowsWindow, WindowAggregate};
@@ -35,6 +37,17 @@ pub(super) fn aggregate_spec(
     for expr in &node.aggregates {
         let lowered = LoweredAggregateBuilder::new(expr, logical, input, session.execution_props(), context);
         let lowered = lowered.with_name(expr.schema_name().to_string()).build()?;
+        let ordered = &lowered.aggregate;
+        // string_agg declares the same and sorts for itself.
+        let wants_order = ordered.order_sensitivity() == AggregateOrderSensitivity::HardRequirement;
+        if !ordered.order_bys().is_empty() && wants_order && ordered.fun().name() != "string_agg" {
+            return Err(Error::refused(
+                format!("ORDER BY in {}", ordered.fun().name()),
+                "it wants its rows sorted before they come",
+                "array_agg, first_value, last_value and string_agg sort for themselves",
+            )
+            .into());
+        }
         aggregates.push(lowered.aggregate);
         filters.push(lowered.filter);
     }

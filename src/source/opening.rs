@@ -262,6 +262,8 @@ impl Opening {
             }
         }
         let names: Vec<String> = hive.iter().map(|field| field.name().clone()).collect();
+        // Files of one folder share its key.
+        let names = if self.options.partitions_are_files { vec![] } else { names };
         Ok(match (declared.is_empty(), names.is_empty()) {
             (false, _) => (Some(declared.clone()), true),
             (true, false) => (Some(names), false),
