@@ -216,7 +216,9 @@ impl Rewriter {
     fn copy(&self, copy: CopyTo, emit: EmitMode) -> Result<Flow> {
         let format = copy.file_type.get_ext().trim_start_matches('.').parse::<OutputFormat>();
         let compresses = copy.options.keys().any(|key| key.strip_prefix("format.").unwrap_or(key) == "compression");
-        let by_pipelines = copy.partition_by.is_empty() && (!compresses || matches!(format, Ok(OutputFormat::Parquet)));
+        let is_remote = copy.output_url.contains("://") && !copy.output_url.starts_with("file://");
+        let by_pipelines =
+            !is_remote && copy.partition_by.is_empty() && (!compresses || matches!(format, Ok(OutputFormat::Parquet)));
         let (Ok(format), true) = (format, by_pipelines) else {
             return self.tail(LogicalPlan::Copy(copy), emit);
         };

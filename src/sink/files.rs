@@ -50,6 +50,10 @@ impl FileSink {
     /// A path that is none; a folder where a file is to be.
     pub fn local(path: &str, format: OutputFormat) -> Result<Self> {
         let plain = path.strip_prefix("file://").unwrap_or(path);
+        if plain.contains("://") {
+            let error = Error::data("is no local path").in_file(path);
+            return Err(error.help("COPY (SELECT …) TO writes to object stores that the session knows").into());
+        }
         let absolute = std::path::absolute(plain)?;
         if !path.ends_with('/') && absolute.is_dir() {
             let error = Error::data("is a folder").in_file(path);
