@@ -2,12 +2,12 @@
 //!
 //! Every spelling of a window comes out as the same node: window functions in a projection below (that is what a
 //! window table function is) are pulled up into the group expressions, and group expressions that only depend on the
-//! window, like its end, are computed above from the node's `window_start`.
+//! window, like its end, are computed above from the start that the node gives.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, Result};
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{Aggregate, Expr, Filter, LogicalPlan, Projection};
@@ -55,7 +55,13 @@ pub(super) fn stream(input: LogicalPlan, aggregate: Aggregate, emit: EmitMode) -
         .map(|(expr, (qualifier, field))| expr.alias_qualified(qualifier.cloned(), field.name()))
         .collect();
     let plan = LogicalPlan::Projection(Projection::try_new(columns, Arc::new(extension(node)))?);
-    Ok(Flow { plan, shape: Shape::Results, state: KeyedState::Aggregate(emit), keys: key_columns })
+    Ok(Flow {
+        plan,
+        shape: Shape::Results,
+        state: KeyedState::Aggregate(emit),
+        keys: key_columns,
+        is_changelog: emit == EmitMode::Changes,
+    })
 }
 
 /// A group expression and, if it only depends on the window, how it is computed from the node's output.
@@ -100,23 +106,42 @@ fn window_behind(expr: &Expr, input: &LogicalPlan) -> Result<Option<Window>> {
     }
 }
 
-/// A group expression in terms of `window_start` alone, if that is all it depends on.
+/// A group expression in terms of the window's start alone, if that is all it depends on.
 fn from_window(expr: &Expr, window: Option<&Window>, input: &LogicalPlan) -> Result<Option<Expr>> {
     let Some(window) = window else { return Ok(None) };
-    let start = Expr::Column(Column::new_unqualified(WINDOW_START));
+    let start = Column::new_unqualified(WINDOW_START);
     if window::recognise(expr, input)?.as_ref() == Some(window) {
-        return Ok(Some(start));
+        return Ok(Some(Expr::Column(start)));
     }
-    let replaced = expr
-        .clone()
-        .unalias()
-        .transform_down(|part| match part == window.start {
-            true => Ok(Transformed::yes(start.clone())),
-            false => Ok(Transformed::no(part)),
-        })?
-        .data;
-    let only_start = replaced.column_refs().into_iter().all(|column| column == &Column::new_unqualified(WINDOW_START));
-    Ok((only_start && !replaced.column_refs().is_empty()).then_some(replaced))
+    let replaced = expr.clone().unalias().transform_down(|part| match part == window.start {
+        true => Ok(Transformed::new(Expr::Column(start.clone()), true, TreeNodeRecursion::Jump)),
+        false => Ok(Transformed::no(part)),
+    })?;
+    let only_start = replaced.data.column_refs().into_iter().all(|column| *column == start);
+    Ok((replaced.transformed && only_start).then_some(replaced.data))
+}
+
+/// Whether an expression reads a column of `plan`, which gives a GROUP BY's results, that is more than keys and window.
+pub(super) fn reads_results(expr: &Expr, plan: &LogicalPlan) -> bool {
+    expr.column_refs()
+        .into_iter()
+        .filter_map(|column| index_of(column, plan.schema()))
+        .any(|index| !is_key(index, plan))
+}
+
+fn is_key(index: usize, plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Projection(projection) => {
+            projection.expr.get(index).is_some_and(|expr| !reads_results(expr, &projection.input))
+        }
+        LogicalPlan::SubqueryAlias(alias) => is_key(index, &alias.input),
+        LogicalPlan::Extension(extension) => extension
+            .node
+            .as_any()
+            .downcast_ref::<WindowAggregate>()
+            .is_some_and(|node| index < node.keys.len() + usize::from(node.window.is_some())),
+        _ => false,
+    }
 }
 
 /// Substitutes the projections just below that call window functions into `exprs`, and into the filters between.
@@ -148,7 +173,10 @@ fn pull_up_windows(input: LogicalPlan, exprs: Vec<Expr>) -> Result<(LogicalPlan,
 /// The plan below a projection that calls window functions, and what its output columns mean there.
 fn window_projection(plan: &LogicalPlan) -> Option<(&LogicalPlan, Vec<Expr>)> {
     match plan {
-        LogicalPlan::Projection(projection) if projection.expr.iter().any(calls_window) => {
+        // What is random is to be computed once for each row.
+        LogicalPlan::Projection(projection)
+            if projection.expr.iter().any(calls_window) && !projection.expr.iter().any(Expr::is_volatile) =>
+        {
             let meanings = projection.expr.iter().map(|expr| expr.clone().unalias()).collect();
             Some((&projection.input, meanings))
         }
@@ -157,7 +185,8 @@ fn window_projection(plan: &LogicalPlan) -> Option<(&LogicalPlan, Vec<Expr>)> {
     }
 }
 
-fn calls_window(expr: &Expr) -> bool {
+/// Whether a window function is called in an expression.
+pub(super) fn calls_window(expr: &Expr) -> bool {
     expr.exists(|part| Ok(matches!(part, Expr::ScalarFunction(call) if call.name() == "tumble"))).unwrap_or(false)
 }
 

@@ -54,16 +54,13 @@ pub(super) struct Flow {
     /// What the pipeline keeps by key, and the stream's columns among the keys.
     pub(super) state: KeyedState,
     pub(super) keys: Vec<String>,
+    /// Whether rows are changes of earlier ones.
+    pub(super) is_changelog: bool,
 }
 
 impl Flow {
     fn stateless(plan: LogicalPlan, shape: Shape) -> Self {
-        Self { plan, shape, state: KeyedState::None, keys: vec![] }
-    }
-
-    /// Whether every row is a change of an earlier one.
-    fn is_changelog(&self) -> bool {
-        matches!((&self.shape, &self.state), (Shape::Results, KeyedState::Aggregate(EmitMode::Changes)))
+        Self { plan, shape, state: KeyedState::None, keys: vec![], is_changelog: false }
     }
 }
 
@@ -188,7 +185,7 @@ impl Rewriter {
     fn pass(&self, plan: LogicalPlan, emit: EmitMode) -> Result<Flow> {
         let input = only_input(&plan)?;
         let flow = self.rewrite(input, emit)?;
-        if matches!(plan, LogicalPlan::Filter(_)) && flow.is_changelog() {
+        if matches!(plan, LogicalPlan::Filter(_)) && flow.is_changelog {
             return Err(refuse::filtered_changes().at(self.emit_at).into());
         }
         let plan = match plan {
@@ -202,13 +199,14 @@ impl Rewriter {
 
     /// A node that DataFusion runs above the pipelines.
     fn tail(&self, plan: LogicalPlan, emit: EmitMode) -> Result<Flow> {
-        let inputs = plan
-            .inputs()
-            .into_iter()
-            .map(|input| self.rewrite(input.clone(), emit).and_then(|flow| self.close(flow)))
-            .collect::<Result<Vec<_>>>()?;
+        let (mut inputs, mut is_changelog) = (vec![], false);
+        for input in plan.inputs() {
+            let flow = self.rewrite(input.clone(), emit)?;
+            is_changelog |= flow.is_changelog;
+            inputs.push(self.close(flow)?);
+        }
         let plan = plan.with_new_exprs(plan.expressions(), inputs)?;
-        Ok(Flow::stateless(plan, Shape::Tail))
+        Ok(Flow { is_changelog, ..Flow::stateless(plan, Shape::Tail) })
     }
 
     /// COPY: the pipelines write files themselves, unless DataFusion is to divide the rows by columns, or to compress
@@ -256,7 +254,7 @@ impl Rewriter {
         let flow = self.rewrite(below.clone(), emit)?;
         match flow.shape {
             Shape::Rows => over::stream(flow.plan, functions),
-            _ if flow.is_changelog() => Err(refuse::over_changes().at(self.emit_at).into()),
+            _ if flow.is_changelog => Err(refuse::over_changes().at(self.emit_at).into()),
             _ => {
                 let input = self.close(flow)?;
                 Ok(Flow::stateless(replace_input_of_windows(plan, input)?, Shape::Tail))
@@ -281,6 +279,15 @@ impl Rewriter {
         if matches!(flow.shape, Shape::Rows) && !passes {
             return Err(refuse::join_type(&join).into());
         }
+        let follows_results = join
+            .on
+            .iter()
+            .flat_map(|(left, right)| [left, right])
+            .chain(&join.filter)
+            .any(|expr| aggregate::reads_results(expr, &flow.plan));
+        if flow.is_changelog && (follows_results || !passes) {
+            return Err(refuse::joined_changes().at(self.emit_at).into());
+        }
         let flow = match passes {
             true => flow,
             false => Flow::stateless(self.close(flow)?, Shape::Tail),
@@ -289,7 +296,7 @@ impl Rewriter {
         let inputs = if stream_is_left { vec![flow.plan, table] } else { vec![table, flow.plan] };
         let plan = LogicalPlan::Join(join);
         let plan = plan.with_new_exprs(plan.expressions(), inputs)?;
-        Ok(Flow { plan, shape: flow.shape, state: flow.state, keys: flow.keys })
+        Ok(Flow { plan, ..flow })
     }
 }
 

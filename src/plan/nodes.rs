@@ -25,8 +25,8 @@ use crate::sql::EmitMode;
 
 use super::routing::Routing;
 
-/// Name of the window column in a [`WindowAggregate`]'s output.
-pub(crate) const WINDOW_START: &str = "window_start";
+/// Name of the window column in a [`WindowAggregate`]'s output: none that a column of the input has.
+pub(crate) const WINDOW_START: &str = "__window_start";
 
 /// Nodes have no order of their own; DataFusion asks for the trait only.
 macro_rules! unordered {

@@ -41,7 +41,7 @@ pub(super) fn stream(input: LogicalPlan, functions: Vec<Expr>) -> Result<Flow> {
     };
     let node = RowsWindow::try_new(Arc::new(input), time, functions)?;
     let keys = keys.unwrap_or_default();
-    Ok(Flow { plan: extension(node), shape: Shape::Results, state: KeyedState::RowsWindow, keys })
+    Ok(Flow { plan: extension(node), shape: Shape::Results, state: KeyedState::RowsWindow, keys, is_changelog: false })
 }
 
 /// The window function in an expression of a Window node.

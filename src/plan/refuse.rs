@@ -9,6 +9,7 @@ use crate::error::{Error, Location};
 use crate::source::StreamTable;
 use crate::sql::EmitMode;
 
+use super::aggregate::calls_window;
 use super::event_time::reads_stream;
 use super::routing::{KeyedState, Routing, RoutingKind};
 
@@ -50,6 +51,14 @@ pub(super) fn filtered_changes() -> Error {
     )
 }
 
+pub(super) fn joined_changes() -> Error {
+    Error::refused(
+        "a join with EMIT CHANGES that looks at more than the keys of the GROUP BY",
+        "a row that no longer matches would have to be withdrawn",
+        "use EMIT FINAL, or join the stream's rows below the GROUP BY",
+    )
+}
+
 pub(super) fn over_changes() -> Error {
     Error::refused(
         "OVER above EMIT CHANGES",
@@ -78,17 +87,13 @@ pub(super) fn aggregate_of_results(aggregate: &Aggregate, emit: EmitMode, at: Op
         )
         .at(at)
     })?;
-    refuse_if(aggregate.group_expr.iter().any(calls_tumble), || {
+    refuse_if(aggregate.group_expr.iter().any(calls_window), || {
         Error::refused(
             "a window over the results of another aggregate",
             "the results carry no watermark of their own",
             "use the longer window over the stream itself, or date_bin(…, window_start) for a last answer",
         )
     })
-}
-
-fn calls_tumble(expr: &Expr) -> bool {
-    expr.exists(|part| Ok(matches!(part, Expr::ScalarFunction(call) if call.name() == "tumble"))).unwrap_or(false)
 }
 
 /// EMIT CHANGES where several partitions hold rows of one key: their order is not defined by one of them.
