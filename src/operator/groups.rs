@@ -10,6 +10,7 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
 use super::aggregate_spec::{AggregateSpec, Evaluated};
 use super::keys::Keys;
+use super::single_group::SingleGroup;
 
 /// The groups of one window with their accumulators.
 pub(super) struct Groups {
@@ -21,7 +22,11 @@ pub(super) struct Groups {
 
 impl Groups {
     pub(super) fn try_new(spec: &AggregateSpec) -> Result<Self> {
-        let accumulators = spec.aggregates.iter().map(groups_accumulator).collect::<Result<_>>()?;
+        let accumulator = |aggregate| match spec.keys.is_empty() && spec.window.is_none() {
+            true => single_group(aggregate),
+            false => groups_accumulator(aggregate),
+        };
+        let accumulators = spec.aggregates.iter().map(accumulator).collect::<Result<_>>()?;
         Ok(Self { keys: Keys::new(spec), accumulators, size: 0 })
     }
 
@@ -90,6 +95,10 @@ fn with_types(spec: &AggregateSpec, columns: Vec<ArrayRef>) -> Result<RecordBatc
     });
     let columns = cast.collect::<Result<Vec<_>, _>>()?;
     Ok(RecordBatch::try_new(schema, columns)?)
+}
+
+fn single_group(aggregate: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn GroupsAccumulator>> {
+    Ok(Box::new(SingleGroup(aggregate.create_accumulator()?)))
 }
 
 /// An accumulator for all groups at once: the aggregate's own, or one small accumulator for each group.

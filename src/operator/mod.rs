@@ -18,6 +18,7 @@ mod groups;
 mod keys;
 mod open_windows;
 mod rows_window;
+mod single_group;
 mod snapshot;
 #[cfg(test)]
 mod testing;
