@@ -458,6 +458,20 @@ fn groups_of_nan_and_null_are_those_of_the_batch() {
 }
 
 #[test]
+fn an_output_file_whose_place_is_taken_by_a_folder() {
+    let folder = Folder::with_trips();
+    folder.parquet("trips-2.parquet", trips(30));
+    fs::create_dir_all(folder.path("taken/part-00001.parquet/x")).unwrap();
+    folder.text("taken/part-00001.parquet/x/y", "");
+    let before = folder.names();
+    let sql =
+        "CREATE STREAM s STORED AS PARQUET LOCATION 'trips*.parquet' OPTIONS ('partitions' 'files'); SELECT * FROM s";
+    let run = folder.program(&["sql", sql, "--output", "taken/", "--partitions", "2"]).assert().code(1);
+    run.stderr(contains("taken/part-00001.parquet: is a folder").and(contains("help: ")));
+    assert_eq!(folder.names(), before);
+}
+
+#[test]
 fn files_that_overlap_in_event_time() {
     let folder = Folder::with_trips();
     folder.parquet("trips-2.parquet", trips(30));

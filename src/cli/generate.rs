@@ -176,19 +176,15 @@ impl Trades {
         bar
     }
 
-    /// Takes away what an earlier run with more partitions left, so that only this run's rows are there.
+    /// Takes away what an earlier run with more partitions left in this format, so that only this run's rows are there.
     fn remove_earlier_partitions(&self) -> Result<(), Error> {
         let wrong = |error: std::io::Error| unwritable(&self.out, &error.to_string());
         for entry in std::fs::read_dir(&self.out).map_err(wrong)? {
             let entry = entry.map_err(wrong)?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            let file = name.strip_prefix("trades-").and_then(|rest| rest.split_once('.'));
-            let Some((partition, extension)) = file.filter(|(_, format)| ["parquet", "csv"].contains(format)) else {
-                continue;
-            };
-            let is_of_this_run = extension == self.format.extension()
-                && partition.parse::<u64>().is_ok_and(|partition| partition < self.partitions);
-            if !is_of_this_run && partition.parse::<u64>().is_ok() {
+            let partition = name.strip_prefix("trades-").and_then(|rest| rest.strip_suffix(self.format.extension()));
+            let partition = partition.and_then(|rest| rest.strip_suffix('.')?.parse::<u64>().ok());
+            if partition.is_some_and(|partition| partition >= self.partitions) {
                 std::fs::remove_file(entry.path()).map_err(wrong)?;
             }
         }

@@ -45,13 +45,14 @@ pub(super) async fn write(
         }
         let (handle, cancelled) = AbortHandle::new_pair();
         others.push(handle);
-        tasks.spawn(write_partition(rows, sink.writer(partition, plan.schema())?, cancelled));
+        let writer = sink.writer(partition, plan.schema())?;
+        tasks.spawn(async move { (partition, write_partition(rows, writer, cancelled).await) });
     }
     let (mut writers, mut result) = (vec![], Ok(()));
     while let Some(joined) = tasks.join_next().await {
         let ended = match joined {
-            Ok((writer, ended)) => {
-                writers.push(writer);
+            Ok((partition, (writer, ended))) => {
+                writers.push((partition, writer));
                 ended
             }
             Err(error) => Err(DataFusionError::ExecutionJoin(Box::new(error))),
@@ -61,14 +62,24 @@ pub(super) async fn write(
             others.iter().for_each(AbortHandle::abort);
         }
     }
-    match result {
-        Ok(()) => {
-            let count = writers.len();
-            let written = close(writers).await?;
-            sink.closed(count).await?;
+    // In order, so that what is visible when one cannot be closed does not depend on who was first.
+    writers.sort_by_key(|(partition, _)| *partition);
+    let mut writers: Vec<_> = writers.into_iter().map(|(_, writer)| writer).collect();
+    let closed = match result {
+        Ok(()) => close(&mut writers).await,
+        Err(error) => Err(error),
+    };
+    match closed {
+        Ok(written) => {
+            sink.closed(writers.len()).await?;
             Ok(written)
         }
-        Err(error) => Err(abort(writers, error).await),
+        Err(error) => {
+            for writer in writers {
+                writer.abort().await;
+            }
+            Err(error)
+        }
     }
 }
 
@@ -91,27 +102,14 @@ async fn write_rows(mut rows: SendableRecordBatchStream, writer: &mut dyn Writer
     writer.finish().await
 }
 
-async fn close(writers: Vec<Box<dyn Writer>>) -> Result<Written> {
+async fn close(writers: &mut [Box<dyn Writer>]) -> Result<Written> {
     let mut total = Written::default();
-    let mut writers = writers.into_iter();
-    while let Some(writer) = writers.next() {
-        match writer.close().await {
-            Ok(written) => {
-                total.rows += written.rows;
-                total.bytes += written.bytes;
-            }
-            Err(error) => return Err(abort(writers.collect(), error).await),
-        }
+    for writer in writers {
+        let written = writer.close().await?;
+        total.rows += written.rows;
+        total.bytes += written.bytes;
     }
     Ok(total)
-}
-
-/// Takes away what the writers have written because of `error`, which is still what there is to tell.
-async fn abort(writers: Vec<Box<dyn Writer>>, error: DataFusionError) -> DataFusionError {
-    for writer in writers {
-        writer.abort().await;
-    }
-    error
 }
 
 /// Writes its input into a sink and gives the number of rows written, as DataFusion's COPY does.

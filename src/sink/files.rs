@@ -2,8 +2,8 @@
 //!
 //! A file becomes visible when it is whole: it is uploaded in parts to a place where no reader looks, and put in its
 //! place by the completion of the upload. A writer that gives up takes its parts with it. What is no regular file is
-//! written through, and a link stays one. A run replaces the files of
-//! an earlier one in the same folder, all of them, and touches no others.
+//! written through, and a link stays one. A run replaces the files of an earlier one of its format in the same folder,
+//! all of them, and touches no others.
 
 use std::fmt;
 use std::fs::File;
@@ -36,8 +36,9 @@ pub struct FileSink {
     /// The path as the user wrote it.
     shown: String,
     path: ObjectPath,
-    /// The path of a pipe or a device, which is written through and never replaced.
-    stream: Option<PathBuf>,
+    local: PathBuf,
+    /// A pipe or a device, which is written through and never replaced.
+    is_stream: bool,
     folder: bool,
     format: OutputFormat,
     options: TableOptions,
@@ -69,7 +70,8 @@ impl FileSink {
             store: Arc::new(LocalFileSystem::new()),
             shown: path.to_string(),
             path: object,
-            stream: is_stream.then_some(absolute),
+            local: absolute,
+            is_stream,
             folder: path.ends_with('/'),
             format,
             options: TableOptions::default(),
@@ -96,8 +98,8 @@ impl Sink for FileSink {
     }
 
     fn writer(&self, pipeline: usize, schema: SchemaRef) -> Result<Box<dyn Writer>> {
-        if let Some(path) = &self.stream {
-            let out = File::options().write(true).open(path).map_err(|error| io_error(&self.shown, &error))?;
+        if self.is_stream {
+            let out = File::options().write(true).open(&self.local).map_err(|error| io_error(&self.shown, &error))?;
             let name = self.shown.clone();
             return Ok(Box::new(StreamWriter::try_new(Box::new(out), name, self.format, &schema, &self.options)?));
         }
@@ -106,6 +108,10 @@ impl Sink for FileSink {
         let (path, shown) = match self.folder {
             true => {
                 let name = format!("{PART}{pipeline:05}.{}", self.format);
+                if self.local.join(&name).is_dir() {
+                    let error = Error::data("is a folder").in_file(format!("{}{name}", self.shown));
+                    return Err(error.help("a pipeline writes its file there: name another folder").into());
+                }
                 (self.path.clone().join(name.as_str()), format!("{}{name}", self.shown))
             }
             false => (self.path.clone(), self.shown.clone()),
@@ -120,6 +126,7 @@ impl Sink for FileSink {
             upload: None,
             // A pipeline without rows leaves no file in a folder; a single file is always there.
             writes_empty: !self.folder,
+            closed: false,
             written: Written::default(),
         }))
     }
@@ -131,7 +138,7 @@ impl Sink for FileSink {
         let wrong = |error| not_written(&self.shown, error);
         for object in self.store.list_with_delimiter(Some(&self.path)).await.map_err(wrong)?.objects {
             let name = object.location.filename().unwrap_or_default();
-            if part_of_name(name).is_some_and(|(part, format)| part >= writers || format != self.format) {
+            if part_of_name(name).is_some_and(|(part, format)| part >= writers && format == self.format) {
                 self.store.delete(&object.location).await.map_err(wrong)?;
             }
         }
@@ -167,6 +174,7 @@ struct FileWriter {
     pending: Vec<u8>,
     upload: Option<Box<dyn MultipartUpload>>,
     writes_empty: bool,
+    closed: bool,
     written: Written,
 }
 
@@ -227,7 +235,7 @@ impl Writer for FileWriter {
         self.upload_part().await
     }
 
-    async fn close(mut self: Box<Self>) -> Result<Written> {
+    async fn close(&mut self) -> Result<Written> {
         let closed = match &mut self.upload {
             Some(upload) => upload.complete().await.map(|_| ()),
             // An earlier run may have had rows here.
@@ -237,14 +245,18 @@ impl Writer for FileWriter {
             },
         };
         closed.map_err(|error| not_written(&self.shown, error))?;
+        self.closed = true;
         Ok(self.written)
     }
 
     /// Waits until the parts are gone: a program that is about to end would not get to it later.
     async fn abort(mut self: Box<Self>) {
-        if let Some(upload) = &mut self.upload
-            && let Err(error) = upload.abort().await
-        {
+        let aborted = match &mut self.upload {
+            Some(_) if self.closed => self.store.delete(&self.path).await,
+            Some(upload) => upload.abort().await,
+            None => Ok(()),
+        };
+        if let Err(error) = aborted {
             tracing::warn!("{}: the unfinished file could not be removed: {error}", self.shown);
         }
     }

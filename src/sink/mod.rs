@@ -54,7 +54,7 @@ pub trait Sink: Send + Sync + std::fmt::Debug {
     }
 }
 
-/// Writes the rows of one pipeline: batches, then `finish`, then `close`; or `abort` at any point instead.
+/// Writes the rows of one pipeline: batches, then `finish`, then `close`; and `abort` at any point.
 ///
 /// Every writer of a run has finished before the first is closed, so that what can fail for want of room has failed
 /// while nothing is visible. Dropping a writer that was not closed leaves nothing behind that a reader could take for
@@ -70,9 +70,9 @@ pub trait Writer: Send {
     }
 
     /// Completes the output: from here on it is visible and whole.
-    async fn close(self: Box<Self>) -> Result<Written>;
+    async fn close(&mut self) -> Result<Written>;
 
-    /// Gives up: takes away whatever has been written and nobody has seen.
+    /// Gives up: takes away whatever has been written, also if this writer has closed and another one could not.
     async fn abort(self: Box<Self>) {}
 }
 

@@ -33,7 +33,7 @@ impl Writer for NullWriter {
         Ok(())
     }
 
-    async fn close(self: Box<Self>) -> Result<Written> {
+    async fn close(&mut self) -> Result<Written> {
         Ok(self.written)
     }
 }

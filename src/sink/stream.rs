@@ -88,7 +88,7 @@ impl Writer for StreamWriter {
         self.flush()
     }
 
-    async fn close(self: Box<Self>) -> Result<Written> {
+    async fn close(&mut self) -> Result<Written> {
         Ok(self.written)
     }
 }
