@@ -30,19 +30,18 @@ impl ConfigExtension for StreamlinesOptions {
 const STRATEGIES: [&str; 2] = ["partitioned", "batch"];
 const ROUTINGS: [&str; 3] = ["auto", "aligned", "merge_on_close"];
 
-/// The error of a setting that has none of the values that it may have.
-fn unknown(key: &str, value: &str, accepted: &[&str]) -> Error {
-    Error::sql(format!("unknown {key} '{value}'")).help(format!("streamlines.{key} is {}", accepted.join(" or ")))
-}
-
 impl StreamlinesOptions {
-    /// Checks what a program may have set without [`ExtensionOptions::set`].
+    /// Checks the settings that have few values. A program may have put anything into the fields.
+    ///
+    /// # Errors
+    /// A value that is none of them.
     pub(crate) fn check(&self) -> std::result::Result<(), Error> {
         for (key, value, accepted) in
             [("strategy", &self.strategy, &STRATEGIES[..]), ("routing", &self.routing, &ROUTINGS[..])]
         {
             if !accepted.contains(&value.as_str()) {
-                return Err(unknown(key, value, accepted));
+                let help = format!("streamlines.{key} is {}", accepted.join(" or "));
+                return Err(Error::sql(format!("unknown {key} '{value}'")).help(help));
             }
         }
         Ok(())
@@ -63,15 +62,11 @@ impl ExtensionOptions for StreamlinesOptions {
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<()> {
-        let accepted: &[&str] = match key {
-            "strategy" => &STRATEGIES,
-            "routing" => &ROUTINGS,
-            _ => return ConfigField::set(self, key, value),
-        };
-        if !accepted.contains(&value) {
-            return Err(unknown(key, value, accepted).into());
-        }
-        ConfigField::set(self, key, value)
+        let mut changed = self.clone();
+        ConfigField::set(&mut changed, key, value)?;
+        changed.check()?;
+        *self = changed;
+        Ok(())
     }
 
     /// Under their full names, so that SHOW finds a setting by the name that SET takes.
