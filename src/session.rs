@@ -242,7 +242,7 @@ async fn register_paths(
     statement: &Statement,
     quoted: &[(String, Location)],
 ) -> Result<Vec<TableReference>> {
-    let mut registered = vec![];
+    let mut opened = vec![];
     for reference in state.resolve_table_references(statement)? {
         let TableReference::Bare { table } = &reference else {
             continue;
@@ -253,7 +253,12 @@ async fn register_paths(
         let at = quoted.iter().find(|(text, _)| text.as_str() == table.as_ref());
         let at = at.map_or(Location { line: 1, column: 1 }, |(_, at)| *at);
         let stream = StreamTable::from_path(table, at, state).await?;
-        ctx.register_table(reference.clone(), Arc::new(stream))?;
+        opened.push((reference.clone(), Arc::new(stream)));
+    }
+    // Not before all of them are open, so that a failure leaves no name behind.
+    let mut registered = vec![];
+    for (reference, stream) in opened {
+        ctx.register_table(reference.clone(), stream)?;
         registered.push(reference);
     }
     Ok(registered)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use datafusion::common::{Column, DFSchema};
 use datafusion::datasource::source_as_provider;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, Join, JoinType, LogicalPlan};
 
 use crate::source::StreamTable;
 
@@ -102,19 +102,25 @@ pub(crate) fn trace_index(index: usize, plan: &LogicalPlan) -> Option<StreamColu
         LogicalPlan::SubqueryAlias(alias) => trace_index(index, &alias.input),
         LogicalPlan::Filter(filter) => trace_index(index, &filter.input),
         LogicalPlan::Join(join) => {
-            let (left, right) = (join.left.schema().fields().len(), join.right.schema().fields().len());
-            use datafusion::logical_expr::JoinType::*;
-            match join.join_type {
-                RightSemi | RightAnti | RightMark => trace_index(index, &join.right),
-                _ if index < left => trace_index(index, &join.left),
-                _ if index < left + right => trace_index(index - left, &join.right),
-                _ => None,
-            }
+            let (index, side) = side_of(join, index)?;
+            trace_index(index, side)
         }
         LogicalPlan::Extension(extension) => {
             let node = extension.node.as_any().downcast_ref::<RowsWindow>()?;
             (index < node.input.schema().fields().len()).then(|| trace_index(index, &node.input))?
         }
         _ => None,
+    }
+}
+
+/// The input that output column `index` of a join comes from, and its index there; a mark comes from neither.
+pub(super) fn side_of(join: &Join, index: usize) -> Option<(usize, &LogicalPlan)> {
+    let (left, right) = (join.left.schema().fields().len(), join.right.schema().fields().len());
+    match join.join_type {
+        JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => {
+            (index < right).then_some((index, join.right.as_ref()))
+        }
+        _ if index < left => Some((index, &join.left)),
+        _ => (index < left + right).then(|| (index - left, join.right.as_ref())),
     }
 }

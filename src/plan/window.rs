@@ -11,7 +11,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, lit};
 
 use crate::error::{Error, Location};
 
-use super::event_time::{StreamColumn, index_of, trace};
+use super::event_time::{StreamColumn, index_of, side_of, trace};
 use super::functions::{is_utc, tumble, window_size_ticks};
 use super::nodes::Window;
 
@@ -45,8 +45,8 @@ fn behind(index: usize, plan: &LogicalPlan) -> Option<(Expr, &LogicalPlan)> {
         LogicalPlan::SubqueryAlias(alias) => behind(index, &alias.input),
         LogicalPlan::Filter(filter) => behind(index, &filter.input),
         LogicalPlan::Join(join) => {
-            let left = join.left.schema().fields().len();
-            if index < left { behind(index, &join.left) } else { behind(index - left, &join.right) }
+            let (index, side) = side_of(join, index)?;
+            behind(index, side)
         }
         _ => None,
     }
