@@ -230,7 +230,7 @@ fn output_goes_to_a_file_of_the_extensions_format() {
 fn no_rows_are_a_file_with_the_schema() {
     let folder = TempDir::new().unwrap();
     let path = |name: &str| folder.path().join(name);
-    let query = format!("{FLIGHTS} SELECT origin, dep_delay FROM flights WHERE origin = 'XXX'");
+    let query = format!("{FLIGHTS} SELECT origin, dep_delay FROM flights WHERE origin = 'ORD'");
     for name in ["x.parquet", "x.csv"] {
         sql(&query).arg("--output").arg(path(name)).assert().success();
     }
