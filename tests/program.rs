@@ -528,6 +528,25 @@ fn ctrl_c_ends_a_run_with_whole_files_and_code_130() {
     assert_eq!(summary.replace(',', "").split(" rows out").next().unwrap().rsplit(' ').next(), Some(told.as_str()));
 }
 
+/// Also where no query of the program's own runs: DataFusion makes the table while the statement is planned.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_the_program_between_queries() {
+    let folder = TempDir::new().unwrap();
+    let (first, table) = (folder.path().join("first.csv"), "SELECT * FROM generate_series(1, 100000000000)");
+    let child = Process::new(PROGRAM)
+        .args(["sql", &format!("COPY (SELECT 1 AS a) TO '{}'; CREATE TABLE t AS {table}", first.display())])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !first.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert!(Process::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(130));
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_a_query_of_tables_too() {

@@ -4,6 +4,7 @@ mod completions;
 mod errors;
 mod explain;
 mod generate;
+mod interrupts;
 mod options;
 mod progress;
 mod run;

@@ -9,6 +9,7 @@ use streamlines::{
     is_broken_pipe, parse_statements,
 };
 
+use super::interrupts::Interrupts;
 use super::options::QueryOptions;
 use super::progress::Progress;
 use super::{FAILED, INTERRUPTED, USAGE, errors, session, summary};
@@ -32,6 +33,7 @@ pub async fn file(path: &str, options: &QueryOptions) -> u8 {
 
 /// Runs statements.
 pub async fn text(sql: &str, options: &QueryOptions) -> u8 {
+    let interrupts = Interrupts::listen();
     let ctx = match session::open(options) {
         Ok(ctx) => ctx,
         Err(error) => {
@@ -50,7 +52,7 @@ pub async fn text(sql: &str, options: &QueryOptions) -> u8 {
         errors::print("", &error.into());
         return USAGE;
     }
-    match run_all(&ctx, statements, options).await {
+    match run_all(&ctx, statements, options, &interrupts).await {
         Ok(false) => 0,
         Ok(true) => INTERRUPTED,
         Err(error) if is_broken_pipe(&error) => 0,
@@ -80,7 +82,12 @@ fn check_one_result(statements: &[StreamStatement], options: &QueryOptions) -> s
 }
 
 /// Whether the run was interrupted.
-async fn run_all(ctx: &SessionContext, statements: Vec<StreamStatement>, options: &QueryOptions) -> Result<bool> {
+async fn run_all(
+    ctx: &SessionContext,
+    statements: Vec<StreamStatement>,
+    options: &QueryOptions,
+    interrupts: &Interrupts,
+) -> Result<bool> {
     for statement in statements {
         let is_query = statement.is_query();
         let job = plan(ctx, statement).await?;
@@ -89,7 +96,10 @@ async fn run_all(ctx: &SessionContext, statements: Vec<StreamStatement>, options
             continue;
         }
         let sink = sink(ctx, options, is_query)?;
-        if run_job(&job, sink.as_ref(), is_query, options).await?.interrupted {
+        interrupts.set_running(true);
+        let summary = run_job(&job, sink.as_ref(), is_query, options, interrupts).await;
+        interrupts.set_running(false);
+        if summary?.interrupted {
             return Ok(true);
         }
     }
@@ -113,8 +123,14 @@ fn sink(ctx: &SessionContext, options: &QueryOptions, is_query: bool) -> Result<
     })
 }
 
-/// Runs a query with its progress bar. The first Ctrl-C ends it cleanly, the second at once.
-async fn run_job(job: &Job, sink: &dyn Sink, is_query: bool, options: &QueryOptions) -> Result<Summary> {
+/// Runs a query with its progress bar, until it ends or Ctrl-C ends it.
+async fn run_job(
+    job: &Job,
+    sink: &dyn Sink,
+    is_query: bool,
+    options: &QueryOptions,
+    interrupts: &Interrupts,
+) -> Result<Summary> {
     let warn = |warning: &String| errors::say(&format!("warning: {warning}"));
     let known = job.warnings();
     if !options.quiet {
@@ -123,18 +139,11 @@ async fn run_job(job: &Job, sink: &dyn Sink, is_query: bool, options: &QueryOpti
     let bar = Progress::new(job, options);
     let run = job.run(sink);
     tokio::pin!(run);
-    let mut interrupts = 0;
     let summary = loop {
         tokio::select! {
             summary = &mut run => break summary,
             _ = bar.tick(job) => {}
-            _ = tokio::signal::ctrl_c() => {
-                interrupts += 1;
-                match interrupts {
-                    1 => job.stop(),
-                    _ => std::process::exit(i32::from(INTERRUPTED)),
-                }
-            }
+            () = interrupts.pressed() => job.stop(),
         }
     };
     bar.finish();
