@@ -4,7 +4,9 @@ use datafusion::error::Result;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use streamlines::{Error, Job, NullSink, StreamlinesContext, StreamlinesOptions, parse_statements, streaming_session};
 
+use super::errors::say;
 use super::options::QueryOptions;
+use super::summary::count;
 
 /// A session with the settings of the command line, before any statement.
 ///
@@ -49,13 +51,17 @@ pub async fn init(
             Error::data(error.to_string()).in_file(path.display().to_string()).help("--init takes a file of SQL");
         (String::new(), error.into())
     })?;
-    run_silently(ctx, &sql).await.map_err(|error| (sql, error))
+    run_silently(ctx, &sql, options.quiet).await.map_err(|error| (sql, error))
 }
 
-async fn run_silently(ctx: &SessionContext, sql: &str) -> Result<()> {
+async fn run_silently(ctx: &SessionContext, sql: &str, quiet: bool) -> Result<()> {
     for statement in parse_statements(ctx, sql)? {
         let planned = ctx.plan_statement(statement).await?;
-        Job::new(planned).await?.run(&NullSink).await?;
+        let summary = Job::new(planned).await?.run(&NullSink).await?;
+        let late = summary.progress.late_rows;
+        if late > 0 && !quiet {
+            say(&format!("warning: {} late rows in a statement of --init", count(late)));
+        }
     }
     Ok(())
 }
