@@ -9,14 +9,17 @@ use datafusion::dataframe::DataFrame;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{Extension, LogicalPlan, TableType};
+use datafusion::logical_expr::{CreateMemoryTable, DdlStatement, Extension, LogicalPlan, TableType};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::config::StreamlinesOptions;
 use crate::error::{Error, Location};
 use crate::plan::{Emit as EmitNode, StreamAnalyzer, StreamQueryPlanner, fill_in_time_columns, functions};
 use crate::planning_errors::{told, unknown};
+use crate::runtime::Job;
+use crate::sink::NullSink;
 use crate::source::{StreamTable, is_data_path};
 use crate::sql::{self, CreateStream, Emit, EmitMode, StreamStatement};
 
@@ -95,6 +98,12 @@ pub trait StreamlinesContext {
     /// # Errors
     /// As [`StreamlinesContext::stream_sql`].
     async fn plan_statement(&self, statement: StreamStatement) -> Result<DataFrame>;
+
+    /// The same as a job, to be watched and stopped: here the rows of CREATE TABLE … AS are still to be read.
+    ///
+    /// # Errors
+    /// As [`StreamlinesContext::stream_sql`], and the reason why a query cannot run as a stream.
+    async fn plan_job(&self, statement: StreamStatement) -> Result<Job>;
 }
 
 /// Reads a text of several statements, separated by semicolons.
@@ -123,37 +132,76 @@ impl StreamlinesContext for SessionContext {
     }
 
     async fn plan_statement(&self, statement: StreamStatement) -> Result<DataFrame> {
-        match statement {
-            StreamStatement::CreateStream(definition) => create_stream(self, &definition).await,
-            StreamStatement::DropStream { name, if_exists, at } => {
-                let table = self.table_provider(table_reference(&name)).await.ok();
-                let found = table.as_ref().is_some_and(is_stream);
-                if let Some(table) = table.filter(|_| !found) {
-                    let kind = if table.table_type() == TableType::View { "VIEW" } else { "TABLE" };
-                    let name = name.join(".");
-                    let error = Error::sql(format!("{name} is a {}, not a stream", kind.to_lowercase())).at(Some(at));
-                    return Err(error.help(format!("DROP {kind} {name}")).into());
-                }
-                if !found && !if_exists {
-                    return Err(unknown(self, "stream", &name.join(".")).at(Some(at)).into());
-                }
-                if found {
-                    self.deregister_table(table_reference(&name))?;
-                }
+        match planned(self, statement).await? {
+            Planned::Query(query) => Ok(query),
+            Planned::Table(table) => {
+                Job::into_table(self, table).await?.run(&NullSink).await?;
                 self.read_empty()
-            }
-            StreamStatement::Query { mut statement, emit, quoted } => {
-                let mut state = self.state();
-                let paths = register_paths(self, &mut state, &statement, &quoted).await?;
-                let plan = plan_query(&mut statement, emit, &state).await;
-                let plan = plan.map_err(|error| told(self, &statement, error));
-                for path in paths {
-                    self.deregister_table(path)?;
-                }
-                self.execute_logical_plan(plan?).await
             }
         }
     }
+
+    async fn plan_job(&self, statement: StreamStatement) -> Result<Job> {
+        match planned(self, statement).await? {
+            Planned::Query(query) => Job::new(query).await,
+            Planned::Table(table) => Job::into_table(self, table).await,
+        }
+    }
+}
+
+/// What is left to do for a statement.
+enum Planned {
+    /// Rows to read; none if the statement has been carried out.
+    Query(DataFrame),
+    /// A table to fill with the rows of a query.
+    Table(CreateMemoryTable),
+}
+
+async fn planned(ctx: &SessionContext, statement: StreamStatement) -> Result<Planned> {
+    let plan = match statement {
+        StreamStatement::CreateStream(definition) => return create_stream(ctx, &definition).await.map(Planned::Query),
+        StreamStatement::DropStream { name, if_exists, at } => {
+            return drop_stream(ctx, &name, if_exists, at).await.map(Planned::Query);
+        }
+        StreamStatement::Query { mut statement, emit, quoted } => {
+            let state = ctx.state();
+            let paths = QuotedPaths::register(ctx, &state, &statement, &quoted).await?;
+            let plan = plan_query(&mut statement, emit, &state).await;
+            let plan = plan.map_err(|error| told(ctx, &statement, error));
+            paths.deregister(ctx)?;
+            plan?
+        }
+    };
+    match plan {
+        LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) if is_to_fill(ctx, &table)? => {
+            Ok(Planned::Table(table))
+        }
+        plan => ctx.execute_logical_plan(plan).await.map(Planned::Query),
+    }
+}
+
+/// Whether a table will be filled; if not, it is there already, or DataFusion knows what is wrong.
+fn is_to_fill(ctx: &SessionContext, table: &CreateMemoryTable) -> Result<bool> {
+    let replaces = table.or_replace && !table.if_not_exists;
+    Ok(!table.temporary && (replaces || !ctx.table_exist(table.name.clone())?))
+}
+
+async fn drop_stream(ctx: &SessionContext, name: &[String], if_exists: bool, at: Location) -> Result<DataFrame> {
+    let table = ctx.table_provider(table_reference(name)).await.ok();
+    let found = table.as_ref().is_some_and(is_stream);
+    if let Some(table) = table.filter(|_| !found) {
+        let kind = if table.table_type() == TableType::View { "VIEW" } else { "TABLE" };
+        let name = name.join(".");
+        let error = Error::sql(format!("{name} is a {}, not a stream", kind.to_lowercase())).at(Some(at));
+        return Err(error.help(format!("DROP {kind} {name}")).into());
+    }
+    if !found && !if_exists {
+        return Err(unknown(ctx, "stream", &name.join(".")).at(Some(at)).into());
+    }
+    if found {
+        ctx.deregister_table(table_reference(name))?;
+    }
+    ctx.read_empty()
 }
 
 async fn plan_query(statement: &mut Statement, emit: Option<Emit>, state: &SessionState) -> Result<LogicalPlan> {
@@ -235,31 +283,49 @@ fn table_reference(name: &[String]) -> TableReference {
     }
 }
 
-/// `FROM 'flights-*.parquet'`: a quoted path is a stream without declaration, known for this statement only.
-async fn register_paths(
-    ctx: &SessionContext,
-    state: &mut SessionState,
-    statement: &Statement,
-    quoted: &[(String, Location)],
-) -> Result<Vec<TableReference>> {
-    let mut opened = vec![];
-    for reference in state.resolve_table_references(statement)? {
-        let TableReference::Bare { table } = &reference else {
-            continue;
-        };
-        if !is_data_path(table) || ctx.table_exist(reference.clone())? {
-            continue;
+/// Quoted paths that are tables while one statement is planned.
+struct QuotedPaths {
+    tables: Vec<TableReference>,
+    /// The same path in a statement that is planned at the same time is another table of the same name.
+    _alone: Option<MutexGuard<'static, ()>>,
+}
+
+static PLANNING_PATHS: Mutex<()> = Mutex::const_new(());
+
+impl QuotedPaths {
+    /// `FROM 'flights-*.parquet'`: a quoted path is a stream without declaration, known for this statement only.
+    async fn register(
+        ctx: &SessionContext,
+        state: &SessionState,
+        statement: &Statement,
+        quoted: &[(String, Location)],
+    ) -> Result<Self> {
+        let mut paths = state.resolve_table_references(statement)?;
+        paths.retain(|reference| matches!(reference, TableReference::Bare { table } if is_data_path(table)));
+        if paths.is_empty() {
+            return Ok(Self { tables: paths, _alone: None });
         }
-        let at = quoted.iter().find(|(text, _)| text.as_str() == table.as_ref());
-        let at = at.map_or(Location { line: 1, column: 1 }, |(_, at)| *at);
-        let stream = StreamTable::from_path(table, at, state).await?;
-        opened.push((reference.clone(), Arc::new(stream)));
+        let alone = PLANNING_PATHS.lock().await;
+        let mut opened = vec![];
+        for reference in paths {
+            if ctx.table_exist(reference.clone())? {
+                continue;
+            }
+            let at = quoted.iter().find(|(text, _)| text.as_str() == reference.table());
+            let at = at.map_or(Location { line: 1, column: 1 }, |(_, at)| *at);
+            let stream = StreamTable::from_path(reference.table(), at, state).await?;
+            opened.push((reference, Arc::new(stream)));
+        }
+        // Not before all of them are open, so that a failure leaves no name behind.
+        let mut registered = Self { tables: vec![], _alone: Some(alone) };
+        for (reference, stream) in opened {
+            ctx.register_table(reference.clone(), stream)?;
+            registered.tables.push(reference);
+        }
+        Ok(registered)
     }
-    // Not before all of them are open, so that a failure leaves no name behind.
-    let mut registered = vec![];
-    for (reference, stream) in opened {
-        ctx.register_table(reference.clone(), stream)?;
-        registered.push(reference);
+
+    fn deregister(self, ctx: &SessionContext) -> Result<()> {
+        self.tables.into_iter().try_for_each(|table| ctx.deregister_table(table).map(|_| ()))
     }
-    Ok(registered)
 }

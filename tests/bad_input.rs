@@ -342,7 +342,12 @@ fn a_json_row_that_is_none() {
     let rows: String = (1..=2000).map(|row| format!("{{\"n\":{row}}}\n")).collect();
     folder.text("s.json", &format!("{rows}{{\"n\":\n"));
     let sql = "CREATE STREAM s STORED AS JSON LOCATION 's.json'; SELECT sum(n) FROM s";
-    folder.refuses(sql, &["s.json: ", "help: "]);
+    folder.refuses(sql, &["s.json: row 2001: ", "help: "]);
+    folder.text("s.json", &rows.replace("1500", "\"x\""));
+    folder.refuses(sql, &["s.json: row 1500: ", "help: ", "list the column's type"]);
+    // Within the rows that types are inferred from.
+    folder.text("s.json", &rows.replace("{\"n\":15}", "{\"n\""));
+    folder.refuses(sql, &["s.json: row 15: ", "help: "]);
 }
 
 #[test]

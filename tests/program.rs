@@ -168,6 +168,7 @@ fn settings_reach_the_session() {
     value("datafusion.execution.batch_size", &["--set", "datafusion.execution.batch_size=78"], "78");
     value("datafusion.execution.target_partitions", &["--partitions", "3"], "3");
     value("streamlines.partitions", &["--partitions", "3"], "3");
+    value("datafusion.runtime.memory_limit", &["--set", "datafusion.runtime.memory_limit=64M"], "64M");
     let plan = format!("{FLIGHTS} SELECT count(*) FROM flights WHERE dep_delay > 0");
     let explain = |arguments: &[&str]| program().args(["explain", &plan]).args(arguments).assert().success();
     explain(&[]).stdout(contains("PipelinesExec"));
@@ -339,6 +340,23 @@ fn copies_and_inserts_say_how_many_rows() {
     );
     sql(&two).assert().success().stdout("count\n1\ncount\n5\n");
     assert_eq!(fs::read_to_string(folder.path().join("y.csv")).unwrap().lines().count(), 6);
+}
+
+#[test]
+fn a_table_from_a_stream_tells_what_was_read() {
+    let script = format!(
+        "{FLIGHTS} CREATE TABLE hours AS SELECT window_start, count(*) AS n FROM flights
+         GROUP BY tumble(scheduled, INTERVAL '1 hour');
+         SELECT sum(n) AS rows FROM hours"
+    );
+    // Together they are all: a late row is in no window.
+    let told = contains("336,776 rows in, 1,740 late");
+    sql(&script).assert().success().stdout("rows\n335036\n").stderr(told);
+    let twice = "CREATE TABLE t AS SELECT 1 AS a; CREATE TABLE IF NOT EXISTS t AS SELECT 2 AS a;
+        SELECT a FROM t; CREATE OR REPLACE TABLE t AS SELECT a + 2 AS a FROM t; SELECT a FROM t;";
+    sql(twice).assert().success().stdout("a\n1\na\n3\n");
+    sql(&format!("{twice} CREATE TABLE t AS SELECT 4")).assert().code(1).stderr(contains("'t' already exists"));
+    sql("CREATE TABLE t AS SELECT 1 AS a, 2 AS a").assert().code(1).stderr(contains("a"));
 }
 
 #[test]
@@ -528,7 +546,7 @@ fn ctrl_c_ends_a_run_with_whole_files_and_code_130() {
     assert_eq!(summary.replace(',', "").split(" rows out").next().unwrap().rsplit(' ').next(), Some(told.as_str()));
 }
 
-/// Also where no query of the program's own runs: DataFusion makes the table while the statement is planned.
+/// Also while a table in memory is filled, which ends with the program.
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_the_program_between_queries() {

@@ -10,7 +10,7 @@ use super::{FAILED, USAGE, errors, session};
 
 /// Prints the logical plan and the plan of a partition, in which the boundary names strategy, routing and reason.
 pub async fn explain(sql: &str, options: &QueryOptions) -> u8 {
-    let ctx = match session::open(options) {
+    let ctx = match session::open(options).await {
         Ok(ctx) => ctx,
         Err(error) => {
             errors::print("", &error);

@@ -34,7 +34,7 @@ pub async fn file(path: &str, options: &QueryOptions) -> u8 {
 /// Runs statements.
 pub async fn text(sql: &str, options: &QueryOptions) -> u8 {
     let interrupts = Interrupts::listen();
-    let ctx = match session::open(options) {
+    let ctx = match session::open(options).await {
         Ok(ctx) => ctx,
         Err(error) => {
             errors::print("", &error);
@@ -90,12 +90,15 @@ async fn run_all(
 ) -> Result<bool> {
     for statement in statements {
         let is_query = statement.is_query();
-        let job = plan(ctx, statement).await?;
-        if !job.gives_rows() {
+        let job = ctx.plan_job(statement).await?;
+        if !job.gives_rows() && !job.reads_stream() {
             job.run(&NullSink).await?;
             continue;
         }
-        let sink = sink(ctx, options, is_query)?;
+        let sink = match job.gives_rows() {
+            true => sink(ctx, options, is_query)?,
+            false => Box::new(NullSink),
+        };
         interrupts.set_running(true);
         let summary = run_job(&job, sink.as_ref(), is_query, options, interrupts).await;
         interrupts.set_running(false);
@@ -104,10 +107,6 @@ async fn run_all(
         }
     }
     Ok(false)
-}
-
-async fn plan(ctx: &SessionContext, statement: StreamStatement) -> Result<Job> {
-    Job::new(ctx.plan_statement(statement).await?).await
 }
 
 /// Where a statement's rows go. The counts of a COPY or INSERT are not what --output asks for.

@@ -1,8 +1,9 @@
 //! The session that the options ask for.
 
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::{LogicalPlan, SetVariable, Statement};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use streamlines::{Error, Job, NullSink, StreamlinesContext, StreamlinesOptions, parse_statements, streaming_session};
+use streamlines::{Error, NullSink, StreamlinesContext, StreamlinesOptions, parse_statements, streaming_session};
 
 use super::errors::say;
 use super::options::QueryOptions;
@@ -12,7 +13,7 @@ use super::summary::count;
 ///
 /// # Errors
 /// Settings that do not exist.
-pub fn open(options: &QueryOptions) -> Result<SessionContext> {
+pub async fn open(options: &QueryOptions) -> Result<SessionContext> {
     let mut config = SessionConfig::new().with_option_extension(StreamlinesOptions::default());
     // Places in error messages need the parser to remember them.
     config.options_mut().sql_parser.collect_spans = true;
@@ -25,26 +26,34 @@ pub fn open(options: &QueryOptions) -> Result<SessionContext> {
     if let Some(rows) = options.batch_rows {
         settings.push(("datafusion.execution.batch_size".to_string(), rows.to_string()));
     }
+    // Memory, spilling and caches belong to the session's runtime, which is not there yet.
+    let (of_runtime, settings): (Vec<_>, Vec<_>) =
+        settings.into_iter().partition(|(key, _)| key.starts_with("datafusion.runtime."));
     for (key, value) in &settings {
-        config.options_mut().set(key, value).map_err(|error| {
-            if let Some(own) = Error::find(&error) {
-                return own.clone();
-            }
-            Error::sql(format!("--set {key}={value}: {}", error.find_root()))
-                .help("SHOW ALL lists the settings; ours begin with streamlines.")
-        })?;
+        config.options_mut().set(key, value).map_err(|error| not_set(key, value, error))?;
     }
-    Ok(streaming_session(config))
+    let ctx = streaming_session(config);
+    for (variable, value) in of_runtime {
+        let set = SetVariable { variable: variable.clone(), value: value.clone() };
+        let plan = LogicalPlan::Statement(Statement::SetVariable(set));
+        ctx.execute_logical_plan(plan).await.map_err(|error| not_set(&variable, &value, error))?;
+    }
+    Ok(ctx)
+}
+
+fn not_set(key: &str, value: &str, error: DataFusionError) -> Error {
+    if let Some(own) = Error::find(&error) {
+        return own.clone();
+    }
+    Error::sql(format!("--set {key}={value}: {}", error.find_root()))
+        .help("SHOW ALL lists the settings; ours begin with streamlines.")
 }
 
 /// Runs the statements of --init, whose rows nobody sees.
 ///
 /// # Errors
 /// What is wrong with one of them, together with their text.
-pub async fn init(
-    ctx: &SessionContext,
-    options: &QueryOptions,
-) -> std::result::Result<(), (String, datafusion::error::DataFusionError)> {
+pub async fn init(ctx: &SessionContext, options: &QueryOptions) -> std::result::Result<(), (String, DataFusionError)> {
     let Some(path) = &options.init else { return Ok(()) };
     let sql = std::fs::read_to_string(path).map_err(|error| {
         let error =
@@ -56,8 +65,7 @@ pub async fn init(
 
 async fn run_silently(ctx: &SessionContext, sql: &str, quiet: bool) -> Result<()> {
     for statement in parse_statements(ctx, sql)? {
-        let planned = ctx.plan_statement(statement).await?;
-        let summary = Job::new(planned).await?.run(&NullSink).await?;
+        let summary = ctx.plan_job(statement).await?.run(&NullSink).await?;
         let late = summary.progress.late_rows;
         if late > 0 && !quiet {
             say(&format!("warning: {} late rows in a statement of --init", count(late)));

@@ -8,17 +8,19 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::TaskContext;
+use datafusion::execution::context::SessionContext;
+use datafusion::logical_expr::CreateMemoryTable;
 use datafusion::physical_plan::{
     ExecutionPlan, ExecutionPlanProperties, SendableRecordBatchStream, displayable, execute_stream_partitioned,
 };
 
 use crate::exec::context::PipelineMetrics;
 use crate::operator::{WATERMARK_MAX, WATERMARK_MIN};
-use crate::sink::Sink;
+use crate::sink::{Sink, TableSink};
 
 use super::boundary::PipelinesExec;
 use super::stop::Stop;
-use super::write;
+use super::write::{self, WriteExec};
 
 /// A planned query that is ready to run.
 ///
@@ -106,6 +108,14 @@ impl Job {
         Ok(Self { plan, task, gives_rows, started: Instant::now(), stop: Stop::default() })
     }
 
+    /// Plans the query whose rows fill a table in memory, which is there when the job has run.
+    pub(crate) async fn into_table(ctx: &SessionContext, table: CreateMemoryTable) -> Result<Self> {
+        let query = DataFrame::new(ctx.state(), table.input.as_ref().clone());
+        let job = Self::new(query).await?;
+        let sink = Arc::new(TableSink::try_new(ctx, table, job.schema())?);
+        Ok(Self { plan: Arc::new(WriteExec::new(Arc::clone(&job.plan), sink)), gives_rows: false, ..job })
+    }
+
     /// The schema of the rows.
     pub fn schema(&self) -> SchemaRef {
         self.plan.schema()
@@ -119,6 +129,11 @@ impl Job {
     /// Whether the statement gives rows at all; DDL and SET do not.
     pub fn gives_rows(&self) -> bool {
         self.gives_rows
+    }
+
+    /// Whether there is a stream to read.
+    pub fn reads_stream(&self) -> bool {
+        !self.boundaries().is_empty()
     }
 
     /// How many writers a sink with one writer for each pipeline is asked for.
@@ -139,7 +154,7 @@ impl Job {
     /// The first error of any pipeline, which ends all of them; nothing is left in the sink then.
     pub async fn run(&self, sink: &dyn Sink) -> Result<Summary> {
         // Pipelines stop by themselves, between two batches; rows of tables alone are cut off.
-        let stop = self.boundaries().is_empty().then_some(&self.stop);
+        let stop = (!self.reads_stream()).then_some(&self.stop);
         let written = write::write(Arc::clone(&self.plan), Arc::clone(&self.task), sink, stop).await?;
         Ok(Summary {
             progress: self.progress(),

@@ -1,12 +1,14 @@
 //! Writing a plan's rows into a sink: one task and one writer for each worker, or one writer where they meet.
 
+use std::any::Any;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{RecordBatch, UInt64Array};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{DataFusionError, Result};
+use datafusion::common::{DataFusionError, Result, exec_datafusion_err};
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -14,8 +16,8 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PhysicalExpr, PlanProperties,
     SendableRecordBatchStream,
 };
-use futures::future::{AbortHandle, AbortRegistration, Abortable};
-use futures::{StreamExt, stream};
+use futures::future::{AbortHandle, AbortRegistration, Abortable, Aborted};
+use futures::{FutureExt, StreamExt, stream};
 use tokio::task::JoinSet;
 
 use crate::exec::streaming_properties;
@@ -37,15 +39,21 @@ pub(super) async fn write(
         _ if sink.per_pipeline() => plan,
         _ => Arc::new(CoalescePartitionsExec::new(plan)) as Arc<dyn ExecutionPlan>,
     };
+    // Nothing is written before every writer is there: one that cannot be must not find another at work.
+    let partitions = 0..plan.output_partitioning().partition_count();
+    let writers = partitions.map(|partition| sink.writer(partition, plan.schema())).collect::<Result<Vec<_>>>()?;
+    let rows = (0..writers.len()).map(|partition| {
+        let rows = plan.execute(partition, Arc::clone(&task))?;
+        Ok(match stop {
+            Some(stop) => stop.until(rows),
+            None => rows,
+        })
+    });
+    let rows = rows.collect::<Result<Vec<_>>>()?;
     let (mut tasks, mut others) = (JoinSet::new(), vec![]);
-    for partition in 0..plan.output_partitioning().partition_count() {
-        let mut rows = plan.execute(partition, Arc::clone(&task))?;
-        if let Some(stop) = stop {
-            rows = stop.until(rows);
-        }
+    for (partition, (rows, writer)) in rows.into_iter().zip(writers).enumerate() {
         let (handle, cancelled) = AbortHandle::new_pair();
         others.push(handle);
-        let writer = sink.writer(partition, plan.schema())?;
         tasks.spawn(async move { (partition, write_partition(rows, writer, cancelled).await) });
     }
     let (mut writers, mut result) = (vec![], Ok(()));
@@ -90,9 +98,20 @@ async fn write_partition(
     mut writer: Box<dyn Writer>,
     cancelled: AbortRegistration,
 ) -> (Box<dyn Writer>, Result<()>) {
-    let ended = Abortable::new(write_rows(rows, writer.as_mut()), cancelled).await;
-    // Whose failure cancels the others tells it.
-    (writer, ended.unwrap_or(Ok(())))
+    // A panic is a failure like any other: its writer is still to be aborted.
+    let ended = Abortable::new(AssertUnwindSafe(write_rows(rows, writer.as_mut())).catch_unwind(), cancelled).await;
+    let ended = match ended {
+        Ok(Ok(ended)) => ended,
+        Ok(Err(panic)) => Err(panicked(panic.as_ref())),
+        // Whose failure cancels the others tells it.
+        Err(Aborted) => Ok(()),
+    };
+    (writer, ended)
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> DataFusionError {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    exec_datafusion_err!("a pipeline panicked: {}", text.unwrap_or("it did not say why"))
 }
 
 async fn write_rows(mut rows: SendableRecordBatchStream, writer: &mut dyn Writer) -> Result<()> {

@@ -6,6 +6,7 @@
 mod encoder;
 mod files;
 mod format;
+mod memory;
 mod null;
 mod stream;
 mod table;
@@ -17,6 +18,7 @@ use datafusion::error::{DataFusionError, Result};
 
 pub use files::FileSink;
 pub use format::OutputFormat;
+pub(crate) use memory::TableSink;
 pub use null::NullSink;
 pub use stream::StdoutSink;
 
@@ -43,8 +45,8 @@ pub trait Sink: Send + Sync + std::fmt::Debug {
     /// Columns that the format cannot hold.
     fn writer(&self, pipeline: usize, schema: SchemaRef) -> Result<Box<dyn Writer>>;
 
-    /// The writers of pipelines 0 to `writers` have closed: takes away what an earlier run with more of them left in
-    /// the same place, so that only this run's rows are there.
+    /// The writers of pipelines 0 to `writers` have closed: the result is whole, and what an earlier run with more of
+    /// them left in the same place is taken away, so that only this run's rows are there.
     ///
     /// # Errors
     /// What cannot be taken away.

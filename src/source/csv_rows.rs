@@ -16,9 +16,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use chrono::NaiveDateTime;
 use csv::{ByteRecord, ReaderBuilder};
 use datafusion::common::config::CsvOptions;
-use datafusion::common::parsers::CompressionTypeVariant;
 use datafusion::common::{Result, ScalarValue};
-use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
 
 use crate::error::Error;
 
@@ -30,15 +28,10 @@ const SKIP: &str = "mend the row, or count such rows and leave them out with OPT
 type TextReader = csv::Reader<Box<dyn Read + Send>>;
 
 fn open_text(file: &StreamFile, options: &CsvOptions) -> Result<TextReader> {
-    let opened = file.open()?;
-    let bytes: Box<dyn Read + Send> = match file.compression {
-        CompressionTypeVariant::UNCOMPRESSED => Box::new(opened),
-        compression => Box::new(FileCompressionType::from(compression).convert_read(opened)?),
-    };
     let mut builder = ReaderBuilder::new();
     builder.flexible(true).has_headers(options.has_header != Some(false));
     builder.delimiter(options.delimiter).quote(options.quote).escape(options.escape).comment(options.comment);
-    Ok(builder.from_reader(bytes))
+    Ok(builder.from_reader(file.open_text()?))
 }
 
 /// The columns that a file's header names, as text: for checking listed columns without a look at the rows.

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
 use datafusion::common::Result;
+use glob::{MatchOptions, glob_with};
 
 use crate::error::{Error, Location};
 use crate::sql::FileFormat;
@@ -74,20 +75,30 @@ fn find_part(part: &str, format: Option<FileFormat>) -> Result<Vec<FoundFile>> {
     if path.is_file() {
         return Ok(vec![FoundFile { path: absolute(path)?, hive: vec![] }]);
     }
-    let paths = glob::glob(part).map_err(|error| Error::data(format!("'{part}' is no glob: {error}")))?;
+    let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::default() };
+    let paths = glob_with(part, options).map_err(|error| Error::data(format!("'{part}' is no glob: {error}")))?;
     let mut files = vec![];
+    let fixed = path.components().take_while(|part| !has_wildcard(&part.as_os_str().to_string_lossy())).count();
     for path in paths {
         let path = path.map_err(|error| Error::data(error.to_string()))?;
         match path.is_dir() {
-            true => walk(&path, format, &mut hive_of(&path), &mut files)?,
-            false => files.push(FoundFile { path: absolute(&path)?, hive: vec![] }),
+            true => walk(&path, format, &mut hive_of(&path, fixed), &mut files)?,
+            false => {
+                let hive = path.parent().map_or(vec![], |folder| hive_of(folder, fixed));
+                files.push(FoundFile { path: absolute(&path)?, hive });
+            }
         }
     }
     Ok(files)
 }
 
-fn hive_of(folder: &Path) -> Vec<(String, String)> {
-    folder.file_name().and_then(|name| hive_part(&name.to_string_lossy())).into_iter().collect()
+fn has_wildcard(name: &str) -> bool {
+    name.contains(['*', '?', '['])
+}
+
+/// The `key=value` folders of a path after its first ones, which are the same for every file of the glob.
+fn hive_of(folder: &Path, fixed: usize) -> Vec<(String, String)> {
+    folder.components().skip(fixed).filter_map(|part| hive_part(&part.as_os_str().to_string_lossy())).collect()
 }
 
 /// Collects a folder's files of the format, folders below it included; hidden ones and those that begin with `_`,
@@ -185,6 +196,11 @@ mod tests {
         let hive: Vec<_> = files.into_iter().map(|file| file.hive).collect();
         let origin = |name: &str| vec![("origin".to_string(), name.to_string())];
         assert_eq!(hive, [vec![], origin("EWR"), origin("New York")]);
+        for glob in ["*=*", "origin=*/*.parquet", "*/[bf].parquet"] {
+            let files = find(&folder.path().join(glob).to_string_lossy(), Some(FileFormat::Parquet), None).unwrap();
+            let hive = files.into_iter().filter(|file| !file.path.ends_with("_tmp.parquet")).map(|file| file.hive);
+            assert_eq!(hive.collect::<Vec<_>>(), [origin("EWR"), origin("New York")], "{glob}");
+        }
     }
 
     #[test]

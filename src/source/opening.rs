@@ -218,7 +218,7 @@ impl Opening {
             }
             let format = self.options.format(self.format, file.compression, parquet.clone());
             let schema = format.infer_schema(state, store, std::slice::from_ref(&file.object)).await;
-            let schema = schema.map_err(|error| while_opening(&file.name, self.format, &self.options, &error))?;
+            let schema = schema.map_err(|error| while_opening(file, self.format, &self.options, &error))?;
             // Without a header there are no names to compare.
             schemas.push((file.name.clone(), schema));
         }
@@ -249,7 +249,7 @@ impl Opening {
             .with_file_metadata_cache(Some(cache))
             .fetch_metadata()
             .await
-            .map_err(|error| while_opening(&file.name, self.format, &self.options, &error))?;
+            .map_err(|error| while_opening(file, self.format, &self.options, &error))?;
         row_groups(&metadata, schema, time)
     }
 

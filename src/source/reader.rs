@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
-use datafusion::common::{Result, internal_datafusion_err};
+use datafusion::common::{DataFusionError, Result, internal_datafusion_err};
 use datafusion::execution::TaskContext;
 use parking_lot::Mutex;
 
@@ -136,6 +136,19 @@ impl ReplayPlan {
         })
     }
 
+    fn unreadable(&self, chunk: &Chunk, error: DataFusionError) -> DataFusionError {
+        let Some(file) = self.file(chunk) else {
+            return error;
+        };
+        let inner = &self.table.inner;
+        let of_files: Vec<_> =
+            self.columns.iter().copied().filter(|column| *column < inner.file_schema.fields().len()).collect();
+        match inner.file_schema.project(&of_files) {
+            Ok(schema) => while_reading(file, inner.format, &inner.options, Arc::new(schema), error),
+            Err(_) => error,
+        }
+    }
+
     fn file(&self, chunk: &Chunk) -> Option<&StreamFile> {
         self.table.inner.partitions.get(chunk.partition)?.get(chunk.file)
     }
@@ -224,13 +237,11 @@ impl Reader {
                 self.current = Some(self.open_chunk(chunk).await?);
                 continue;
             };
-            match open.rows.next(&mut self.skipped_rows).await.map_err(|error| {
-                let inner = &self.plan.table.inner;
-                while_reading(&open.name, inner.format, &inner.options, error)
-            })? {
-                Some(batch) if batch.num_rows() == 0 => {}
-                Some(batch) => return Ok(Some(batch)),
-                None => self.current = None,
+            match open.rows.next(&mut self.skipped_rows).await {
+                Ok(Some(batch)) if batch.num_rows() == 0 => {}
+                Ok(Some(batch)) => return Ok(Some(batch)),
+                Ok(None) => self.current = None,
+                Err(error) => return Err(self.plan.unreadable(&open.chunk, error)),
             }
         }
     }

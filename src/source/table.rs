@@ -1,5 +1,6 @@
 //! A stream as it was declared: its files, columns, event time and partitions; and the same files as a plain table.
 
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use datafusion::common::parsers::CompressionTypeVariant;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::datasource::file_format::FileFormat as DataFusionFormat;
 use datafusion::datasource::file_format::csv::CsvFormat;
+use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
 use datafusion::datasource::file_format::json::JsonFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
@@ -47,6 +49,18 @@ impl StreamFile {
     /// It is not there any more, or may not be read.
     pub(super) fn open(&self) -> std::result::Result<std::fs::File, Error> {
         std::fs::File::open(&self.path).map_err(|error| Error::data(error.to_string()).in_file(&self.name))
+    }
+
+    /// Opens a file of text for reading, decompressed.
+    ///
+    /// # Errors
+    /// As [`StreamFile::open`].
+    pub(super) fn open_text(&self) -> Result<Box<dyn Read + Send>> {
+        let file = self.open()?;
+        Ok(match self.compression {
+            CompressionTypeVariant::UNCOMPRESSED => Box::new(file),
+            compression => Box::new(FileCompressionType::from(compression).convert_read(file)?),
+        })
     }
 }
 

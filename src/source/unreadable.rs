@@ -1,54 +1,80 @@
 //! What is wrong with a file: its name, the row where that is known, and what to do.
 
+use std::io::BufReader;
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::json::ReaderBuilder;
 use datafusion::common::DataFusionError;
 
 use crate::error::Error;
 use crate::sql::FileFormat;
 
 use super::options::StreamOptions;
+use super::table::StreamFile;
 
 /// The error of a file whose columns or footer could not be read.
-pub(super) fn while_opening(name: &str, format: FileFormat, options: &StreamOptions, error: &DataFusionError) -> Error {
-    if let Some(own) = Error::find(error) {
-        return named(own, name);
-    }
-    let message = message(error);
-    let what = Error::data(format!("cannot be read: {message}")).in_file(name);
-    match (format, number_after(&message, " at line ").filter(|_| format == FileFormat::Csv)) {
-        (FileFormat::Parquet, _) => {
-            what.help("the file is truncated or no Parquet file: write it again, or leave it out of LOCATION")
-        }
-        (_, Some(line)) => what.in_row(line.saturating_sub(header_lines(options))).help(
-            "mend the row, or list the columns in CREATE STREAM and count such rows with OPTIONS ('on_error' 'skip')",
-        ),
-        (FileFormat::Csv, None) => what.help("check the options of the stream: delimiter, quote, header, compression"),
-        (FileFormat::Json, None) => what.help("a JSON file holds one object a line; compression is an option"),
-    }
-}
-
-/// The error of a file whose rows are being read.
-pub(super) fn while_reading(
-    name: &str,
+pub(super) fn while_opening(
+    file: &StreamFile,
     format: FileFormat,
     options: &StreamOptions,
+    error: &DataFusionError,
+) -> Error {
+    if let Some(own) = Error::find(error) {
+        return named(own, &file.name);
+    }
+    let message = message(error);
+    let row = match format {
+        FileFormat::Parquet => None,
+        FileFormat::Csv => number_after(&message, " at line ").map(|line| line.saturating_sub(header_lines(options))),
+        FileFormat::Json => json_row(file, Arc::new(Schema::empty())),
+    };
+    told(file, &message, row).help(match (format, row) {
+        (FileFormat::Parquet, _) => {
+            "the file is truncated or no Parquet file: write it again, or leave it out of LOCATION"
+        }
+        (FileFormat::Csv, Some(_)) => {
+            "mend the row, or list the columns in CREATE STREAM and count such rows with OPTIONS ('on_error' 'skip')"
+        }
+        (FileFormat::Csv, None) => "check the options of the stream: delimiter, quote, header, compression",
+        (FileFormat::Json, _) => "a JSON file holds one object a line; compression is an option",
+    })
+}
+
+/// The error of a file whose rows are being read; of a JSON file, as columns of this schema.
+pub(super) fn while_reading(
+    file: &StreamFile,
+    format: FileFormat,
+    options: &StreamOptions,
+    json_schema: SchemaRef,
     error: DataFusionError,
 ) -> DataFusionError {
     if let Some(own) = Error::find(&error) {
-        return named(own, name).into();
+        return named(own, &file.name).into();
     }
     let message = message(&error);
-    let what = match csv_row(&message, options).filter(|_| format == FileFormat::Csv) {
-        Some(row) => Error::data(&message).in_file(name).in_row(row),
-        None => Error::data(format!("cannot be read: {message}")).in_file(name),
+    let row = match format {
+        FileFormat::Parquet => None,
+        FileFormat::Csv => csv_row(&message, options),
+        FileFormat::Json => json_row(file, json_schema),
     };
-    what.help(match format {
-        FileFormat::Parquet => "the file is damaged: write it again, or leave it out of LOCATION",
-        FileFormat::Csv => {
-            "mend the row, list the column's type in CREATE STREAM, or count such rows with OPTIONS ('on_error' 'skip')"
-        }
-        FileFormat::Json => "mend the row, or list the column's type in CREATE STREAM",
-    })
-    .into()
+    told(file, &message, row)
+        .help(match format {
+            FileFormat::Parquet => "the file is damaged: write it again, or leave it out of LOCATION",
+            FileFormat::Csv => {
+                "mend the row, list the column's type in CREATE STREAM, or count such rows with OPTIONS ('on_error' 'skip')"
+            }
+            FileFormat::Json => "mend the row, or list the column's type in CREATE STREAM",
+        })
+        .into()
+}
+
+fn told(file: &StreamFile, message: &str, row: Option<u64>) -> Error {
+    let what = Error::data(format!("cannot be read: {message}")).in_file(&file.name);
+    match row {
+        Some(row) => what.in_row(row),
+        None => what,
+    }
 }
 
 fn named(own: &Error, name: &str) -> Error {
@@ -79,4 +105,11 @@ fn csv_row(message: &str, options: &StreamOptions) -> Option<u64> {
 fn number_after(message: &str, words: &str) -> Option<u64> {
     let (_, after) = message.split_once(words)?;
     after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// The first row of a JSON file that cannot be read: arrow's reader does not say, so the file is read again, row by row.
+fn json_row(file: &StreamFile, schema: SchemaRef) -> Option<u64> {
+    let text = BufReader::new(file.open_text().ok()?);
+    let mut rows = ReaderBuilder::new(schema).with_batch_size(1).build(text).ok()?;
+    rows.position(|row| row.is_err()).map(|good| good as u64 + 1)
 }
