@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
+use datafusion::common::config::{ConfigExtension, ExtensionOptions};
 use datafusion::common::{Result, TableReference};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{CreateMemoryTable, DdlStatement, Extension, LogicalPlan, TableType};
+use datafusion::logical_expr::{
+    CreateMemoryTable, DdlStatement, Extension, LogicalPlan, Statement as PlanStatement, TableType,
+};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement;
 use tokio::sync::{Mutex, MutexGuard};
@@ -176,8 +179,27 @@ async fn planned(ctx: &SessionContext, statement: StreamStatement) -> Result<Pla
         LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) if is_to_fill(ctx, &table)? => {
             Ok(Planned::Table(table))
         }
+        LogicalPlan::Statement(PlanStatement::ResetVariable(reset)) if is_own_setting(&reset.variable) => {
+            reset_setting(ctx, &reset.variable)?;
+            ctx.read_empty().map(Planned::Query)
+        }
         plan => ctx.execute_logical_plan(plan).await.map(Planned::Query),
     }
+}
+
+fn is_own_setting(variable: &str) -> bool {
+    variable.split_once('.').is_some_and(|(prefix, _)| prefix == StreamlinesOptions::PREFIX)
+}
+
+/// DataFusion resets its own settings only.
+fn reset_setting(ctx: &SessionContext, variable: &str) -> Result<()> {
+    let defaults = StreamlinesOptions::default().entries();
+    let default = defaults.iter().find(|entry| entry.key == variable).and_then(|entry| entry.value.as_ref());
+    let default = default.ok_or_else(|| {
+        let error = Error::sql(format!("there is no setting {variable}"));
+        error.help("SHOW ALL lists the settings; ours begin with streamlines.")
+    })?;
+    ctx.state_ref().write().config_mut().options_mut().set(variable, default)
 }
 
 /// Whether a table will be filled; if not, it is there already, or DataFusion knows what is wrong.

@@ -68,6 +68,9 @@ impl Progress {
 }
 
 fn message(progress: &streamlines::Progress) -> String {
+    if progress.rows_in == 0 && progress.early_rows > 0 {
+        return format!("{} rows of an early pass over event times", count(progress.early_rows));
+    }
     let rate = progress.rows_in as f64 / progress.elapsed.as_secs_f64().max(0.001);
     let reached = progress.event_time.as_ref().map(|at| format!("  at {}", time(at))).unwrap_or_default();
     format!("{} rows  {} rows/s{reached}", count(progress.rows_in), count(rate as u64))

@@ -15,6 +15,7 @@ use datafusion::execution::TaskContext;
 use parking_lot::Mutex;
 
 use crate::operator::{Counters, Merger, Stamp, WATERMARK_MIN};
+use crate::source::ReaderCounts;
 
 /// A task context for a part of a running plan, with something for its nodes to find.
 ///
@@ -114,7 +115,7 @@ impl PipelineContext {
 pub(crate) struct PipelineMetrics {
     pub(crate) rows_in: AtomicU64,
     pub(crate) rows_out: AtomicU64,
-    pub(crate) skipped_rows: AtomicU64,
+    pub(crate) reader: Arc<ReaderCounts>,
     pub(crate) late_rows: AtomicU64,
     pub(crate) null_time_rows: AtomicU64,
     pub(crate) windows_closed: AtomicU64,
@@ -129,7 +130,7 @@ impl Default for PipelineMetrics {
         Self {
             rows_in: AtomicU64::new(0),
             rows_out: AtomicU64::new(0),
-            skipped_rows: AtomicU64::new(0),
+            reader: Arc::default(),
             late_rows: AtomicU64::new(0),
             null_time_rows: AtomicU64::new(0),
             windows_closed: AtomicU64::new(0),

@@ -50,11 +50,6 @@ impl OperatorSpec {
         }
     }
 
-    /// Whether the operator asks how far event time has come.
-    pub(crate) fn reads_event_time(&self) -> bool {
-        self.aggregate().is_none_or(|spec| spec.window.is_some())
-    }
-
     /// The parameters of a GROUP BY.
     pub(crate) fn aggregate(&self) -> Option<&AggregateSpec> {
         match self {

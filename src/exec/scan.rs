@@ -50,7 +50,7 @@ impl TableProvider for StreamTable {
         Ok(Arc::new(StreamScanExec::try_new(
             self.clone(),
             projection.cloned(),
-            Division { split: Split::Partitions, timed: true },
+            Division { split: Split::Partitions, time: None },
         )?))
     }
 }
@@ -112,7 +112,7 @@ impl DisplayAs for StreamScanExec {
         if let Some(name) = self.coded.and_then(|position| columns.get(position)) {
             write!(f, ", as_codes=[{name}]")?;
         }
-        match self.table.event_time() {
+        match self.replay.event_time() {
             Some(time) => write!(f, ", event_time={}, watermark={}", time.column, time.describe_bound()),
             None => Ok(()),
         }

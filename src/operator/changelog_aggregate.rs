@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, Int8Array, Int64Array, RecordBatch, Scalar};
+use arrow::compute::cast;
+use arrow::compute::kernels::numeric::add;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::Result;
 
@@ -46,7 +48,7 @@ impl RunningGroups {
     fn update(&mut self, rows: Evaluated) -> Result<Vec<ArrayRef>> {
         self.keys.intern(&rows.keys, rows.rows)?;
         let total = self.keys.len();
-        let mut columns = rows.keys;
+        let mut columns = rows.keys.into_iter().map(one_zero).collect::<Result<Vec<_>>>()?;
         for ((aggregate, arguments), filter) in self.aggregates.iter_mut().zip(&rows.arguments).zip(&rows.filters) {
             columns.push(aggregate.update(&self.keys.groups, total, arguments, filter.as_ref())?);
         }
@@ -84,6 +86,14 @@ impl RunningGroups {
 
     fn measure(&mut self) {
         self.size = self.keys.size() + self.aggregates.iter().map(|aggregate| aggregate.size()).sum::<usize>();
+    }
+}
+
+/// Zero and minus zero are one key, so changes of both bear one of them.
+fn one_zero(keys: ArrayRef) -> Result<ArrayRef> {
+    match keys.data_type().is_floating() {
+        true => Ok(add(&keys, &Scalar::new(cast(&Int8Array::from(vec![0]), keys.data_type())?))?),
+        false => Ok(keys),
     }
 }
 

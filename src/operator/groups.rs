@@ -1,14 +1,17 @@
 //! The groups of one window: which keys there are, and an accumulator of all groups for each aggregate.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use datafusion::common::Result;
+use datafusion::functions_aggregate::min_max::{Max, Min};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_expr::GroupsAccumulatorAdapter;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
 use super::aggregate_spec::{AggregateSpec, Evaluated};
+use super::float_extreme::FloatExtreme;
 use super::keys::Keys;
 use super::single_group::SingleGroup;
 
@@ -106,7 +109,12 @@ fn groups_accumulator(aggregate: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn 
     // DataFusion's accumulator of all groups for bit_xor overlooks DISTINCT, and its state is not the one declared.
     let overlooks_distinct = aggregate.is_distinct() && aggregate.fun().name() == "bit_xor";
     if aggregate.groups_accumulator_supported() && !overlooks_distinct {
-        return aggregate.create_groups_accumulator();
+        let function: &dyn Any = aggregate.fun().inner().as_ref();
+        let (is_max, is_float) = (function.is::<Max>(), aggregate.field().data_type().is_floating());
+        return Ok(match aggregate.create_groups_accumulator()? {
+            numbers if is_float && (is_max || function.is::<Min>()) => Box::new(FloatExtreme::new(numbers, is_max)),
+            accumulator => accumulator,
+        });
     }
     let aggregate = Arc::clone(aggregate);
     Ok(Box::new(GroupsAccumulatorAdapter::new(move || aggregate.create_accumulator())))

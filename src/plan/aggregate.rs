@@ -47,6 +47,8 @@ pub(super) fn stream(input: LogicalPlan, aggregate: Aggregate, emit: EmitMode) -
     });
     let key_columns = key_columns.collect();
 
+    let time = window.as_ref().and_then(|window| window.start.column_refs().into_iter().next());
+    let time = time.and_then(|column| trace(&Expr::Column(column.clone()), &input)).map(|column| column.index);
     let input = Arc::new(input);
     let node = WindowAggregate::try_new(input, window, keys, aggregates.clone(), emit)?;
     let columns = outputs.into_iter().map(GroupOutput::column).chain(aggregates.iter().map(column_of));
@@ -60,6 +62,7 @@ pub(super) fn stream(input: LogicalPlan, aggregate: Aggregate, emit: EmitMode) -
         shape: Shape::Results,
         state: KeyedState::Aggregate(emit),
         keys: key_columns,
+        time,
         is_changelog: emit == EmitMode::Changes,
     })
 }

@@ -54,13 +54,15 @@ pub(super) struct Flow {
     /// What the pipeline keeps by key, and the stream's columns among the keys.
     pub(super) state: KeyedState,
     pub(super) keys: Vec<String>,
+    /// The stream's column whose progress the state follows.
+    pub(super) time: Option<usize>,
     /// Whether rows are changes of earlier ones.
     pub(super) is_changelog: bool,
 }
 
 impl Flow {
     fn stateless(plan: LogicalPlan, shape: Shape) -> Self {
-        Self { plan, shape, state: KeyedState::None, keys: vec![], is_changelog: false }
+        Self { plan, shape, state: KeyedState::None, keys: vec![], time: None, is_changelog: false }
     }
 }
 
@@ -130,7 +132,7 @@ impl Rewriter {
         let stream = first_stream(&flow.plan).ok_or_else(|| internal_datafusion_err!("a stream without a scan"))?;
         let routing = routing::pick(&stream, &flow.state, &flow.keys, &self.options.routing)?;
         refuse::spread_changes(&flow.state, &routing, &stream, self.emit_at)?;
-        Ok(extension(Pipelines { input: Arc::new(flow.plan), routing }))
+        Ok(extension(Pipelines { input: Arc::new(flow.plan), routing, time: flow.time }))
     }
 
     fn rewrite(&self, plan: LogicalPlan, emit: EmitMode) -> Result<Flow> {

@@ -243,6 +243,8 @@ impl UserDefinedLogicalNodeCore for RowsWindow {
 pub(crate) struct Pipelines {
     pub(crate) input: Arc<LogicalPlan>,
     pub(crate) routing: Routing,
+    /// The stream's column whose watermark the pipelines need, if they need one.
+    pub(crate) time: Option<usize>,
 }
 
 impl UserDefinedLogicalNodeCore for Pipelines {
@@ -262,7 +264,7 @@ impl UserDefinedLogicalNodeCore for Pipelines {
         write!(f, "Pipelines: {}", self.routing)
     }
     fn with_exprs_and_inputs(&self, _: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
-        Ok(Self { input: only(inputs, "Pipelines")?, routing: self.routing.clone() })
+        Ok(Self { input: only(inputs, "Pipelines")?, ..self.clone() })
     }
     fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
         Some(vec![output_columns.to_vec()])

@@ -13,8 +13,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr, LoweredAggregateBuilder};
 use datafusion::physical_expr::create_physical_expr;
 
-use crate::error::Error;
-use crate::operator::{AggregateSpec, Frame, RowsFunction, RowsFunctionKind, RowsWindowSpec, WindowSpec};
+use crate::operator::{AggregateSpec, Frame, RowsFunction, RowsFunctionKind, RowsWindowSpec, WindowSpec, sorted};
 
 use super::nodes::{RowsWindow, WindowAggregate};
 use super::over::window_function;
@@ -37,18 +36,10 @@ pub(super) fn aggregate_spec(
     for expr in &node.aggregates {
         let lowered = LoweredAggregateBuilder::new(expr, logical, input, session.execution_props(), context);
         let lowered = lowered.with_name(expr.schema_name().to_string()).build()?;
-        let ordered = &lowered.aggregate;
-        // string_agg declares the same and sorts for itself.
-        let wants_order = ordered.order_sensitivity() == AggregateOrderSensitivity::HardRequirement;
-        if !ordered.order_bys().is_empty() && wants_order && ordered.fun().name() != "string_agg" {
-            return Err(Error::refused(
-                format!("ORDER BY in {}", ordered.fun().name()),
-                "it wants its rows sorted before they come",
-                "array_agg, first_value, last_value and string_agg sort for themselves",
-            )
-            .into());
-        }
-        aggregates.push(lowered.aggregate);
+        aggregates.push(match wants_sorted_rows(&lowered.aggregate) {
+            true => Arc::new(sorted(lowered.aggregate, input)?),
+            false => lowered.aggregate,
+        });
         filters.push(lowered.filter);
     }
     Ok(AggregateSpec {
@@ -58,6 +49,17 @@ pub(super) fn aggregate_spec(
         filters,
         schema: Arc::new(node.schema().as_arrow().clone()),
     })
+}
+
+/// Whether an aggregate's rows are to be sorted before they come. These declare so, and do without.
+fn wants_sorted_rows(aggregate: &AggregateFunctionExpr) -> bool {
+    const IN_ANY_ORDER: [&str; 3] = ["percentile_cont", "approx_percentile_cont", "approx_percentile_cont_with_weight"];
+    // A distinct value is sorted by itself, so that none tie.
+    let sorts = !aggregate.order_bys().is_empty() && !aggregate.is_distinct();
+    sorts
+        && aggregate.order_sensitivity() != AggregateOrderSensitivity::Insensitive
+        && aggregate.order_sensitivity() != AggregateOrderSensitivity::Beneficial
+        && !IN_ANY_ORDER.contains(&aggregate.fun().name())
 }
 
 /// The parameters of a [`RowsWindow`] over a physical input.

@@ -39,9 +39,16 @@ pub(super) fn stream(input: LogicalPlan, functions: Vec<Expr>) -> Result<Flow> {
     let Some(time) = time else {
         return Err(Error::sql("an OVER clause without a function").into());
     };
+    let column = trace(&time, &input).map(|column| column.index);
     let node = RowsWindow::try_new(Arc::new(input), time, functions)?;
-    let keys = keys.unwrap_or_default();
-    Ok(Flow { plan: extension(node), shape: Shape::Results, state: KeyedState::RowsWindow, keys, is_changelog: false })
+    Ok(Flow {
+        plan: extension(node),
+        shape: Shape::Results,
+        state: KeyedState::RowsWindow,
+        keys: keys.unwrap_or_default(),
+        time: column,
+        is_changelog: false,
+    })
 }
 
 /// The window function in an expression of a Window node.

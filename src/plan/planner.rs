@@ -35,7 +35,7 @@ use crate::sql::EmitMode;
 use super::coded_keys::with_coded_keys;
 use super::nodes::{Pipelines, RowsWindow, WindowAggregate, WriteFiles};
 use super::operator_spec::{aggregate_spec, rows_window_spec};
-use super::routing::{Routing, RoutingKind};
+use super::routing::RoutingKind;
 
 /// Plans queries over streams; every other query goes to DataFusion's planner as it is.
 #[derive(Debug, Default)]
@@ -119,7 +119,7 @@ impl ExtensionPlanner for NodePlanner {
             return Ok(Some(Arc::new(WriteExec::new(input, Arc::new(sink)))));
         }
         if let Some(node) = node.downcast_ref::<Pipelines>() {
-            return plan_pipelines(input, &node.routing, session).map(Some);
+            return plan_pipelines(input, node, session).map(Some);
         }
         Ok(None)
     }
@@ -141,7 +141,7 @@ fn output_options(node: &WriteFiles, session: &dyn Session) -> Result<TableOptio
 
 fn plan_pipelines(
     input: Arc<dyn ExecutionPlan>,
-    routing: &Routing,
+    node: &Pipelines,
     session: &dyn Session,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let options = session.config_options().extensions.get::<StreamlinesOptions>().cloned().unwrap_or_default();
@@ -150,15 +150,15 @@ fn plan_pipelines(
         workers => workers,
     };
     let input = input.transform_up(without_holding_back).data()?;
-    let operator = find::<OperatorExec>(&input).map(OperatorExec::spec);
-    let timed = operator.is_some_and(OperatorSpec::reads_event_time);
+    let routing = &node.routing;
     let split = match routing.kind {
-        RoutingKind::Aligned if operator.is_some() => Split::Partitions,
+        RoutingKind::Aligned if find::<OperatorExec>(&input).is_some() => Split::Partitions,
         RoutingKind::Aligned | RoutingKind::MergeOnClose => Split::Pieces { at_least: workers },
         RoutingKind::Single => Split::One,
     };
     let merges = routing.kind == RoutingKind::MergeOnClose;
-    let input = input.transform_up(|node| divide(node, Division { split, timed }, merges)).data()?;
+    let division = Division { split, time: node.time };
+    let input = input.transform_up(|node| divide(node, division, merges)).data()?;
     let input = input.transform_down(with_coded_keys).data()?;
     Ok(Arc::new(PipelinesExec::new(input, routing.clone(), workers)))
 }

@@ -17,6 +17,7 @@ use datafusion::physical_plan::{
 use crate::exec::context::PipelineMetrics;
 use crate::operator::{WATERMARK_MAX, WATERMARK_MIN};
 use crate::sink::{Sink, TableSink};
+use crate::source::ReplayPlan;
 
 use super::boundary::PipelinesExec;
 use super::stop::Stop;
@@ -50,6 +51,8 @@ pub struct Progress {
     pub null_time_rows: u64,
     /// Rows that could not be parsed, under `'on_error' 'skip'`.
     pub skipped_rows: u64,
+    /// Rows of early passes over event times, which files without statistics take before they are read.
+    pub early_rows: u64,
     /// Windows that have closed.
     pub windows_closed: u64,
     /// Windows that are open now.
@@ -214,13 +217,14 @@ fn add_boundary(progress: &mut Progress, boundary: &PipelinesExec) {
     };
     let mut reached = WATERMARK_MAX;
     for (metrics, piece) in run.metrics().iter().zip(scan.replay().pieces()) {
-        let pipeline = pipeline_progress(metrics, scan.table(), scan.replay().piece_name(piece));
+        let pipeline = pipeline_progress(metrics, scan.replay(), scan.replay().piece_name(piece));
         progress.rows_in += pipeline.rows_in;
         progress.rows_out += pipeline.rows_out;
         progress.late_rows += pipeline.late_rows;
         progress.windows_closed += pipeline.windows_closed;
         progress.null_time_rows += metrics.null_time_rows.load(Ordering::Relaxed);
-        progress.skipped_rows += metrics.skipped_rows.load(Ordering::Relaxed);
+        progress.skipped_rows += metrics.reader.skipped_rows.load(Ordering::Relaxed);
+        progress.early_rows += metrics.reader.early_rows.load(Ordering::Relaxed);
         progress.windows_open += metrics.windows_open.load(Ordering::Relaxed);
         progress.state_bytes += metrics.state_bytes.load(Ordering::Relaxed);
         if !metrics.finished.load(Ordering::Relaxed) {
@@ -229,17 +233,17 @@ fn add_boundary(progress: &mut Progress, boundary: &PipelinesExec) {
         progress.pipelines.push(pipeline);
     }
     progress.keys_checked = scan.replay().checked_share();
-    progress.event_time = scan.table().event_time_value(reached);
+    progress.event_time = scan.replay().event_time_value(reached);
 }
 
-fn pipeline_progress(metrics: &PipelineMetrics, table: &crate::source::StreamTable, name: String) -> PipelineProgress {
+fn pipeline_progress(metrics: &PipelineMetrics, replay: &ReplayPlan, name: String) -> PipelineProgress {
     let watermark = metrics.watermark.load(Ordering::Relaxed);
     PipelineProgress {
         name,
-        rows_in: metrics.rows_in.load(Ordering::Relaxed) + metrics.skipped_rows.load(Ordering::Relaxed),
+        rows_in: metrics.rows_in.load(Ordering::Relaxed) + metrics.reader.skipped_rows.load(Ordering::Relaxed),
         rows_out: metrics.rows_out.load(Ordering::Relaxed),
         late_rows: metrics.late_rows.load(Ordering::Relaxed),
         windows_closed: metrics.windows_closed.load(Ordering::Relaxed),
-        watermark: (watermark != WATERMARK_MIN).then(|| table.event_time_value(watermark)).flatten(),
+        watermark: (watermark != WATERMARK_MIN).then(|| replay.event_time_value(watermark)).flatten(),
     }
 }

@@ -42,7 +42,8 @@ impl Pipeline {
         task: &Arc<TaskContext>,
     ) -> Result<Self> {
         let index = context.index;
-        let reader = replay.map(|replay| replay.open(index, Arc::clone(task))).transpose()?;
+        let counts = Arc::clone(&context.metrics.reader);
+        let reader = replay.map(|replay| Reader::open(replay, index, counts, Arc::clone(task))).transpose()?;
         let task = task_with(task, context);
         let context = PipelineContext::of(&task)?;
         Ok(Self { reader, chain: plan.execute(index, task)?, context })
@@ -79,7 +80,6 @@ impl Pipeline {
             Some((batch, stamp)) => self.context.push(batch, stamp),
             None => self.context.end(),
         }
-        self.context.metrics.skipped_rows.store(reader.skipped_rows(), Ordering::Relaxed);
         Ok(())
     }
 

@@ -7,19 +7,16 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, StringBuilder,
-    TimestampNanosecondArray,
-};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, StringBuilder};
 use arrow::compute::{CastOptions, cast_with_options, filter_record_batch, is_not_null, is_null, or};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use chrono::NaiveDateTime;
 use csv::{ByteRecord, ReaderBuilder};
 use datafusion::common::config::CsvOptions;
 use datafusion::common::{Result, ScalarValue};
 
 use crate::error::Error;
 
+use super::csv_time::TimeFormat;
 use super::rows::Wanted;
 use super::table::StreamFile;
 
@@ -51,7 +48,7 @@ pub(super) struct CsvRows {
     hive: Vec<ScalarValue>,
     schema: SchemaRef,
     null_value: String,
-    timestamp_format: Option<String>,
+    timestamp_format: Option<TimeFormat>,
     skips_bad_rows: bool,
     batch_rows: usize,
     /// Rows of the file before the batch at hand.
@@ -69,7 +66,7 @@ impl CsvRows {
             hive: file.hive.clone(),
             schema: wanted.schema()?,
             null_value: inner.options.null_value.clone().unwrap_or_default(),
-            timestamp_format: inner.options.csv.timestamp_format.clone(),
+            timestamp_format: inner.options.timestamp_format.clone(),
             skips_bad_rows: inner.options.skip_bad_rows,
             batch_rows: wanted.batch_rows(),
             rows_before: 0,
@@ -123,10 +120,7 @@ impl CsvRows {
         let (Some(format), DataType::Timestamp(unit, zone)) = (&self.timestamp_format, data_type) else {
             return Ok(cast_with_options(text, data_type, &options)?);
         };
-        let parse = |text: &str| NaiveDateTime::parse_from_str(text, format).ok()?.and_utc().timestamp_nanos_opt();
-        let times = TimestampNanosecondArray::from_iter(text.iter().map(|text| text.and_then(parse)));
-        let times = times.with_timezone_opt(zone.clone());
-        Ok(cast_with_options(&times, &DataType::Timestamp(*unit, zone.clone()), &options)?)
+        format.timestamps(text, *unit, zone.as_ref())
     }
 
     /// Names the first bad row, if such rows are not to be left out.

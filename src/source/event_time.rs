@@ -4,8 +4,10 @@ use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion::common::{Result, ScalarValue};
 
 use crate::error::Error;
+use crate::operator::WATERMARK_MIN;
 use crate::sql::Watermark;
 
+use super::exact_watermark::NONE_TO_COME;
 use super::schema::no_column;
 
 /// The event-time column of a stream.
@@ -14,7 +16,7 @@ pub(crate) struct EventTime {
     pub(crate) column: String,
     /// Index in the stream's schema.
     pub(crate) index: usize,
-    /// How far a row may be behind, in ticks of the column's unit. None: every window waits for the end.
+    /// How far a row may be behind, in ticks of the column's unit. Without a bound the watermark is exact.
     pub(crate) bound: Option<i64>,
     bound_ns: Option<i64>,
     data_type: DataType,
@@ -30,7 +32,8 @@ impl EventTime {
             let error = no_column(&watermark.column, schema, "WATERMARK names a column");
             return Err(error.at(Some(watermark.at)).into());
         };
-        let tick_ns = match schema.field(index).data_type() {
+        let exact = Self::exact(index, schema);
+        let tick_ns = match &exact.data_type {
             DataType::Timestamp(TimeUnit::Second, _) => 1_000_000_000,
             DataType::Timestamp(TimeUnit::Millisecond, _) => 1_000_000,
             DataType::Timestamp(TimeUnit::Microsecond, _) => 1_000,
@@ -44,8 +47,13 @@ impl EventTime {
         };
         // A row that is behind by a part of a tick is still within the bound.
         let bound = watermark.bound_ns.map(|ns| ns / tick_ns + i64::from(ns % tick_ns != 0));
-        let data_type = schema.field(index).data_type().clone();
-        Ok(Self { column: watermark.column.clone(), index, bound, bound_ns: watermark.bound_ns, data_type })
+        Ok(Self { bound, bound_ns: watermark.bound_ns, ..exact })
+    }
+
+    /// A column that windows are built on where no bound is declared.
+    pub(super) fn exact(index: usize, schema: &SchemaRef) -> Self {
+        let field = schema.field(index);
+        Self { column: field.name().clone(), index, bound: None, bound_ns: None, data_type: field.data_type().clone() }
     }
 
     /// The bound for a person to read.
@@ -56,9 +64,9 @@ impl EventTime {
         }
     }
 
-    /// A number of ticks as a value of the column; none for the ends of the number range.
+    /// A watermark as a value of the column; none where it stands for no time.
     pub(super) fn value(&self, ticks: i64) -> Option<ScalarValue> {
-        if ticks == i64::MIN || ticks == i64::MAX {
+        if ticks == WATERMARK_MIN || ticks >= NONE_TO_COME {
             return None;
         }
         match &self.data_type {

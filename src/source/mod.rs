@@ -8,23 +8,29 @@
 //! A partition is a unit of data, fixed by the CREATE STREAM and never by the number of cores. Lateness is decided
 //! here, over every row in its order in the files, before any filter.
 
+mod bounded_watermark;
 mod csv_rows;
+mod csv_time;
+mod early_pass;
 mod event_time;
+mod exact_watermark;
 mod files;
+mod footer;
 mod key_check;
 mod opening;
 mod options;
 mod parquet_rows;
 mod pieces;
 mod reader;
+mod replay;
 mod rows;
 mod schema;
-mod statistics;
+mod stamps;
 mod table;
 mod unreadable;
-mod watermark;
 
 pub(crate) use files::is_data_path;
 pub(crate) use pieces::{Division, Split};
-pub(crate) use reader::{Reader, ReplayPlan};
+pub(crate) use reader::{Reader, ReaderCounts};
+pub(crate) use replay::ReplayPlan;
 pub(crate) use table::StreamTable;

@@ -15,11 +15,12 @@ use crate::error::{Error, Location};
 use crate::sql::{CreateStream, FileFormat, Watermark};
 
 use super::csv_rows;
+use super::early_pass::FoundTimes;
 use super::event_time::{EventTime, overlap};
 use super::files::{self, FoundFile, format_of};
+use super::footer::Footer;
 use super::options::{StreamOptions, compression_of};
 use super::schema::{check_listed, common_schema, listed_columns, no_column};
-use super::statistics::{RowGroup, row_groups};
 use super::table::{Inner, StreamFile, StreamTable};
 use super::unreadable::while_opening;
 
@@ -132,9 +133,13 @@ impl Opening {
         let schema = Arc::new(builder.finish());
         let event_time = watermark.map(|watermark| EventTime::declared(watermark, &schema)).transpose()?;
         if self.format == FileFormat::Parquet {
-            let time = event_time.as_ref().map(|time| time.column.as_str());
+            // Where none is declared, a window may be built on any of them.
+            let times: Vec<usize> = match &event_time {
+                Some(time) => vec![time.index],
+                None => (0..file_schema.fields().len()).collect(),
+            };
             for file in &mut files {
-                file.row_groups = Some(self.footer(file, &file_schema, time, store.as_ref(), state).await?);
+                file.footer = Some(self.footer(file, &file_schema, &times, store.as_ref(), state).await?);
             }
         }
         let (partitioned_by, checks_keys) = self.partition_columns(&hive_columns, &schema)?;
@@ -189,7 +194,15 @@ impl Opening {
         });
         let hive = values.collect::<std::result::Result<_, _>>()?;
         let compression = self.options.compression.unwrap_or_else(|| compression_of(&name));
-        Ok(StreamFile { name, path: file.path.clone(), object, hive, compression, row_groups: None })
+        Ok(StreamFile {
+            name,
+            path: file.path.clone(),
+            object,
+            hive,
+            compression,
+            footer: None,
+            found: FoundTimes::default(),
+        })
     }
 
     async fn file_schemas(
@@ -240,17 +253,17 @@ impl Opening {
         &self,
         file: &StreamFile,
         schema: &SchemaRef,
-        time: Option<&str>,
+        times: &[usize],
         store: &dyn ObjectStore,
         state: &dyn Session,
-    ) -> Result<Vec<RowGroup>> {
+    ) -> Result<Footer> {
         let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
         let metadata = DFParquetMetadata::new(store, &file.object)
             .with_file_metadata_cache(Some(cache))
             .fetch_metadata()
             .await
             .map_err(|error| while_opening(file, self.format, &self.options, &error))?;
-        row_groups(&metadata, schema, time)
+        Footer::read(&metadata, schema, times)
     }
 
     /// Columns that keep a key in one partition, and whether that is to be checked.
@@ -295,12 +308,13 @@ impl Opening {
 
     /// Files that one sequence of rows would make late by the second of them.
     fn overlap_warnings(&self, partitions: &[Vec<StreamFile>], time: Option<&EventTime>) -> Vec<String> {
-        let Some(bound) = time.and_then(|time| time.bound) else {
+        let Some((column, bound)) = time.and_then(|time| Some((time.index, time.bound?))) else {
             return vec![];
         };
         let range = |file: &StreamFile| {
-            let times = file.row_groups.as_ref()?.iter().filter_map(|group| group.times);
-            times.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+            let groups = file.footer.as_ref()?.times(column)?;
+            let ranges = groups.iter().flatten().filter_map(|group| group.range);
+            ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
         };
         let mut warnings = vec![];
         for files in partitions {

@@ -7,6 +7,8 @@ use datafusion::common::parsers::CompressionTypeVariant;
 use crate::error::{Error, Location};
 use crate::sql::{FileFormat, nearest};
 
+use super::csv_time::TimeFormat;
+
 const NAMES: [&str; 13] = [
     "partitioned_by",
     "partitions",
@@ -38,6 +40,8 @@ pub(super) struct StreamOptions {
     pub(super) compression: Option<CompressionTypeVariant>,
     /// What a null looks like in CSV.
     pub(super) null_value: Option<String>,
+    /// How times are written in CSV.
+    pub(super) timestamp_format: Option<TimeFormat>,
 }
 
 impl StreamOptions {
@@ -61,7 +65,7 @@ impl StreamOptions {
 
     /// Whether the options ask for what DataFusion's CSV reader does not do.
     pub(super) fn reads_csv_by_rows(&self) -> bool {
-        self.skip_bad_rows || self.null_value.is_some() || self.csv.timestamp_format.is_some()
+        self.skip_bad_rows || self.null_value.is_some() || self.timestamp_format.is_some()
     }
 
     fn set(&mut self, name: &str, value: &str) -> std::result::Result<(), Error> {
@@ -92,7 +96,10 @@ impl StreamOptions {
                 self.csv.null_regex = Some(format!("^{}$", escape_regex(value)));
                 self.null_value = Some(value.to_string());
             }
-            "timestamp_format" => self.csv.timestamp_format = Some(value.to_string()),
+            "timestamp_format" => {
+                let format = TimeFormat::new(value).ok_or_else(|| bad_value(name, value, "like '%d.%m.%Y %H:%M'"))?;
+                self.timestamp_format = Some(format);
+            }
             "compression" => {
                 self.compression = Some(compression(value).ok_or_else(|| bad_value(name, value, "none, gzip or zstd"))?)
             }

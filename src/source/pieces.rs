@@ -4,9 +4,11 @@ use std::ops::Range;
 
 use crate::operator::WATERMARK_MIN;
 
-use super::statistics::RowGroup;
+use super::bounded_watermark::less;
+use super::event_time::EventTime;
+use super::exact_watermark::NONE_TO_COME;
+use super::footer::GroupTimes;
 use super::table::{Inner, StreamFile};
-use super::watermark::less;
 
 /// How a stream's data is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +25,8 @@ pub(crate) enum Split {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Division {
     pub(crate) split: Split,
-    /// Whether watermarks are wanted: a query without windows does without, and without reading the event time.
-    pub(crate) timed: bool,
+    /// The column whose watermarks are wanted: a query without windows does without, and without reading it.
+    pub(crate) time: Option<usize>,
 }
 
 /// What one pipeline reads.
@@ -49,65 +51,98 @@ pub(super) struct Chunk {
     pub(super) highest_before: Option<i64>,
 }
 
-/// Divides a stream.
-pub(super) fn cut(stream: &Inner, division: Division) -> Vec<Piece> {
+/// Divides a stream whose watermarks, if they are wanted, are those of `time`.
+pub(super) fn cut(stream: &Inner, split: Split, time: Option<&EventTime>) -> Vec<Piece> {
     let partitions = stream.partitions.len();
-    match division.split {
-        Split::Partitions => (0..partitions).map(|partition| whole(stream, &[partition])).collect(),
-        Split::One => vec![whole(stream, &(0..partitions).collect::<Vec<_>>())],
+    match split {
+        Split::Partitions => (0..partitions).map(|partition| whole(stream, &[partition], time)).collect(),
+        Split::One => vec![whole(stream, &(0..partitions).collect::<Vec<_>>(), time)],
         Split::Pieces { at_least } => {
             let of_each = at_least.div_ceil(partitions.max(1));
-            (0..partitions).flat_map(|partition| cut_partition(stream, partition, of_each, division.timed)).collect()
+            (0..partitions).flat_map(|partition| cut_partition(stream, partition, of_each, time)).collect()
         }
     }
 }
 
-fn whole(stream: &Inner, partitions: &[usize]) -> Piece {
+fn whole(stream: &Inner, partitions: &[usize], time: Option<&EventTime>) -> Piece {
+    let files = partitions.iter().filter_map(|&partition| stream.partitions.get(partition)).flatten();
     let chunks = partitions.iter().flat_map(|&partition| {
         let files = stream.partitions.get(partition).map_or(0, Vec::len);
         (0..files).map(move |file| Chunk { partition, file, row_groups: None, highest_before: None })
     });
-    let rows = partitions.iter().filter_map(|&partition| stream.partitions.get(partition)).flatten().map(rows_of);
-    Piece { start_watermark: WATERMARK_MIN, rows: rows.sum(), chunks: chunks.collect() }
+    let start_watermark = match time {
+        Some(EventTime { index, bound: None, .. }) => lowest(files.clone().map(|file| {
+            let groups = file.footer.as_ref()?.times(*index)?;
+            lowest(groups.iter().map(|group| group.as_ref().map(lowest_of_group)))
+        })),
+        _ => None,
+    };
+    let rows = files.map(|file| Some(file.footer.as_ref()?.rows.iter().sum::<u64>())).sum();
+    Piece { start_watermark: start_watermark.unwrap_or(WATERMARK_MIN), rows, chunks: chunks.collect() }
 }
 
-fn rows_of(file: &StreamFile) -> Option<u64> {
-    Some(file.row_groups.as_ref()?.iter().map(|group| group.rows).sum())
+/// The lowest of times that are known; none if one is not known.
+fn lowest(times: impl Iterator<Item = Option<i64>>) -> Option<i64> {
+    times.fold(Some(NONE_TO_COME), |lowest, time| Some(lowest?.min(time?)))
+}
+
+fn lowest_of_group(group: &GroupTimes) -> i64 {
+    group.range.map_or(NONE_TO_COME, |(lowest, _)| lowest)
+}
+
+/// A row group of a partition.
+struct Group<'a> {
+    file: usize,
+    index: usize,
+    rows: u64,
+    times: Option<&'a GroupTimes>,
+}
+
+/// The row groups of a partition that have rows; none if its files have no row groups.
+fn groups<'a>(files: &'a [StreamFile], time: Option<&EventTime>) -> Option<Vec<Group<'a>>> {
+    let mut groups = vec![];
+    for (file, found) in files.iter().enumerate() {
+        let footer = found.footer.as_ref()?;
+        let times = time.and_then(|time| footer.times(time.index));
+        groups.extend(footer.rows.iter().enumerate().filter(|(_, rows)| **rows > 0).map(|(index, &rows)| {
+            let times = times.and_then(|times| times.get(index)?.as_ref());
+            Group { file, index, rows, times }
+        }));
+    }
+    Some(groups)
 }
 
 /// Cuts a partition into `count` pieces of about as many rows each, between row groups.
-fn cut_partition(stream: &Inner, partition: usize, count: usize, timed: bool) -> Vec<Piece> {
+fn cut_partition(stream: &Inner, partition: usize, count: usize, time: Option<&EventTime>) -> Vec<Piece> {
     let files = stream.partitions.get(partition).map_or(&[][..], Vec::as_slice);
-    let bound = stream.event_time.as_ref().filter(|_| timed).and_then(|time| time.bound);
-    let groups: Option<Vec<(usize, usize, RowGroup)>> = files
-        .iter()
-        .enumerate()
-        .map(|(file, found)| {
-            Some(found.row_groups.as_ref()?.iter().enumerate().map(move |(i, group)| (file, i, *group)))
-        })
-        .collect::<Option<Vec<_>>>()
-        .map(|files| files.into_iter().flatten().filter(|(_, _, group)| group.rows > 0).collect());
+    let bound = time.and_then(|time| time.bound);
+    let groups = groups(files, time);
     // Without the event times before it, a piece would not know what is late.
-    let groups = groups.filter(|groups| bound.is_none() || groups.iter().all(|(_, _, group)| group.times.is_some()));
+    let groups = groups.filter(|groups| bound.is_none() || groups.iter().all(|group| group.times.is_some()));
     let Some(groups) = groups.filter(|groups| count > 1 && groups.len() > 1) else {
-        return vec![whole(stream, &[partition])];
+        return vec![whole(stream, &[partition], time)];
     };
-    let total: u64 = groups.iter().map(|(_, _, group)| group.rows).sum();
-    let share = total.div_ceil(count as u64).max(1);
+    let share = groups.iter().map(|group| group.rows).sum::<u64>().div_ceil(count as u64).max(1);
     let (mut pieces, mut highest, mut rows_before) = (vec![], None, 0);
-    for (file, index, group) in groups {
+    for group in groups {
         // A row group belongs to the piece in whose share its first row is.
         if pieces.len() as u64 <= rows_before / share {
-            pieces.push(Piece { start_watermark: less(highest, bound), rows: Some(0), chunks: vec![] });
+            let start_watermark = match (bound, time) {
+                (Some(bound), _) => less(highest, bound),
+                (None, Some(_)) => NONE_TO_COME,
+                (None, None) => WATERMARK_MIN,
+            };
+            pieces.push(Piece { start_watermark, rows: Some(0), chunks: vec![] });
         }
         if let Some(piece) = pieces.last_mut() {
-            add(
-                piece,
-                Chunk { partition, file, row_groups: Some(index..index + 1), highest_before: highest },
-                group.rows,
-            );
+            if bound.is_none() {
+                let lowest = group.times.map_or(WATERMARK_MIN, lowest_of_group);
+                piece.start_watermark = piece.start_watermark.min(lowest);
+            }
+            let row_groups = Some(group.index..group.index + 1);
+            add(piece, Chunk { partition, file: group.file, row_groups, highest_before: highest }, group.rows);
         }
-        highest = highest.max(group.times.map(|(_, highest)| highest));
+        highest = highest.max(group.times.and_then(|times| times.range).map(|(_, highest)| highest));
         rows_before += group.rows;
     }
     pieces

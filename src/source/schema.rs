@@ -135,7 +135,9 @@ pub(super) fn check_listed(listed: Vec<Field>, file: &str, found: &SchemaRef, fo
             FileFormat::Parquet if !same_kind(field.data_type(), in_file.data_type()) => {
                 let message =
                     format!("column '{}' is {}, not {}", field.name(), in_file.data_type(), field.data_type());
-                return Err(Error::data(message).in_file(file).into());
+                let help =
+                    format!("a Parquet file knows its types: list it as {} has it, or list no columns at all", file);
+                return Err(Error::data(message).in_file(file).help(help).into());
             }
             FileFormat::Parquet => fields.push(in_file.clone()),
             _ => fields.push(field),
@@ -149,6 +151,9 @@ fn same_kind(a: &DataType, b: &DataType) -> bool {
     match (a, b) {
         (DataType::Timestamp(_, zone), DataType::Timestamp(_, other)) => zone.is_some() == other.is_some(),
         (DataType::Decimal128(_, scale), DataType::Decimal128(_, other)) => scale == other,
+        (listed, DataType::Dictionary(_, value)) if !matches!(listed, DataType::Dictionary(_, _)) => {
+            same_kind(listed, value)
+        }
         _ => a == b || (is_text(a) && is_text(b)),
     }
 }

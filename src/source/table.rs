@@ -22,11 +22,12 @@ use object_store::ObjectMeta;
 use crate::error::Error;
 use crate::sql::FileFormat;
 
+use super::early_pass::FoundTimes;
 use super::event_time::EventTime;
+use super::footer::Footer;
 use super::options::StreamOptions;
-use super::pieces::{Division, cut};
-use super::reader::ReplayPlan;
-use super::statistics::RowGroup;
+use super::pieces::Division;
+use super::replay::ReplayPlan;
 
 /// A file of a stream, ready to be read.
 #[derive(Debug, Clone)]
@@ -38,8 +39,10 @@ pub(super) struct StreamFile {
     /// Values of the Hive columns.
     pub(super) hive: Vec<ScalarValue>,
     pub(super) compression: CompressionTypeVariant,
-    /// Row groups, of a Parquet file.
-    pub(super) row_groups: Option<Vec<RowGroup>>,
+    /// Of a Parquet file.
+    pub(super) footer: Option<Footer>,
+    /// What an early pass over event times has found.
+    pub(super) found: FoundTimes,
 }
 
 impl StreamFile {
@@ -102,11 +105,6 @@ impl StreamTable {
         self.inner.event_time.as_ref()
     }
 
-    /// A number of ticks as a value of the event-time column.
-    pub(crate) fn event_time_value(&self, ticks: i64) -> Option<ScalarValue> {
-        self.event_time()?.value(ticks)
-    }
-
     /// Columns whose values each live in one partition only.
     pub(crate) fn partitioned_by(&self) -> Option<&[String]> {
         self.inner.partitioned_by.as_deref()
@@ -127,7 +125,7 @@ impl StreamTable {
     /// # Errors
     /// A projection of columns that do not exist.
     pub(crate) fn replay(&self, projection: Option<&Vec<usize>>, division: Division) -> Result<ReplayPlan> {
-        ReplayPlan::try_new(self.clone(), projection, division, cut(&self.inner, division))
+        ReplayPlan::try_new(self.clone(), projection, division)
     }
 
     /// The same files as a plain DataFusion table: the batch side of every comparison.

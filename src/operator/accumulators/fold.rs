@@ -1,6 +1,5 @@
 //! Running sum, minimum and maximum: a value for each group, and a function that takes the next one in.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 use arrow::array::types::{
@@ -58,16 +57,16 @@ enum Extreme {
 }
 
 fn ordered(data_type: DataType, extreme: Extreme) -> Option<Box<dyn RunningAggregate>> {
-    // What does not compare (NaN) takes the place, as in DataFusion's own minimum and maximum.
+    // Floats are in the total order of IEEE 754, so that the order of rows is of no account where one is NaN.
     fn of<T: ArrowPrimitiveType>(data_type: DataType, extreme: Extreme) -> Option<Box<dyn RunningAggregate>> {
         match extreme {
             Extreme::Min => fold::<T>(data_type, |least, value| {
-                if !matches!(value.partial_cmp(least), Some(Ordering::Greater | Ordering::Equal)) {
+                if value.is_lt(*least) {
                     *least = value;
                 }
             }),
             Extreme::Max => fold::<T>(data_type, |greatest, value| {
-                if !matches!(value.partial_cmp(greatest), Some(Ordering::Less | Ordering::Equal)) {
+                if value.is_gt(*greatest) {
                     *greatest = value;
                 }
             }),

@@ -12,9 +12,12 @@ mod waiting;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, new_empty_array};
 use arrow::compute::{concat_batches, filter, filter_record_batch};
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{
+    DataType, Field, FieldRef, Float16Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, Schema,
+    SchemaRef,
+};
 use datafusion::common::{Result, ScalarValue, internal_datafusion_err};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
@@ -226,7 +229,7 @@ impl Partitioning {
             self.groups = vec![0; rows.num_rows()];
             return Ok(());
         };
-        let columns = self.exprs.iter().map(|expr| expr.evaluate(rows)?.into_array(rows.num_rows()));
+        let columns = self.exprs.iter().map(|expr| Ok(as_bits(expr.evaluate(rows)?.into_array(rows.num_rows())?)));
         keys.intern(&columns.collect::<Result<Vec<_>>>()?, &mut self.groups)
     }
 
@@ -255,8 +258,27 @@ impl Partitioning {
 }
 
 fn key_schema(exprs: &[Arc<dyn PhysicalExpr>], input: &Schema) -> Result<SchemaRef> {
-    let fields = exprs.iter().map(|expr| Ok(Field::new(expr.to_string(), expr.data_type(input)?, true)));
+    let fields = exprs.iter().map(|expr| {
+        let bits = as_bits(new_empty_array(&expr.data_type(input)?));
+        Ok(Field::new(expr.to_string(), bits.data_type().clone(), true))
+    });
     Ok(Arc::new(Schema::new(fields.collect::<Result<Vec<_>>>()?)))
+}
+
+/// DataFusion tells zero from minus zero where it sorts by a key, as it does here, and only there.
+fn as_bits(keys: ArrayRef) -> ArrayRef {
+    match keys.data_type() {
+        DataType::Float16 => {
+            Arc::new(keys.as_primitive::<Float16Type>().unary::<_, Int16Type>(|key| key.to_bits() as i16))
+        }
+        DataType::Float32 => {
+            Arc::new(keys.as_primitive::<Float32Type>().unary::<_, Int32Type>(|key| key.to_bits() as i32))
+        }
+        DataType::Float64 => {
+            Arc::new(keys.as_primitive::<Float64Type>().unary::<_, Int64Type>(|key| key.to_bits() as i64))
+        }
+        _ => keys,
+    }
 }
 
 impl Operator for RowsWindow {

@@ -1,4 +1,4 @@
-//! Watermarks, by the order of rows alone.
+//! Watermarks of a declared bound, by the order of rows alone.
 //!
 //! The watermark of a row is the highest event time among the rows before it in its data partition, less the bound.
 //! It never falls. A batch is cut so that one watermark judges every row of a piece exactly: only where a row is
@@ -10,37 +10,28 @@ use datafusion::common::Result;
 
 use crate::operator::{Stamp, WATERMARK_MIN, ticks};
 
+use super::stamps::Segment;
+
 /// Rows that are looked at together.
 const BLOCK_ROWS: usize = 1024;
 
-/// A run of rows of a batch that one stamp judges.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Segment {
-    /// First row.
-    pub(crate) offset: usize,
-    /// Number of rows.
-    pub(crate) length: usize,
-    /// What is known of them.
-    pub(crate) stamp: Stamp,
-}
-
 /// Makes the watermarks of one data partition, or of a piece of one.
 #[derive(Debug, Clone)]
-pub(crate) struct WatermarkGenerator {
+pub(super) struct BoundedWatermarks {
     partition: usize,
-    /// How far a row may be behind, in ticks. Without a bound no row is late and nothing closes before the end.
-    bound: Option<i64>,
+    /// How far a row may be behind, in ticks.
+    bound: i64,
     /// Highest event time so far, those of earlier pieces of the partition included.
     highest: Option<i64>,
 }
 
-impl WatermarkGenerator {
-    pub(crate) fn new(partition: usize, bound: Option<i64>, highest: Option<i64>) -> Self {
+impl BoundedWatermarks {
+    pub(super) fn new(partition: usize, bound: i64, highest: Option<i64>) -> Self {
         Self { partition, bound, highest }
     }
 
     /// The watermark now.
-    pub(crate) fn watermark(&self) -> i64 {
+    pub(super) fn watermark(&self) -> i64 {
         less(self.highest, self.bound)
     }
 
@@ -48,15 +39,12 @@ impl WatermarkGenerator {
     ///
     /// # Errors
     /// A column that holds neither timestamps nor dates.
-    pub(crate) fn segments(&mut self, times: &dyn Array) -> Result<Vec<Segment>> {
-        let Some(bound) = self.bound else {
-            return Ok(vec![self.segment(0, times.len(), WATERMARK_MIN)]);
-        };
+    pub(super) fn segments(&mut self, times: &dyn Array) -> Result<Vec<Segment>> {
         let times = ticks(times)?;
         let mut cut = Cut { segments: vec![], begin: 0, judged_by: self.watermark() };
         for offset in (0..times.len()).step_by(BLOCK_ROWS) {
             let block = times.slice(offset, BLOCK_ROWS.min(times.len() - offset));
-            if !self.skim(&block, bound) {
+            if !self.skim(&block) {
                 self.walk(offset, &block, &mut cut);
             }
         }
@@ -67,13 +55,13 @@ impl WatermarkGenerator {
 
     /// Takes a block in as a whole if none of its rows is behind its watermark: the usual case, told by one pass
     /// without a branch for a row.
-    fn skim(&mut self, block: &PrimitiveArray<Int64Type>, bound: i64) -> bool {
+    fn skim(&mut self, block: &PrimitiveArray<Int64Type>) -> bool {
         if block.null_count() > 0 {
             return false;
         }
         let (mut highest, mut falls_behind) = (self.highest.unwrap_or(i64::MIN), false);
         for &time in block.values() {
-            falls_behind |= time < highest.saturating_sub(bound);
+            falls_behind |= time < highest.saturating_sub(self.bound);
             highest = highest.max(time);
         }
         if !falls_behind && !block.is_empty() {
@@ -121,11 +109,8 @@ struct Cut {
 }
 
 /// An event time less the bound.
-pub(crate) fn less(highest: Option<i64>, bound: Option<i64>) -> i64 {
-    match (highest, bound) {
-        (Some(highest), Some(bound)) => highest.saturating_sub(bound),
-        _ => WATERMARK_MIN,
-    }
+pub(super) fn less(highest: Option<i64>, bound: i64) -> i64 {
+    highest.map_or(WATERMARK_MIN, |highest| highest.saturating_sub(bound))
 }
 
 #[cfg(test)]
@@ -141,7 +126,7 @@ mod tests {
         let mut late = vec![];
         for (row, time) in times.iter().enumerate() {
             let Some(time) = time else { continue };
-            if time.div_euclid(size) * size + size <= less(highest, Some(bound)) {
+            if time.div_euclid(size) * size + size <= less(highest, bound) {
                 late.push(row);
             }
             highest = highest.max(Some(*time));
@@ -150,7 +135,7 @@ mod tests {
     }
 
     fn late_by_segments(times: &[Option<i64>], bound: i64, size: i64, batch_rows: usize) -> (Vec<usize>, i64) {
-        let mut generator = WatermarkGenerator::new(0, Some(bound), None);
+        let mut generator = BoundedWatermarks::new(0, bound, None);
         let (mut late, mut first) = (vec![], 0);
         for batch in times.chunks(batch_rows) {
             for segment in generator.segments(&TimestampSecondArray::from(batch.to_vec())).unwrap() {
@@ -175,14 +160,14 @@ mod tests {
         ) {
             let (late, watermark) = late_by_segments(&times, bound, size, batch_rows);
             prop_assert_eq!(late, late_by_definition(&times, bound, size));
-            prop_assert_eq!(watermark, less(times.iter().flatten().max().copied(), Some(bound)));
+            prop_assert_eq!(watermark, less(times.iter().flatten().max().copied(), bound));
         }
     }
 
     #[test]
     fn a_stream_that_keeps_its_bound_is_never_cut() {
         let times: Vec<_> = (0..1000).map(|i| i * 10 - (i * 7) % 50).collect();
-        let mut generator = WatermarkGenerator::new(3, Some(100), None);
+        let mut generator = BoundedWatermarks::new(3, 100, None);
         let segments = generator.segments(&TimestampSecondArray::from(times)).unwrap();
         assert_eq!(segments.len(), 1);
         assert_eq!(segments[0].stamp.watermark, WATERMARK_MIN);
@@ -190,7 +175,7 @@ mod tests {
 
     #[test]
     fn extreme_times_saturate() {
-        let mut generator = WatermarkGenerator::new(0, Some(i64::MAX), None);
+        let mut generator = BoundedWatermarks::new(0, i64::MAX, None);
         generator.segments(&TimestampSecondArray::from(vec![i64::MIN, i64::MAX, i64::MIN])).unwrap();
         assert_eq!(generator.watermark(), 0);
     }

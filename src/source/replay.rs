@@ -1,0 +1,153 @@
+//! What one scan of a stream reads: its columns, its pieces, and what all of its readers share.
+
+use std::sync::{Arc, OnceLock};
+
+use arrow::datatypes::SchemaRef;
+use datafusion::common::{DataFusionError, Result, ScalarValue, internal_datafusion_err};
+use datafusion::execution::TaskContext;
+use parking_lot::Mutex;
+
+use crate::config::StreamlinesOptions;
+
+use super::event_time::EventTime;
+use super::key_check::KeyCheck;
+use super::pieces::{Chunk, Division, Piece, cut};
+use super::table::{StreamFile, StreamTable};
+use super::unreadable::while_reading;
+
+/// What one scan of a stream reads: one piece for each pipeline.
+#[derive(Debug)]
+pub(crate) struct ReplayPlan {
+    pub(super) table: StreamTable,
+    pieces: Vec<Piece>,
+    schema: SchemaRef,
+    /// Columns that are read: the projection, and the event time if that is not among them.
+    pub(super) columns: Vec<usize>,
+    /// The event time and its position among `columns`, if watermarks are wanted.
+    pub(super) time: Option<(EventTime, usize)>,
+    /// Position among `columns` of a text column that may come as codes into a dictionary of distinct values.
+    pub(super) coded: Option<usize>,
+    keys: OnceLock<Arc<KeyCheck>>,
+    /// What was found while reading that a user should know.
+    warnings: Mutex<Vec<String>>,
+}
+
+impl ReplayPlan {
+    pub(super) fn try_new(table: StreamTable, projection: Option<&Vec<usize>>, division: Division) -> Result<Self> {
+        let inner = &table.inner;
+        let mut columns = match projection {
+            Some(projection) => projection.clone(),
+            None => (0..inner.schema.fields().len()).collect(),
+        };
+        let schema = Arc::new(inner.schema.project(&columns)?);
+        let time = division.time.map(|index| {
+            let declared = inner.event_time.clone().filter(|time| time.index == index);
+            let position = columns.iter().position(|column| *column == index).unwrap_or_else(|| {
+                columns.push(index);
+                columns.len() - 1
+            });
+            (declared.unwrap_or_else(|| EventTime::exact(index, &inner.schema)), position)
+        });
+        let pieces = cut(inner, division.split, time.as_ref().map(|(time, _)| time));
+        Ok(Self {
+            table,
+            pieces,
+            schema,
+            columns,
+            time,
+            coded: None,
+            keys: OnceLock::new(),
+            warnings: Mutex::default(),
+        })
+    }
+
+    /// The same with the text column at `position` as codes, where a file holds it so: its batches then have a
+    /// dictionary array there, whatever their declared schema says.
+    pub(crate) fn with_codes(mut self, position: Option<usize>) -> Self {
+        self.coded = position;
+        self
+    }
+
+    /// One piece for each pipeline, in order of the data.
+    pub(crate) fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// What a piece reads, for a person.
+    pub(crate) fn piece_name(&self, piece: &Piece) -> String {
+        let name = |chunk: &Chunk| {
+            let file = self.file(chunk).map_or("", |file| file.name.as_str());
+            match &chunk.row_groups {
+                Some(groups) => format!("{file}[{}..{}]", groups.start, groups.end),
+                None => file.to_string(),
+            }
+        };
+        match piece.chunks.as_slice() {
+            [] => "nothing".to_string(),
+            [only] => name(only),
+            [first, .., last] => format!("{} … {}", name(first), name(last)),
+        }
+    }
+
+    /// The schema of the batches.
+    pub(crate) fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    /// The event time, if watermarks are wanted.
+    pub(crate) fn event_time(&self) -> Option<&EventTime> {
+        self.time.as_ref().map(|(time, _)| time)
+    }
+
+    /// A watermark as a value of the event-time column.
+    pub(crate) fn event_time_value(&self, watermark: i64) -> Option<ScalarValue> {
+        self.event_time()?.value(watermark)
+    }
+
+    /// The share of rows whose keys were checked against a declared `partitioned_by`, from 0 to 1.
+    pub(crate) fn checked_share(&self) -> Option<f64> {
+        self.keys.get()?.checked_share()
+    }
+
+    /// Tells the user something.
+    pub(super) fn warn(&self, warning: String) {
+        tracing::warn!("{warning}");
+        self.warnings.lock().push(warning);
+    }
+
+    /// What was found while reading that a user should know.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().clone()
+    }
+
+    /// An error while a chunk is read, with its file and row.
+    pub(super) fn unreadable(&self, chunk: &Chunk, error: DataFusionError) -> DataFusionError {
+        let Ok(file) = self.file(chunk) else {
+            return error;
+        };
+        let inner = &self.table.inner;
+        let of_files: Vec<_> =
+            self.columns.iter().copied().filter(|column| *column < inner.file_schema.fields().len()).collect();
+        match inner.file_schema.project(&of_files) {
+            Ok(schema) => while_reading(file, inner.format, &inner.options, Arc::new(schema), error),
+            Err(_) => error,
+        }
+    }
+
+    /// The file of a chunk.
+    pub(super) fn file(&self, chunk: &Chunk) -> Result<&StreamFile> {
+        let file = self.table.inner.partitions.get(chunk.partition).and_then(|files| files.get(chunk.file));
+        file.ok_or_else(|| internal_datafusion_err!("there is no file {} of partition {}", chunk.file, chunk.partition))
+    }
+
+    /// The check of declared keys, if they were declared and all of them are read.
+    pub(super) fn key_check(&self, task: &TaskContext) -> Option<Arc<KeyCheck>> {
+        let names = self.table.partitioned_by().filter(|_| self.table.inner.checks_keys && self.pieces.len() > 1)?;
+        let columns: Vec<usize> = names.iter().map(|name| self.schema.index_of(name).ok()).collect::<Option<_>>()?;
+        let options = task.session_config().options().extensions.get::<StreamlinesOptions>();
+        let bytes_max = options.map_or(0, |options| options.key_check_bytes);
+        Some(Arc::clone(
+            self.keys.get_or_init(|| Arc::new(KeyCheck::new(columns, names.to_vec(), &self.schema, bytes_max))),
+        ))
+    }
+}

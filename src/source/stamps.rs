@@ -1,0 +1,143 @@
+//! Stamps for the rows of a piece: by a declared bound for each data partition, or exactly by what is still to come.
+
+use std::collections::VecDeque;
+
+use arrow::array::Array;
+use datafusion::common::Result;
+
+use crate::operator::{Stamp, WATERMARK_MIN, ticks};
+
+use super::bounded_watermark::BoundedWatermarks;
+use super::event_time::overlap;
+use super::exact_watermark::ExactWatermarks;
+use super::footer::Stretch;
+use super::pieces::Chunk;
+use super::table::StreamFile;
+
+/// A run of rows of a batch that one stamp judges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Segment {
+    /// First row.
+    pub(super) offset: usize,
+    /// Number of rows.
+    pub(super) length: usize,
+    /// What is known of them.
+    pub(super) stamp: Stamp,
+}
+
+/// Makes the stamps of one piece.
+pub(super) enum Stamps {
+    Bounded(Bounded),
+    Exact(Exact),
+}
+
+impl Stamps {
+    /// A chunk of the piece begins.
+    pub(super) fn begin(&mut self, chunk: &Chunk, file: &StreamFile) {
+        if let Self::Bounded(bounded) = self {
+            bounded.begin(chunk, file);
+        }
+    }
+
+    /// All rows of the chunk have been seen.
+    pub(super) fn end(&mut self) {
+        if let Self::Exact(exact) = self
+            && let Some(end) = exact.ends.pop_front()
+        {
+            exact.watermarks.pass(end);
+        }
+    }
+
+    /// Cuts the next rows, given their event times, into runs with their stamps.
+    ///
+    /// # Errors
+    /// Event times that belie what is known of them.
+    pub(super) fn segments(&mut self, times: &dyn Array) -> Result<Vec<Segment>> {
+        match self {
+            Self::Bounded(bounded) => bounded.segments(times),
+            Self::Exact(exact) => {
+                Ok(vec![Segment { offset: 0, length: times.len(), stamp: exact.watermarks.stamp(times)? }])
+            }
+        }
+    }
+
+    /// Tells, once, that rows of a file of text are behind the watermark that the file before it left.
+    pub(super) fn overlap(&mut self, times: &dyn Array) -> Result<Option<String>> {
+        match self {
+            Self::Bounded(bounded) => bounded.overlap(times),
+            Self::Exact(_) => Ok(None),
+        }
+    }
+}
+
+/// Stamps by a bound, for each data partition by itself.
+pub(super) struct Bounded {
+    piece: usize,
+    bound: i64,
+    /// The last data partition of the piece, and the one that is being read.
+    last_partition: Option<usize>,
+    partition: Option<usize>,
+    watermarks: BoundedWatermarks,
+    /// The file that is being read.
+    file: String,
+    /// The one before it in its data partition, and the watermark that it left, as long as no row is behind that.
+    follows: Option<(String, i64)>,
+}
+
+impl Bounded {
+    pub(super) fn new(piece: usize, bound: i64, last_partition: Option<usize>) -> Self {
+        let watermarks = BoundedWatermarks::new(piece, bound, None);
+        Self { piece, bound, last_partition, partition: None, watermarks, file: String::new(), follows: None }
+    }
+
+    fn begin(&mut self, chunk: &Chunk, file: &StreamFile) {
+        let before = std::mem::replace(&mut self.file, file.name.clone());
+        let continues = self.partition.replace(chunk.partition) == Some(chunk.partition);
+        // Where footers tell the event times, overlaps were seen when the stream was declared.
+        let is_unknown = continues && file.footer.is_none();
+        self.follows = is_unknown.then(|| (before, self.watermarks.watermark()));
+        if !continues {
+            self.watermarks = BoundedWatermarks::new(self.piece, self.bound, chunk.highest_before);
+        }
+    }
+
+    fn segments(&mut self, times: &dyn Array) -> Result<Vec<Segment>> {
+        let mut segments = self.watermarks.segments(times)?;
+        // Before the last of several partitions nothing is known of those that are still to be read.
+        if self.last_partition != self.partition {
+            segments.iter_mut().for_each(|segment| segment.stamp.next_watermark = WATERMARK_MIN);
+        }
+        Ok(segments)
+    }
+
+    fn overlap(&mut self, times: &dyn Array) -> Result<Option<String>> {
+        let Some((before, watermark)) = &self.follows else { return Ok(None) };
+        let is_behind = arrow::compute::min(&ticks(times)?).is_some_and(|lowest| lowest < *watermark);
+        let warning = is_behind.then(|| overlap(before, &self.file));
+        if is_behind {
+            self.follows = None;
+        }
+        Ok(warning)
+    }
+}
+
+/// Stamps by what is still to come of the piece.
+pub(super) struct Exact {
+    watermarks: ExactWatermarks,
+    /// The row at which each chunk that is not read yet ends.
+    ends: VecDeque<u64>,
+}
+
+impl Exact {
+    /// Of the stretches of each chunk.
+    pub(super) fn new(piece: usize, chunks: &[impl AsRef<[Stretch]>]) -> Self {
+        let mut row = 0;
+        let ends = chunks.iter().map(|stretches| {
+            row += stretches.as_ref().iter().map(|stretch| stretch.rows).sum::<u64>();
+            row
+        });
+        let ends = ends.collect();
+        let stretches: Vec<Stretch> = chunks.iter().flat_map(|stretches| stretches.as_ref()).copied().collect();
+        Self { watermarks: ExactWatermarks::new(piece, &stretches), ends }
+    }
+}
