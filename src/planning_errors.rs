@@ -28,14 +28,34 @@ pub(crate) fn told(ctx: &SessionContext, statement: &Statement, error: DataFusio
         };
     }
     let message = error.find_root().strip_backtrace();
+    let between = |before: &str, after: char| message.split_once(before).and_then(|(_, rest)| rest.split(after).next());
+    if let Some(call) = between("given name and argument types '", '\'') {
+        return unfit_arguments(statement, call, &message);
+    }
+    if let Some(text) = between("Invalid input syntax for type interval: \"", '"') {
+        let error = Error::sql(format!("'{text}' is no interval")).at(places::text(statement, text));
+        return error.help("write INTERVAL '1 hour', INTERVAL '5' MINUTE or INTERVAL '1 day 2 hours'").into();
+    }
     let quoted = |before: &str| message.split_once(before).and_then(|(_, rest)| rest.split('\'').next());
     if let Some(name) = quoted("Invalid function '") {
         return unknown_function(ctx, name).at(place_of(&error).or_else(|| places::call(statement, name))).into();
     }
     match quoted("table '").filter(|_| message.ends_with("' not found") && !message.contains("table function '")) {
-        Some(name) => unknown(ctx, "stream or table", name).at(place_of(&error)).into(),
+        Some(name) => {
+            let bare = name.rsplit('.').next().unwrap_or(name);
+            let at = place_of(&error).or_else(|| places::relation(statement, bare));
+            unknown(ctx, "stream or table", name).at(at).into()
+        }
         None => error,
     }
+}
+
+/// A function that takes no such arguments: `call` is its name and their types.
+fn unfit_arguments(statement: &Statement, call: &str, message: &str) -> DataFusionError {
+    let name = call.split('(').next().unwrap_or_default();
+    let error = Error::sql(format!("there is no {call}")).at(places::call(statement, name));
+    let candidates: Vec<_> = message.lines().map(str::trim).filter(|line| line.starts_with(name)).collect();
+    error.help(format!("cast the argument; {name} is one of {}", candidates.join(", "))).into()
 }
 
 fn unknown_function(ctx: &SessionContext, name: &str) -> Error {

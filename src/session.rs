@@ -183,6 +183,14 @@ async fn planned(ctx: &SessionContext, statement: StreamStatement) -> Result<Pla
             reset_setting(ctx, &reset.variable)?;
             ctx.read_empty().map(Planned::Query)
         }
+        LogicalPlan::Ddl(DdlStatement::DropTable(drop)) => {
+            let name = drop.name.to_string();
+            let dropped = ctx.execute_logical_plan(LogicalPlan::Ddl(DdlStatement::DropTable(drop))).await;
+            dropped.map(Planned::Query).map_err(|error| match error.to_string().ends_with("doesn't exist.") {
+                true => unknown(ctx, "table", &name).into(),
+                false => error,
+            })
+        }
         plan => ctx.execute_logical_plan(plan).await.map(Planned::Query),
     }
 }

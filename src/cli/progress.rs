@@ -30,7 +30,7 @@ impl Progress {
             ProgressMode::Auto if !std::io::stderr().is_terminal() => return Self::None,
             ProgressMode::Auto | ProgressMode::Always => {}
         }
-        let total = job.progress().rows_total;
+        let total = way(&job.progress()).1;
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
         let template = match total {
             Some(_) => "{bar:30} {percent:>3} %  {msg}  {eta} left",
@@ -48,7 +48,7 @@ impl Progress {
             Self::None => std::future::pending().await,
             Self::Bar(bar) => {
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                bar.set_position(job.progress().rows_in);
+                bar.set_position(way(&job.progress()).0);
                 bar.set_message(message(&job.progress()));
             }
             Self::Lines => {
@@ -76,10 +76,18 @@ fn message(progress: &streamlines::Progress) -> String {
     format!("{} rows  {} rows/s{reached}", count(progress.rows_in), count(rate as u64))
 }
 
+/// How far the run is and how far it has to go: in rows where the files say how many they have, else in bytes.
+fn way(progress: &streamlines::Progress) -> (u64, Option<u64>) {
+    match (progress.rows_total.filter(|total| *total > 0), progress.bytes) {
+        (Some(total), _) => (progress.rows_in, Some(total)),
+        (None, (done, total)) => (done, Some(total).filter(|total| *total > 0)),
+    }
+}
+
 /// The percent done and the time left, where the input's size is known.
 fn share(progress: &streamlines::Progress) -> String {
-    let Some(total) = progress.rows_total.filter(|total| *total > 0) else { return String::new() };
-    let done = (progress.rows_in as f64 / total as f64).clamp(1e-9, 1.0);
+    let (done, Some(total)) = way(progress) else { return String::new() };
+    let done = (done as f64 / total as f64).clamp(1e-9, 1.0);
     let left = progress.elapsed.mul_f64((1.0 - done) / done);
     format!("  {:.0} %  {} left", done * 100.0, HumanDuration(left))
 }

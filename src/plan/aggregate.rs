@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, Result};
+use datafusion::common::{Column, Result, TableReference};
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{Aggregate, Expr, Filter, LogicalPlan, Projection};
 
@@ -54,7 +54,7 @@ pub(super) fn stream(input: LogicalPlan, aggregate: Aggregate, emit: EmitMode) -
     let columns = outputs.into_iter().map(GroupOutput::column).chain(aggregates.iter().map(column_of));
     let columns = columns
         .zip(aggregate.schema.iter())
-        .map(|(expr, (qualifier, field))| expr.alias_qualified(qualifier.cloned(), field.name()))
+        .map(|(expr, (qualifier, field))| named(expr, qualifier.cloned(), field.name()))
         .collect();
     let plan = LogicalPlan::Projection(Projection::try_new(columns, Arc::new(extension(node)))?);
     Ok(Flow {
@@ -65,6 +65,14 @@ pub(super) fn stream(input: LogicalPlan, aggregate: Aggregate, emit: EmitMode) -
         time,
         is_changelog: emit == EmitMode::Changes,
     })
+}
+
+/// An expression under a name; a column that bears it already is left alone, as DataFusion's rules expect it.
+fn named(expr: Expr, qualifier: Option<TableReference>, name: &str) -> Expr {
+    match &expr {
+        Expr::Column(column) if column.relation == qualifier && column.name == name => expr,
+        _ => expr.alias_qualified(qualifier, name),
+    }
 }
 
 /// A group expression and, if it only depends on the window, how it is computed from the node's output.

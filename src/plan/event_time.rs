@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use datafusion::common::{Column, DFSchema};
 use datafusion::datasource::source_as_provider;
-use datafusion::logical_expr::{Expr, Join, JoinType, LogicalPlan};
+use datafusion::logical_expr::{Expr, Join, JoinType, LogicalPlan, Unnest};
 
 use crate::source::StreamTable;
 
@@ -101,6 +101,10 @@ pub(crate) fn trace_index(index: usize, plan: &LogicalPlan) -> Option<StreamColu
         LogicalPlan::Projection(projection) => trace(projection.expr.get(index)?, &projection.input),
         LogicalPlan::SubqueryAlias(alias) => trace_index(index, &alias.input),
         LogicalPlan::Filter(filter) => trace_index(index, &filter.input),
+        LogicalPlan::Unnest(unnest) => match unnest.dependency_indices.get(index) {
+            Some(&input) if !is_unnested(unnest, input) => trace_index(input, &unnest.input),
+            _ => None,
+        },
         LogicalPlan::Join(join) => {
             let (index, side) = side_of(join, index)?;
             trace_index(index, side)
@@ -111,6 +115,10 @@ pub(crate) fn trace_index(index: usize, plan: &LogicalPlan) -> Option<StreamColu
         }
         _ => None,
     }
+}
+
+fn is_unnested(unnest: &Unnest, input: usize) -> bool {
+    unnest.struct_type_columns.contains(&input) || unnest.list_type_columns.iter().any(|(list, _)| *list == input)
 }
 
 /// The input that output column `index` of a join comes from, and its index there; a mark comes from neither.

@@ -27,7 +27,15 @@ pub(super) fn stream(input: LogicalPlan, functions: Vec<Expr>) -> Result<Flow> {
             continue;
         };
         check_function(call)?;
-        time = Some(check_order(call, &input)?);
+        let by = check_order(call, &input)?;
+        refuse_if(time.as_ref().is_some_and(|time| *time != by), || {
+            Error::refused(
+                "OVER by two orders in one SELECT",
+                "rows come out once, in one order",
+                "order every OVER clause of the SELECT by the same column",
+            )
+        })?;
+        time = Some(by);
         check_frame(call)?;
         // Only keys that every OVER clause has keep a pipeline to itself.
         let of_call = key_columns(call, &input);

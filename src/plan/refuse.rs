@@ -79,21 +79,35 @@ pub(super) fn grouping_sets(aggregate: &Aggregate) -> Result<()> {
 
 /// An aggregate over what an earlier one gives: only a last answer, and only without a window.
 pub(super) fn aggregate_of_results(aggregate: &Aggregate, emit: EmitMode, at: Option<Location>) -> Result<()> {
+    let below = first_stage(&aggregate.input);
     refuse_if(emit == EmitMode::Changes, || {
         Error::refused(
-            "EMIT CHANGES over the results of another aggregate",
-            "the inner results would have to be taken back when they change",
+            format!("EMIT CHANGES over {below}"),
+            "what comes out below would have to be taken back when it changes, or is in no order of its own",
             "use EMIT FINAL, or emit the changes of the inner query",
         )
         .at(at)
     })?;
     refuse_if(aggregate.group_expr.iter().any(calls_window), || {
         Error::refused(
-            "a window over the results of another aggregate",
-            "the results carry no watermark of their own",
-            "use the longer window over the stream itself, or date_bin(…, window_start) for a last answer",
+            format!("a window over {below}"),
+            "what comes out below carries no watermark of its own",
+            "use the longer window over the stream itself, or date_bin(…) of a plain column for a last answer",
         )
     })
+}
+
+/// What an aggregate cannot follow row by row.
+fn first_stage(plan: &LogicalPlan) -> &'static str {
+    match plan {
+        LogicalPlan::Aggregate(_) => "the results of another aggregate",
+        LogicalPlan::Window(_) => "the results of OVER",
+        LogicalPlan::Union(_) => "a UNION",
+        LogicalPlan::Limit(_) => "a LIMIT",
+        LogicalPlan::Distinct(_) => "DISTINCT rows",
+        LogicalPlan::Sort(_) => "rows in ORDER BY's order",
+        other => other.inputs().first().map_or("the results of another query", |input| first_stage(input)),
+    }
 }
 
 /// EMIT CHANGES where several partitions hold rows of one key: their order is not defined by one of them.

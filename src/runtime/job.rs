@@ -51,6 +51,8 @@ pub struct Progress {
     pub null_time_rows: u64,
     /// Rows that could not be parsed, under `'on_error' 'skip'`.
     pub skipped_rows: u64,
+    /// Bytes read and to read of files of text, which do not say how many rows they have.
+    pub bytes: (u64, u64),
     /// Rows of early passes over event times, which files without statistics take before they are read.
     pub early_rows: u64,
     /// Windows that have closed.
@@ -224,6 +226,7 @@ fn add_boundary(progress: &mut Progress, boundary: &PipelinesExec) {
         progress.windows_closed += pipeline.windows_closed;
         progress.null_time_rows += metrics.null_time_rows.load(Ordering::Relaxed);
         progress.skipped_rows += metrics.reader.skipped_rows.load(Ordering::Relaxed);
+        progress.bytes.0 += metrics.reader.bytes.load(Ordering::Relaxed);
         progress.early_rows += metrics.reader.early_rows.load(Ordering::Relaxed);
         progress.windows_open += metrics.windows_open.load(Ordering::Relaxed);
         progress.state_bytes += metrics.state_bytes.load(Ordering::Relaxed);
@@ -232,6 +235,7 @@ fn add_boundary(progress: &mut Progress, boundary: &PipelinesExec) {
         }
         progress.pipelines.push(pipeline);
     }
+    progress.bytes.1 += scan.replay().bytes_of_text();
     progress.keys_checked = scan.replay().checked_share();
     progress.event_time = scan.replay().event_time_value(reached);
 }

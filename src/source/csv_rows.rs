@@ -13,10 +13,13 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use csv::{ByteRecord, ReaderBuilder};
 use datafusion::common::config::CsvOptions;
 use datafusion::common::{Result, ScalarValue};
+use datafusion::datasource::file_format::DEFAULT_SCHEMA_INFER_MAX_RECORD;
 
 use crate::error::Error;
 
 use super::csv_time::TimeFormat;
+use super::options::StreamOptions;
+use super::reader::ReaderCounts;
 use super::rows::Wanted;
 use super::table::StreamFile;
 
@@ -24,18 +27,25 @@ const SKIP: &str = "mend the row, or count such rows and leave them out with OPT
 
 type TextReader = csv::Reader<Box<dyn Read + Send>>;
 
-fn open_text(file: &StreamFile, options: &CsvOptions) -> Result<TextReader> {
+fn open_text(file: &StreamFile, options: &CsvOptions, counts: Option<&Arc<ReaderCounts>>) -> Result<TextReader> {
     let mut builder = ReaderBuilder::new();
     builder.flexible(true).has_headers(options.has_header != Some(false));
     builder.delimiter(options.delimiter).quote(options.quote).escape(options.escape).comment(options.comment);
-    Ok(builder.from_reader(file.open_text()?))
+    Ok(builder.from_reader(file.open_text(counts)?))
 }
 
 /// The columns that a file's header names, as text: for checking listed columns without a look at the rows.
 pub(super) fn header(file: &StreamFile, options: &CsvOptions) -> Result<SchemaRef> {
-    let mut reader = open_text(file, options)?;
+    let mut reader = open_text(file, options, None)?;
     let names = reader.headers().map_err(|error| Error::data(error.to_string()).in_file(&file.name))?;
     Ok(Arc::new(Schema::new(names.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect::<Vec<_>>())))
+}
+
+/// The columns of a file as its first rows show them.
+pub(super) fn infer(file: &StreamFile, options: &StreamOptions) -> Result<SchemaRef> {
+    let rows = options.csv.schema_infer_max_rec.unwrap_or(DEFAULT_SCHEMA_INFER_MAX_RECORD);
+    let (schema, _) = options.csv_format()?.infer_schema(file.open_text(None)?, Some(rows))?;
+    Ok(Arc::new(schema))
 }
 
 /// Reads one file.
@@ -60,7 +70,7 @@ impl CsvRows {
         let inner = wanted.inner;
         Ok(Self {
             name: file.name.clone(),
-            rows: open_text(file, &inner.options.csv)?,
+            rows: open_text(file, &inner.options.csv, wanted.counts)?,
             file_schema: Arc::clone(&inner.file_schema),
             columns: wanted.columns.to_vec(),
             hive: file.hive.clone(),

@@ -37,10 +37,10 @@ pub(super) async fn event_times(
     if let Some(found) = file.found.0.lock().get(&key) {
         return Ok(Arc::clone(found));
     }
-    let wanted = Wanted { inner, columns: &[column], coded: None, task };
+    let wanted = Wanted { inner, columns: &[column], coded: None, task, counts: None };
     let mut rows = Rows::open(file, row_groups, &wanted).await?;
     let (mut stretches, mut skipped) = (vec![], 0);
-    while let Some(batch) = rows.next(&mut skipped).await? {
+    while let Some(batch) = rows.next(&mut skipped)? {
         let times = ticks(batch.column(0))?;
         add(&mut stretches, Stretch { rows: times.len() as u64, lowest: arrow::compute::min(&times) });
         progress(times.len());

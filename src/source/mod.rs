@@ -27,6 +27,7 @@ mod rows;
 mod schema;
 mod stamps;
 mod table;
+mod text_rows;
 mod unreadable;
 
 pub(crate) use files::is_data_path;

@@ -37,7 +37,9 @@ impl StreamTable {
             Some(format) => format,
             None => {
                 let error = Error::sql("the format of the files is not known by their extension").at(at);
-                return Err(error.help("write STORED AS PARQUET, CSV or JSON").into());
+                let help =
+                    "STORED AS in CREATE STREAM is PARQUET, CSV or JSON; a quoted path ends in .parquet, .csv or .json";
+                return Err(error.help(help).into());
             }
         };
         let is_other = |file: &&FoundFile| {
@@ -227,6 +229,12 @@ impl Opening {
                 if self.options.csv.has_header != Some(false) {
                     schemas.push((file.name.clone(), csv_rows::header(file, &self.options.csv)?));
                 }
+                continue;
+            }
+            if self.format == FileFormat::Csv {
+                let schema = csv_rows::infer(file, &self.options);
+                let schema = schema.map_err(|error| while_opening(file, self.format, &self.options, &error))?;
+                schemas.push((file.name.clone(), schema));
                 continue;
             }
             let format = self.options.format(self.format, file.compression, parquet.clone());

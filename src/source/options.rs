@@ -1,8 +1,11 @@
 //! The OPTIONS of a CREATE STREAM.
 
+use arrow::csv::reader::Format;
 use datafusion::common::Result;
 use datafusion::common::config::CsvOptions;
 use datafusion::common::parsers::CompressionTypeVariant;
+
+use regex::Regex;
 
 use crate::error::{Error, Location};
 use crate::sql::{FileFormat, nearest};
@@ -24,6 +27,10 @@ const NAMES: [&str; 13] = [
     "compression",
     "schema_infer_max_rec",
 ];
+
+/// Options that say how CSV is written.
+const OF_CSV: [&str; 8] =
+    ["has_header", "header", "delimiter", "quote", "escape", "comment", "null_value", "timestamp_format"];
 
 /// What the options of a stream say.
 #[derive(Debug, Clone, Default)]
@@ -54,6 +61,11 @@ impl StreamOptions {
         parsed.csv.has_header = Some(true);
         for (name, value) in options {
             let name = name.strip_prefix("format.").unwrap_or(name);
+            if format != FileFormat::Csv && OF_CSV.contains(&name) {
+                let error =
+                    Error::sql(format!("option '{name}' is for CSV, and the files are {format:?}")).at(Some(at));
+                return Err(error.help("leave it out").into());
+            }
             parsed.set(name, value).map_err(|error| error.at(Some(at)))?;
         }
         if parsed.skip_bad_rows && format != FileFormat::Csv {
@@ -66,6 +78,29 @@ impl StreamOptions {
     /// Whether the options ask for what DataFusion's CSV reader does not do.
     pub(super) fn reads_csv_by_rows(&self) -> bool {
         self.skip_bad_rows || self.null_value.is_some() || self.timestamp_format.is_some()
+    }
+
+    /// How arrow's reader is to read CSV.
+    ///
+    /// # Errors
+    /// A text for null that is no pattern.
+    pub(super) fn csv_format(&self) -> Result<Format> {
+        let csv = &self.csv;
+        let mut format = Format::default()
+            .with_header(csv.has_header != Some(false))
+            .with_delimiter(csv.delimiter)
+            .with_quote(csv.quote);
+        if let Some(escape) = csv.escape {
+            format = format.with_escape(escape);
+        }
+        if let Some(comment) = csv.comment {
+            format = format.with_comment(comment);
+        }
+        if let Some(null) = &csv.null_regex {
+            let null = Regex::new(null).map_err(|error| Error::sql(format!("'null_value': {error}")))?;
+            format = format.with_null_regex(null);
+        }
+        Ok(format)
     }
 
     fn set(&mut self, name: &str, value: &str) -> std::result::Result<(), Error> {

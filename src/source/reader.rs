@@ -41,6 +41,8 @@ pub(crate) struct ReaderCounts {
     pub(crate) skipped_rows: AtomicU64,
     /// Rows of an early pass over event times.
     pub(crate) early_rows: AtomicU64,
+    /// Bytes of text files, as they are stored.
+    pub(crate) bytes: AtomicU64,
 }
 
 struct OpenChunk {
@@ -104,7 +106,7 @@ impl Reader {
                 continue;
             };
             let mut skipped_rows = 0;
-            let next = open.rows.next(&mut skipped_rows).await;
+            let next = open.rows.next(&mut skipped_rows);
             self.counts.skipped_rows.fetch_add(skipped_rows, Ordering::Relaxed);
             match next.map_err(|error| self.plan.unreadable(&open.chunk, error))? {
                 Some(batch) if batch.num_rows() == 0 => {}
@@ -139,7 +141,13 @@ impl Reader {
         let plan = Arc::clone(&self.plan);
         let file = plan.file(&chunk)?;
         self.stamps.iter_mut().for_each(|stamps| stamps.begin(&chunk, file));
-        let wanted = Wanted { inner: &plan.table.inner, columns: &plan.columns, coded: plan.coded, task: &self.task };
+        let wanted = Wanted {
+            inner: &plan.table.inner,
+            columns: &plan.columns,
+            coded: plan.coded,
+            task: &self.task,
+            counts: Some(&self.counts),
+        };
         let rows = Rows::open(file, chunk.row_groups.clone(), &wanted).await?;
         Ok(OpenChunk { name: file.name.clone(), chunk, rows })
     }

@@ -89,6 +89,13 @@ impl ReplayPlan {
         }
     }
 
+    /// Bytes to read, of text: there rows are not known before they are read.
+    pub(crate) fn bytes_of_text(&self) -> u64 {
+        let chunks = self.pieces.iter().flat_map(|piece| &piece.chunks);
+        let files = chunks.filter_map(|chunk| self.file(chunk).ok()).filter(|file| file.footer.is_none());
+        files.map(|file| file.object.size).sum()
+    }
+
     /// The schema of the batches.
     pub(crate) fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)

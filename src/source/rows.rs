@@ -1,5 +1,4 @@
-//! The rows of a file, by the decoder for its format: our own for Parquet and for CSV with special wishes, DataFusion's
-//! for other text.
+//! The rows of a file, by the decoder for its format.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,21 +6,17 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
-use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
-use datafusion::datasource::physical_plan::{CsvSource, FileGroup, FileScanConfigBuilder, FileSource, JsonSource};
-use datafusion::datasource::source::DataSourceExec;
-use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::TaskContext;
 use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
-use futures::StreamExt;
 
 use crate::sql::FileFormat;
 
 use super::csv_rows::CsvRows;
 use super::parquet_rows::ParquetRows;
+use super::reader::ReaderCounts;
 use super::table::{Inner, StreamFile};
+use super::text_rows::TextRows;
 
 /// What is wanted of a file.
 pub(super) struct Wanted<'a> {
@@ -31,6 +26,8 @@ pub(super) struct Wanted<'a> {
     /// Position among them of a text column that may come as codes.
     pub(super) coded: Option<usize>,
     pub(super) task: &'a Arc<TaskContext>,
+    /// Where to count the bytes of text.
+    pub(super) counts: Option<&'a Arc<ReaderCounts>>,
 }
 
 impl Wanted<'_> {
@@ -46,7 +43,7 @@ impl Wanted<'_> {
 
 /// The rows of one file.
 pub(super) enum Rows {
-    DataFusion(SendableRecordBatchStream),
+    Text(Box<TextRows>),
     Csv(Box<CsvRows>),
     Parquet(Box<ParquetRows>),
 }
@@ -70,16 +67,7 @@ impl Rows {
                 Self::Parquet(Box::new(ParquetRows::open(file, &footer, groups, wanted)?))
             }
             FileFormat::Csv if options.reads_csv_by_rows() => Self::Csv(Box::new(CsvRows::open(file, wanted)?)),
-            FileFormat::Csv => {
-                let mut csv = options.csv.clone();
-                csv.newlines_in_values = Some(csv.newlines_in_values.unwrap_or(false));
-                let source = CsvSource::new(table_schema(wanted.inner)).with_csv_options(csv);
-                Self::DataFusion(open_text(file, Arc::new(source), wanted)?)
-            }
-            FileFormat::Json => {
-                let source = JsonSource::new(table_schema(wanted.inner));
-                Self::DataFusion(open_text(file, Arc::new(source), wanted)?)
-            }
+            FileFormat::Csv | FileFormat::Json => Self::Text(Box::new(TextRows::open(file, wanted)?)),
         })
     }
 
@@ -87,27 +75,11 @@ impl Rows {
     ///
     /// # Errors
     /// Rows that cannot be read.
-    pub(super) async fn next(&mut self, skipped_rows: &mut u64) -> Result<Option<RecordBatch>> {
+    pub(super) fn next(&mut self, skipped_rows: &mut u64) -> Result<Option<RecordBatch>> {
         match self {
-            Self::DataFusion(stream) => stream.next().await.transpose(),
+            Self::Text(text) => text.next(),
             Self::Csv(csv) => csv.next(skipped_rows),
             Self::Parquet(parquet) => parquet.next(),
         }
     }
-}
-
-fn table_schema(inner: &Inner) -> TableSchema {
-    TableSchema::builder(Arc::clone(&inner.file_schema)).with_table_partition_cols(inner.hive_columns.clone()).build()
-}
-
-/// Reads a text file through DataFusion's reader.
-fn open_text(file: &StreamFile, source: Arc<dyn FileSource>, wanted: &Wanted) -> Result<SendableRecordBatchStream> {
-    let partitioned = PartitionedFile::new_from_meta(file.object.clone()).with_partition_values(file.hive.clone());
-    let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), source)
-        .with_file_group(FileGroup::new(vec![partitioned]))
-        .with_file_compression_type(file.compression.into())
-        .with_projection_indices(Some(wanted.columns.to_vec()))?
-        .with_preserve_order(true)
-        .build();
-    DataSourceExec::from_data_source(config).execute(0, Arc::clone(wanted.task))
 }

@@ -124,7 +124,7 @@ pub(super) fn check_listed(listed: Vec<Field>, file: &str, found: &SchemaRef, fo
             let names = found.fields().iter().map(|field| field.name().as_str());
             return Err(match nearest(field.name(), names) {
                 Some(nearest) => error.help(format!("did you mean '{nearest}'?")).into(),
-                None => error.into(),
+                None => error.help("list columns of the files, or none at all").into(),
             });
         };
         if format == FileFormat::Csv && found.field(index).name() != field.name() {

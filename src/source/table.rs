@@ -27,7 +27,9 @@ use super::event_time::EventTime;
 use super::footer::Footer;
 use super::options::StreamOptions;
 use super::pieces::Division;
+use super::reader::ReaderCounts;
 use super::replay::ReplayPlan;
+use super::text_rows::Counted;
 
 /// A file of a stream, ready to be read.
 #[derive(Debug, Clone)]
@@ -54,12 +56,12 @@ impl StreamFile {
         std::fs::File::open(&self.path).map_err(|error| Error::data(error.to_string()).in_file(&self.name))
     }
 
-    /// Opens a file of text for reading, decompressed.
+    /// Opens a file of text for reading, decompressed; its own bytes are counted.
     ///
     /// # Errors
     /// As [`StreamFile::open`].
-    pub(super) fn open_text(&self) -> Result<Box<dyn Read + Send>> {
-        let file = self.open()?;
+    pub(super) fn open_text(&self, counts: Option<&Arc<ReaderCounts>>) -> Result<Box<dyn Read + Send>> {
+        let file = Counted { file: self.open()?, counts: counts.cloned().unwrap_or_default() };
         Ok(match self.compression {
             CompressionTypeVariant::UNCOMPRESSED => Box::new(file),
             compression => Box::new(FileCompressionType::from(compression).convert_read(file)?),

@@ -60,6 +60,7 @@ pub(super) fn while_reading(
     };
     told(file, &message, row)
         .help(match format {
+            _ if row.is_none() => "the file is damaged or cut off: write it again, or leave it out of LOCATION",
             FileFormat::Parquet => "the file is damaged: write it again, or leave it out of LOCATION",
             FileFormat::Csv => {
                 "mend the row, list the column's type in CREATE STREAM, or count such rows with OPTIONS ('on_error' 'skip')"
@@ -70,6 +71,11 @@ pub(super) fn while_reading(
 }
 
 fn told(file: &StreamFile, message: &str, row: Option<u64>) -> Error {
+    // The row says where, in one way of counting.
+    let message = match row {
+        Some(_) => message.split(" at line ").next().unwrap_or(message),
+        None => message,
+    };
     let what = Error::data(format!("cannot be read: {message}")).in_file(&file.name);
     match row {
         Some(row) => what.in_row(row),
@@ -109,7 +115,7 @@ fn number_after(message: &str, words: &str) -> Option<u64> {
 
 /// The first row of a JSON file that cannot be read: arrow's reader does not say, so the file is read again, row by row.
 fn json_row(file: &StreamFile, schema: SchemaRef) -> Option<u64> {
-    let text = BufReader::new(file.open_text().ok()?);
+    let text = BufReader::new(file.open_text(None).ok()?);
     let mut rows = ReaderBuilder::new(schema).with_batch_size(1).build(text).ok()?;
     rows.position(|row| row.is_err()).map(|good| good as u64 + 1)
 }

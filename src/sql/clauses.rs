@@ -25,6 +25,7 @@ pub(super) fn cut_emit(tokens: &mut Tokens) -> Result<Option<Emit>> {
     if let Some(inner) = found.iter().find(|index| !ends_outermost_query(tokens, **index + 2)) {
         let what = match word(tokens, inner + 2).as_deref() {
             Some(after @ ("limit" | "offset" | "order")) => format!("EMIT before {}", after.to_uppercase()),
+            Some("emit") => "EMIT twice".to_string(),
             _ => "EMIT in a sub-query".to_string(),
         };
         return Err(Error::sql(what)

@@ -136,12 +136,15 @@ impl StreamParser<'_> {
         Ok(Watermark { column, at, bound_ns: Some(bound_ns) })
     }
 
-    /// `INTERVAL '5' SECOND` or `INTERVAL '1 hour 30 minutes'`.
+    /// `INTERVAL '5' SECOND`, `INTERVAL 5 SECOND` or `INTERVAL '1 hour 30 minutes'`.
     fn interval_ns(&mut self) -> Option<i64> {
         if !self.words(&["INTERVAL"]) {
             return None;
         }
-        let value = self.parser.parse_literal_string().ok()?;
+        let value = match self.parser.next_token().token {
+            Token::SingleQuotedString(text) | Token::Number(text, _) => text,
+            _ => return None,
+        };
         let unit = match self.parser.peek_token().token {
             Token::Word(word) => {
                 self.parser.next_token();

@@ -29,6 +29,8 @@ pub(crate) fn parse(sql: &str, dialect: &dyn Dialect) -> Result<Vec<StreamStatem
         let end = tokens::location_at(&tokens, tokens.len());
         parse_statement(tokens, dialect).map_err(|error| Error::locate(error, end))
     };
+    // Some editors begin a file with a mark of its byte order.
+    let sql = sql.strip_prefix('\u{feff}').unwrap_or(sql);
     tokens::statements(sql, dialect)?.into_iter().map(located).collect()
 }
 
@@ -83,7 +85,11 @@ fn located(error: ParserError) -> DataFusionError {
         Some((message, place)) => (message.to_string(), parse_place(place)),
         None => (message, None),
     };
-    Error::sql(message).at(at).into()
+    let error = Error::sql(&message).at(at);
+    match message.ends_with("found: EMIT") {
+        true => error.help("EMIT FINAL or EMIT CHANGES").into(),
+        false => error.into(),
+    }
 }
 
 fn parse_place(place: &str) -> Option<Location> {

@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::parser::{CopyToSource, Statement};
-use datafusion::sql::sqlparser::ast::{Expr, Ident, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName, Value, Visit, Visitor};
+use datafusion::sql::sqlparser::tokenizer::Span;
 
 use crate::error::Location;
 
@@ -29,14 +30,49 @@ pub(crate) fn call(statement: &Statement, name: &str) -> Option<Location> {
     })
 }
 
+/// The first string literal of this text.
+pub(crate) fn text(statement: &Statement, text: &str) -> Option<Location> {
+    first(statement, |part| match part {
+        Part::Expr(Expr::Value(value)) => {
+            matches!(&value.value, Value::SingleQuotedString(found) if found == text).then_some(value.span)
+        }
+        _ => None,
+    })
+}
+
+/// The first relation of this name.
+pub(crate) fn relation(statement: &Statement, name: &str) -> Option<Location> {
+    first(statement, |part| match part {
+        Part::Relation(relation) => {
+            let ident = relation.0.last()?.as_ident().filter(|ident| ident.value.eq_ignore_ascii_case(name))?;
+            Some(ident.span)
+        }
+        Part::Expr(_) => None,
+    })
+}
+
 fn find(statement: &Statement, ident: impl Fn(&Expr) -> Option<&Ident>) -> Option<Location> {
-    let mut finder = Finder { ident, found: None };
+    first(statement, |part| match part {
+        Part::Expr(expr) => ident(expr).map(|ident| ident.span),
+        Part::Relation(_) => None,
+    })
+}
+
+/// A part of a statement that may be what is looked for.
+enum Part<'a> {
+    Expr(&'a Expr),
+    Relation(&'a ObjectName),
+}
+
+/// The place of the first part that is what is looked for.
+fn first(statement: &Statement, place: impl Fn(Part) -> Option<Span>) -> Option<Location> {
+    let mut finder = Finder { place, found: None };
     let _ = match statement {
         Statement::Statement(statement) => statement.visit(&mut finder),
-        Statement::Explain(explain) => return find(&explain.statement, finder.ident),
+        Statement::Explain(explain) => return first(&explain.statement, finder.place),
         Statement::CopyTo(copy) => match &copy.source {
             CopyToSource::Query(query) => query.visit(&mut finder),
-            CopyToSource::Relation(_) => ControlFlow::Continue(()),
+            CopyToSource::Relation(relation) => finder.pre_visit_relation(relation),
         },
         _ => ControlFlow::Continue(()),
     };
@@ -44,19 +80,29 @@ fn find(statement: &Statement, ident: impl Fn(&Expr) -> Option<&Ident>) -> Optio
 }
 
 struct Finder<F> {
-    ident: F,
+    place: F,
     found: Option<Location>,
 }
 
-impl<F: Fn(&Expr) -> Option<&Ident>> Visitor for Finder<F> {
-    type Break = ();
-
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-        let place = (self.ident)(expr).map(|ident| ident.span.start);
+impl<F: Fn(Part) -> Option<Span>> Finder<F> {
+    fn look(&mut self, part: Part) -> ControlFlow<()> {
+        let place = (self.place)(part).map(|span| span.start);
         self.found = place.filter(|at| at.line > 0).map(|at| Location { line: at.line, column: at.column });
         match self.found {
             Some(_) => ControlFlow::Break(()),
             None => ControlFlow::Continue(()),
         }
+    }
+}
+
+impl<F: Fn(Part) -> Option<Span>> Visitor for Finder<F> {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        self.look(Part::Expr(expr))
+    }
+
+    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
+        self.look(Part::Relation(relation))
     }
 }
