@@ -96,9 +96,9 @@ impl Folder {
 fn walk(folder: &Path, names: &mut Vec<String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => walk(&path, names),
-            false => names.push(path.display().to_string()),
+        names.push(path.display().to_string());
+        if path.is_dir() {
+            walk(&path, names);
         }
     }
 }
@@ -460,6 +460,33 @@ fn groups_of_nan_and_null_are_those_of_the_batch() {
     let groups = rows(plain, "partitioned");
     assert!(groups.iter().any(|row| row == ",2,6,"), "{groups:?}");
     assert!(groups.iter().any(|row| row == "NaN,2,6,NaN"), "{groups:?}");
+}
+
+/// Neither files nor the folders that were made for them are left.
+#[test]
+fn a_query_that_fails_after_it_has_written() {
+    let folder = Folder::new();
+    let many = 400_000;
+    folder.parquet(
+        "many.parquet",
+        vec![
+            ("n", Arc::new(Int64Array::from_iter_values(0..many))),
+            ("ts", Arc::new(TimestampMicrosecondArray::from_iter_values(0..many))),
+        ],
+    );
+    let before = folder.names();
+    let rows = format!(
+        "SELECT md5(CAST(n AS VARCHAR)) AS hash, sha512(CAST(n AS VARCHAR)) AS longer, 1 / ({} - n) AS bad FROM 'many.parquet'",
+        many - 1
+    );
+    for output in ["new/a/b/", "new/a/b.parquet", "c.ndjson"] {
+        let run = folder.program(&["sql", &rows, "--output", output]).assert().code(1);
+        run.stderr(contains("Divide by zero"));
+        assert_eq!(folder.names(), before, "{output}");
+    }
+    let copy = format!("COPY ({rows}) TO 'x.csv.gz' STORED AS CSV OPTIONS ('format.compression' 'gzip')");
+    folder.program(&["sql", &copy]).assert().code(1);
+    assert_eq!(folder.names(), before);
 }
 
 #[test]

@@ -318,6 +318,38 @@ fn copy_takes_the_options_of_its_format() {
 }
 
 #[test]
+fn copy_compresses_text() {
+    let folder = TempDir::new().unwrap();
+    for (format, compression, suffix) in [("CSV", "gzip", "gz"), ("JSON", "zstd", "zst")] {
+        let place = format!("{}/{suffix}", folder.path().display());
+        let copied = |to: &str| {
+            let options = format!("STORED AS {format} OPTIONS ('format.compression' '{compression}')");
+            format!("{FLIGHTS} COPY (SELECT origin, flight FROM flights) TO '{to}' {options}; ")
+        };
+        let extension = format!("{}.{suffix}", format.to_lowercase());
+        let read = |from: &str| format!("SELECT count(*) AS n, count(DISTINCT flight) AS f FROM '{from}'");
+        let told = "count\n336776\nn,f\n336776,3844\n";
+        sql(&format!("{}{}", copied(&format!("{place}/")), read(&format!("{place}/part-*.{suffix}"))))
+            .assert()
+            .success()
+            .stdout(told);
+        assert!(
+            names(Path::new(&place)).iter().all(|name| name.ends_with(&extension)),
+            "{:?}",
+            names(Path::new(&place))
+        );
+        let file = format!("{place}/one.{extension}");
+        sql(&format!("{}{}", copied(&file), read(&file))).assert().success().stdout(told);
+    }
+    // A path without an extension is a folder.
+    let place = folder.path().join("parts");
+    sql(&format!("{FLIGHTS} COPY (SELECT flight FROM flights) TO '{}' STORED AS PARQUET", place.display()))
+        .assert()
+        .success();
+    assert_eq!(names(&place).iter().map(|name| parquet_rows(&place.join(name))).sum::<usize>(), 336_776);
+}
+
+#[test]
 fn output_takes_one_result() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("x.csv");
@@ -544,6 +576,23 @@ fn ctrl_c_ends_a_run_with_whole_files_and_code_130() {
     assert!(0 < rows && rows < 1_000_000, "{rows}");
     let told: String = rows.to_string();
     assert_eq!(summary.replace(',', "").split(" rows out").next().unwrap().rsplit(' ').next(), Some(told.as_str()));
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_leaves_no_unfinished_data() {
+    let folder = TempDir::new().unwrap();
+    let child = Process::new(PROGRAM)
+        .args(["generate", "trades", "--rows", "1000000000", "--partitions", "2", "--out"])
+        .arg(folder.path())
+        .spawn()
+        .unwrap();
+    while names(folder.path()).len() < 2 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(Process::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(130));
+    assert_eq!(names(folder.path()), Vec::<String>::new());
 }
 
 /// Also while a table in memory is filled, which ends with the program.

@@ -27,7 +27,7 @@ use rand_chacha::ChaCha8Rng;
 use streamlines::Error;
 
 use super::summary::count;
-use super::{FAILED, errors};
+use super::{FAILED, INTERRUPTED, errors};
 
 /// 2024-01-01T00:00:00 in µs.
 const START_US: i64 = 1_704_067_200_000_000;
@@ -55,6 +55,20 @@ impl Generate {
                 errors::print("", &error.into());
                 FAILED
             }
+        }
+    }
+}
+
+impl Generate {
+    /// Waits for Ctrl-C, takes away what is not finished, and ends the program.
+    pub async fn when_interrupted(self) {
+        let Self::Trades(trades) = self;
+        if tokio::signal::ctrl_c().await.is_ok() {
+            for partition in 0..trades.partitions {
+                // Those that have not begun, or are finished, are not there.
+                let _ = std::fs::remove_file(trades.unfinished(partition));
+            }
+            std::process::exit(i32::from(INTERRUPTED));
         }
     }
 }
@@ -134,7 +148,17 @@ impl Trades {
                 format!("--keys {} for --partitions {}: every file needs a symbol", self.keys, self.partitions);
             super::Arguments::command().error(clap::error::ErrorKind::ValueValidation, message).exit();
         }
+        let is_new = !self.out.exists();
         std::fs::create_dir_all(&self.out).map_err(|error| unwritable(&self.out, &error.to_string()))?;
+        let written = self.write_partitions();
+        if written.is_err() && is_new {
+            // The error that is told is the first one.
+            let _ = std::fs::remove_dir(&self.out);
+        }
+        written
+    }
+
+    fn write_partitions(&self) -> Result<(), Error> {
         let bar = self.bar();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let next = std::sync::atomic::AtomicU64::new(0);
@@ -191,11 +215,15 @@ impl Trades {
         Ok(())
     }
 
+    fn unfinished(&self, partition: u64) -> PathBuf {
+        self.out.join(format!("_trades-{partition}.{}.unfinished", self.format.extension()))
+    }
+
     /// Writes one file under a name of its own, and gives it its place when it is whole.
     fn write_partition(&self, partition: u64, bar: &ProgressBar) -> Result<(), Error> {
         let extension = self.format.extension();
         let path = self.out.join(format!("trades-{partition}.{extension}"));
-        let unfinished = self.out.join(format!("_trades-{partition}.{extension}.unfinished"));
+        let unfinished = self.unfinished(partition);
         let written = self
             .write_rows(partition, &unfinished, bar)
             .and_then(|()| std::fs::rename(&unfinished, &path).map_err(|error| unwritable(&path, &error.to_string())));

@@ -92,7 +92,10 @@ pub fn main() -> ExitCode {
         Command::Run { file, options } => runtime.block_on(run::file(&file, &options)),
         Command::Sql { sql, options } => runtime.block_on(run::text(&sql, &options)),
         Command::Explain { sql, options } => runtime.block_on(explain::explain(&sql, &options)),
-        Command::Generate(generate) => generate.run(),
+        Command::Generate(generate) => {
+            runtime.spawn(generate.clone().when_interrupted());
+            generate.run()
+        }
         Command::Completions { shell } => completions::print::<Arguments>(shell),
     };
     // A second Ctrl-C, or a reader that hangs, must not keep the program.

@@ -13,6 +13,7 @@
 //!             TableScan
 //! ```
 
+use std::path::Path;
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
@@ -27,7 +28,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::config::StreamlinesOptions;
 use crate::error::Location;
-use crate::sink::OutputFormat;
+use crate::sink::{OutputFormat, compresses};
 use crate::sql::EmitMode;
 
 use super::event_time::{first_stream, reads_stream};
@@ -212,13 +213,14 @@ impl Rewriter {
     }
 
     /// COPY: the pipelines write files themselves, unless DataFusion is to divide the rows by columns, or to compress
-    /// text.
+    /// text as only it can.
     fn copy(&self, copy: CopyTo, emit: EmitMode) -> Result<Flow> {
         let format = copy.file_type.get_ext().trim_start_matches('.').parse::<OutputFormat>();
-        let compresses = copy.options.keys().any(|key| key.strip_prefix("format.").unwrap_or(key) == "compression");
+        let compression = copy.options.iter().find(|(key, _)| key.trim_start_matches("format.") == "compression");
+        let foreign = compression.and_then(|(_, name)| name.parse().ok()).is_some_and(|name| !compresses(name));
         let is_remote = copy.output_url.contains("://") && !copy.output_url.starts_with("file://");
         let by_pipelines =
-            !is_remote && copy.partition_by.is_empty() && (!compresses || matches!(format, Ok(OutputFormat::Parquet)));
+            !is_remote && copy.partition_by.is_empty() && (!foreign || matches!(format, Ok(OutputFormat::Parquet)));
         let (Ok(format), true) = (format, by_pipelines) else {
             return self.tail(LogicalPlan::Copy(copy), emit);
         };
@@ -228,7 +230,10 @@ impl Rewriter {
         let mut options: Vec<_> = copy.options.into_iter().collect();
         options.sort();
         let schema = copy.output_schema;
-        let node = WriteFiles { input: Arc::new(input), path: copy.output_url, format, options, schema };
+        // As DataFusion has it, a path without an extension is a folder.
+        let is_folder = Path::new(&copy.output_url).extension().is_none() && !copy.output_url.ends_with('/');
+        let path = if is_folder { format!("{}/", copy.output_url) } else { copy.output_url };
+        let node = WriteFiles { input: Arc::new(input), path, format, options, schema };
         Ok(Flow::stateless(extension(node), Shape::Tail))
     }
 

@@ -5,7 +5,7 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::common::Result;
+use datafusion::common::{Result, TableReference};
 use datafusion::execution::session_state::SessionState;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
@@ -72,11 +72,11 @@ impl VisitorMut for Finder {
 }
 
 /// Puts the columns in, SELECT by SELECT in the same order.
-struct Filler<I: Iterator<Item = Ident>> {
+struct Filler<I: Iterator<Item = Vec<Ident>>> {
     columns: I,
 }
 
-impl<I: Iterator<Item = Ident>> VisitorMut for Filler<I> {
+impl<I: Iterator<Item = Vec<Ident>>> VisitorMut for Filler<I> {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
@@ -91,9 +91,9 @@ impl<I: Iterator<Item = Ident>> VisitorMut for Filler<I> {
     }
 }
 
-/// Puts one column into the calls of one query.
+/// Puts one column, the parts of its name, into the calls of one query.
 struct Call {
-    column: Ident,
+    column: Vec<Ident>,
 }
 
 impl VisitorMut for Call {
@@ -103,7 +103,11 @@ impl VisitorMut for Call {
         // Errors about the window are told at the column, so it stands where the call stands.
         let span = expr.span();
         if let Some(arguments) = timeless_arguments(expr) {
-            let column = Expr::Identifier(Ident { span, ..self.column.clone() });
+            let mut parts: Vec<_> = self.column.iter().map(|part| Ident { span, ..part.clone() }).collect();
+            let column = match parts.len() {
+                1 => Expr::Identifier(parts.remove(0)),
+                _ => Expr::CompoundIdentifier(parts),
+            };
             arguments.insert(0, FunctionArg::Unnamed(FunctionArgExpr::Expr(column)));
         }
         ControlFlow::Continue(())
@@ -128,8 +132,8 @@ fn timeless_arguments(expr: &mut Expr) -> Option<&mut Vec<FunctionArg>> {
     }
 }
 
-/// The event-time column among those that a SELECT reads.
-async fn event_time_of(with: Option<With>, select: Select, state: &SessionState) -> Result<Ident> {
+/// The event-time column among those that a SELECT reads: its name, qualified where another has the same.
+async fn event_time_of(with: Option<With>, select: Select, state: &SessionState) -> Result<Vec<Ident>> {
     let start = select.group_by.span().start;
     let at = Location { line: start.line, column: start.column };
     let mut from = select;
@@ -153,7 +157,12 @@ async fn event_time_of(with: Option<With>, select: Select, state: &SessionState)
     let plan = state.statement_to_plan(Statement::Statement(Box::new(statement))).await?;
     let is_event_time = |index: &usize| trace_index(*index, &plan).is_some_and(|column| column.is_event_time());
     match (0..plan.schema().fields().len()).find(is_event_time) {
-        Some(index) => Ok(Ident::with_quote('"', plan.schema().field(index).name())),
+        Some(index) => {
+            let (qualifier, field) = plan.schema().qualified_field(index);
+            let is_alone = plan.schema().fields_with_unqualified_name(field.name()).len() == 1;
+            let qualifier = qualifier.filter(|_| !is_alone).map(TableReference::to_vec).unwrap_or_default();
+            Ok(qualifier.iter().chain([field.name()]).map(|part| Ident::with_quote('"', part)).collect())
+        }
         None => Err(Error::sql("a window without a time column, over rows that declare no event time")
             .at(Some(at))
             .help("name the column: WINDOW TUMBLING (ts, SIZE 1 HOUR), or declare WATERMARK FOR ts in CREATE STREAM")

@@ -86,6 +86,7 @@ pub(super) async fn write(
             for writer in writers {
                 writer.abort().await;
             }
+            sink.aborted().await;
             Err(error)
         }
     }

@@ -21,6 +21,7 @@ use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload};
 
 use crate::error::Error;
 
+use super::compression::{Compressor, compression_of, suffix};
 use super::encoder::{Bytes, Encoder, Medium, encoder};
 use super::stream::StreamWriter;
 use super::{OutputFormat, Sink, Writer, Written};
@@ -40,6 +41,8 @@ pub struct FileSink {
     /// A pipe or a device, which is written through and never replaced.
     is_stream: bool,
     folder: bool,
+    /// The outermost folder that has to be made for the output.
+    new_folder: Option<PathBuf>,
     format: OutputFormat,
     options: TableOptions,
 }
@@ -66,13 +69,16 @@ impl FileSink {
         let object =
             ObjectPath::from_absolute_path(&absolute).map_err(|error| Error::data(error.to_string()).in_file(path))?;
         let is_stream = std::fs::metadata(&absolute).is_ok_and(|found| !found.is_file() && !found.is_dir());
+        let folder = path.ends_with('/');
+        let innermost = if folder { Some(absolute.as_path()) } else { absolute.parent() };
         Ok(Self {
+            new_folder: innermost.and_then(first_new_folder),
             store: Arc::new(LocalFileSystem::new()),
             shown: path.to_string(),
             path: object,
             local: absolute,
             is_stream,
-            folder: path.ends_with('/'),
+            folder,
             format,
             options: TableOptions::default(),
         })
@@ -105,9 +111,10 @@ impl Sink for FileSink {
         }
         let bytes = Bytes::default();
         let encoder = encoder(self.format, Medium::File, &schema, &self.options, bytes.clone())?;
+        let compression = compression_of(self.format, &self.options);
         let (path, shown) = match self.folder {
             true => {
-                let name = format!("{PART}{pipeline:05}.{}", self.format);
+                let name = format!("{PART}{pipeline:05}.{}{}", self.format, suffix(compression.0));
                 if self.local.join(&name).is_dir() {
                     let error = Error::data("is a folder").in_file(format!("{}{name}", self.shown));
                     return Err(error.help("a pipeline writes its file there: name another folder").into());
@@ -122,6 +129,7 @@ impl Sink for FileSink {
             shown,
             encoder,
             bytes,
+            compressor: Compressor::try_new(compression)?,
             pending: vec![],
             upload: None,
             // A pipeline without rows leaves no file in a folder; a single file is always there.
@@ -129,6 +137,13 @@ impl Sink for FileSink {
             closed: false,
             written: Written::default(),
         }))
+    }
+
+    async fn aborted(&self) {
+        let innermost = if self.folder { Some(self.local.as_path()) } else { self.local.parent() };
+        if let (Some(innermost), Some(first)) = (innermost, &self.new_folder) {
+            remove_empty_folders(innermost, first);
+        }
     }
 
     async fn closed(&self, writers: usize) -> Result<()> {
@@ -146,9 +161,25 @@ impl Sink for FileSink {
     }
 }
 
+/// The first of the folders on a path that is not there yet.
+fn first_new_folder(path: &Path) -> Option<PathBuf> {
+    path.ancestors().take_while(|folder| !folder.exists()).last().map(Path::to_path_buf)
+}
+
+/// Removes empty folders from the innermost one up to `first`.
+fn remove_empty_folders(innermost: &Path, first: &Path) {
+    for folder in innermost.ancestors().take_while(|folder| folder.starts_with(first)) {
+        // What somebody else has put there stays.
+        if std::fs::remove_dir(folder).is_err() {
+            return;
+        }
+    }
+}
+
 /// The pipeline and format of a file that a run has written into a folder.
 fn part_of_name(name: &str) -> Option<(usize, OutputFormat)> {
     let (part, extension) = name.strip_prefix(PART)?.split_once('.')?;
+    let extension = extension.trim_end_matches(".gz").trim_end_matches(".zst");
     Some((part.parse().ok()?, extension.parse().ok()?))
 }
 
@@ -170,6 +201,7 @@ struct FileWriter {
     shown: String,
     encoder: Box<dyn Encoder>,
     bytes: Bytes,
+    compressor: Compressor,
     /// Encoded bytes that are no whole part yet.
     pending: Vec<u8>,
     upload: Option<Box<dyn MultipartUpload>>,
@@ -181,15 +213,19 @@ struct FileWriter {
 impl FileWriter {
     /// Takes what has been encoded, and uploads it if it is a part's worth.
     async fn upload(&mut self) -> Result<()> {
-        let encoded = self.bytes.take();
+        let encoded = self.compressor.compress(self.bytes.take())?;
+        self.keep(encoded);
+        match self.pending.len() < PART_BYTES {
+            true => Ok(()),
+            false => self.upload_part().await,
+        }
+    }
+
+    fn keep(&mut self, encoded: Vec<u8>) {
         self.written.bytes += encoded.len() as u64;
         match self.pending.is_empty() {
             true => self.pending = encoded,
             false => self.pending.extend_from_slice(&encoded),
-        }
-        match self.pending.len() < PART_BYTES {
-            true => Ok(()),
-            false => self.upload_part().await,
         }
     }
 
@@ -232,6 +268,8 @@ impl Writer for FileWriter {
         }
         self.encoder.finish()?;
         self.upload().await?;
+        let rest = self.compressor.finish()?;
+        self.keep(rest);
         self.upload_part().await
     }
 

@@ -3,6 +3,7 @@
 //! A [`Sink`] gives each pipeline a [`Writer`] of its own, so that pipelines never meet; a sink that is one file or
 //! one terminal is written where the pipelines meet, with a single writer. Rows become bytes in `encoder.rs`.
 
+mod compression;
 mod encoder;
 mod files;
 mod format;
@@ -16,6 +17,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::error::{DataFusionError, Result};
 
+pub(crate) use compression::compresses;
 pub use files::FileSink;
 pub use format::OutputFormat;
 pub(crate) use memory::TableSink;
@@ -54,6 +56,9 @@ pub trait Sink: Send + Sync + std::fmt::Debug {
         let _ = writers;
         Ok(())
     }
+
+    /// Every writer has given up: takes away what was made for them.
+    async fn aborted(&self) {}
 }
 
 /// Writes the rows of one pipeline: batches, then `finish`, then `close`; and `abort` at any point.

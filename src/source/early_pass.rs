@@ -19,7 +19,9 @@ const STRETCH_ROWS: u64 = 8192;
 
 /// The event times that early passes over a file have found, kept for later queries: by column and row groups.
 #[derive(Debug, Clone, Default)]
-pub(super) struct FoundTimes(Arc<Mutex<HashMap<(usize, Option<Range<usize>>), Arc<[Stretch]>>>>);
+pub(super) struct FoundTimes(Arc<Mutex<HashMap<Key, Arc<[Stretch]>>>>);
+
+type Key = (usize, Option<Range<usize>>);
 
 /// Reads the event-time column of a file, or of some of its row groups, and nothing else. `progress` is told the rows.
 ///

@@ -82,8 +82,8 @@ fn whole(stream: &Inner, partitions: &[usize], time: Option<&EventTime>) -> Piec
 }
 
 /// The lowest of times that are known; none if one is not known.
-fn lowest(times: impl Iterator<Item = Option<i64>>) -> Option<i64> {
-    times.fold(Some(NONE_TO_COME), |lowest, time| Some(lowest?.min(time?)))
+fn lowest(mut times: impl Iterator<Item = Option<i64>>) -> Option<i64> {
+    times.try_fold(NONE_TO_COME, |lowest, time| Some(lowest.min(time?)))
 }
 
 fn lowest_of_group(group: &GroupTimes) -> i64 {
