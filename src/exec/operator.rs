@@ -204,7 +204,8 @@ impl OperatorStream {
         self.pipeline.metrics.operator(Counters { windows_closed, ..counters }, bytes);
         self.reservation.try_resize(bytes).map_err(|error| {
             resources_datafusion_err!(
-                "{} of pipeline {} holds {bytes} bytes of state and may not take more: {error}",
+                "{} of pipeline {} holds {bytes} bytes of state and may not take more; SET datafusion.runtime.memory_limit \
+                 gives it more: {error}",
                 self.name,
                 self.pipeline.index
             )

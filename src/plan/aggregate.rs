@@ -47,8 +47,7 @@ pub(super) fn stream(input: LogicalPlan, aggregate: Aggregate, emit: EmitMode) -
     });
     let key_columns = key_columns.collect();
 
-    let time = window.as_ref().and_then(|window| window.start.column_refs().into_iter().next());
-    let time = time.and_then(|column| trace(&Expr::Column(column.clone()), &input)).map(|column| column.index);
+    let time = window.as_ref().and_then(|window| window::time_index(&window.start, &input));
     let input = Arc::new(input);
     let node = WindowAggregate::try_new(input, window, keys, aggregates.clone(), emit)?;
     let columns = outputs.into_iter().map(GroupOutput::column).chain(aggregates.iter().map(column_of));
@@ -124,9 +123,12 @@ fn from_window(expr: &Expr, window: Option<&Window>, input: &LogicalPlan) -> Res
     if window::recognise(expr, input)?.as_ref() == Some(window) {
         return Ok(Some(Expr::Column(start)));
     }
-    let replaced = expr.clone().unalias().transform_down(|part| match part == window.start {
-        true => Ok(Transformed::new(Expr::Column(start.clone()), true, TreeNodeRecursion::Jump)),
-        false => Ok(Transformed::no(part)),
+    let replaced = expr.clone().unalias().transform_down(|part| {
+        let is_start = part == window.start || window::recognise(&part, input)?.as_ref() == Some(window);
+        match is_start {
+            true => Ok(Transformed::new(Expr::Column(start.clone()), true, TreeNodeRecursion::Jump)),
+            false => Ok(Transformed::no(part)),
+        }
     })?;
     let only_start = replaced.data.column_refs().into_iter().all(|column| *column == start);
     Ok((replaced.transformed && only_start).then_some(replaced.data))

@@ -207,7 +207,7 @@ fn size_ns(size: &ScalarValue, zone: Option<&str>) -> Result<i128> {
     if days != 0 && !zone.is_none_or(is_utc) {
         return Err(Error::refused(
             "a window over days of a local time zone",
-            "such days differ in length, and tumble cuts equal windows",
+            "such a day begins at the zone's midnight, and tumble cuts equal spans of time from 1970-01-01T00:00Z on",
             "INTERVAL '24 hours' cuts instants, or GROUP BY date_trunc('day', ts)",
         )
         .into());

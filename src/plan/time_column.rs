@@ -1,12 +1,16 @@
-//! `WINDOW TUMBLING (SIZE 1 HOUR)` names no column: the event time of what the query reads is filled in.
+//! What syntax alone does not say of a window, and the columns that a query reads do.
 //!
-//! The syntax comes here as `tumble(size)` with one argument. The FROM clause of that SELECT is planned by itself,
-//! with the WITH clauses around it, and the first of its columns that is an event time is the one.
+//! `WINDOW TUMBLING (SIZE 1 HOUR)` names no column: the event time of what the query reads is filled in. The syntax
+//! comes here as `tumble(size)` with one argument. The FROM clause of that SELECT is planned by itself, with the WITH
+//! clauses around it, and the first of its columns that is an event time is the one.
+//!
+//! `window_start` beside `date_bin(…)` is the bin's start, unless what the query reads has a column of that name.
 
 use std::ops::ControlFlow;
 
 use datafusion::common::{Result, TableReference};
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, Query, Select, SelectItem,
@@ -14,10 +18,12 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use crate::error::{Error, Location};
+use crate::sql::names::{is_window_name, names_bins, resolve_bin_names};
 
 use super::event_time::trace_index;
 
-/// Fills the event-time column into every `tumble(size)` of a statement.
+/// Fills the event-time column into every `tumble(size)` of a statement, and in place of the names of a bin's ends what
+/// they mean.
 pub(crate) async fn fill_in_time_columns(statement: &mut Statement, state: &SessionState) -> Result<()> {
     match statement {
         Statement::Statement(statement) => fill_in(statement.as_mut(), state).await,
@@ -31,6 +37,7 @@ pub(crate) async fn fill_in_time_columns(statement: &mut Statement, state: &Sess
 }
 
 async fn fill_in<T: VisitMut>(syntax: &mut T, state: &SessionState) -> Result<()> {
+    name_bins(syntax, state).await;
     let mut finder = Finder::default();
     let _ = syntax.visit(&mut finder);
     let mut columns = vec![];
@@ -40,6 +47,63 @@ async fn fill_in<T: VisitMut>(syntax: &mut T, state: &SessionState) -> Result<()
     let mut filler = Filler { columns: columns.into_iter() };
     let _ = syntax.visit(&mut filler);
     Ok(())
+}
+
+/// Gives the names of bins their meaning where no column has them.
+async fn name_bins<T: VisitMut>(syntax: &mut T, state: &SessionState) {
+    let mut bins = Bins::default();
+    let _ = syntax.visit(&mut bins);
+    let mut free = vec![];
+    for (with, select) in bins.found {
+        // What is wrong with the query is told when it is planned as a whole.
+        let columns = columns_of(with, *select, state).await;
+        let is_taken = |plan: LogicalPlan| plan.schema().fields().iter().any(|field| is_window_name(field.name()));
+        free.push(!columns.is_ok_and(is_taken));
+    }
+    let _ = syntax.visit(&mut NameBins { free: free.into_iter() });
+}
+
+/// Finds the queries that name the ends of a bin, in the order in which they are visited.
+#[derive(Default)]
+struct Bins {
+    withs: Vec<Option<With>>,
+    found: Vec<(Option<With>, Box<Select>)>,
+}
+
+impl VisitorMut for Bins {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        self.withs.push(query.with.clone());
+        if let SetExpr::Select(select) = query.body.as_ref()
+            && names_bins(query)
+        {
+            let with = self.withs.iter().rev().flatten().next().cloned();
+            self.found.push((with, select.clone()));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+        self.withs.pop();
+        ControlFlow::Continue(())
+    }
+}
+
+/// Gives the names their meaning in the queries that are free for it, in the same order.
+struct NameBins<I: Iterator<Item = bool>> {
+    free: I,
+}
+
+impl<I: Iterator<Item = bool>> VisitorMut for NameBins<I> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        if names_bins(query) && self.free.next() == Some(true) {
+            resolve_bin_names(query);
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 /// Finds the SELECTs that group by a window without a column, in the order in which they are visited.
@@ -136,6 +200,24 @@ fn timeless_arguments(expr: &mut Expr) -> Option<&mut Vec<FunctionArg>> {
 async fn event_time_of(with: Option<With>, select: Select, state: &SessionState) -> Result<Vec<Ident>> {
     let start = select.group_by.span().start;
     let at = Location { line: start.line, column: start.column };
+    let plan = columns_of(with, select, state).await?;
+    let is_event_time = |index: &usize| trace_index(*index, &plan).is_some_and(|column| column.is_event_time());
+    match (0..plan.schema().fields().len()).find(is_event_time) {
+        Some(index) => {
+            let (qualifier, field) = plan.schema().qualified_field(index);
+            let is_alone = plan.schema().fields_with_unqualified_name(field.name()).len() == 1;
+            let qualifier = qualifier.filter(|_| !is_alone).map(TableReference::to_vec).unwrap_or_default();
+            Ok(qualifier.iter().chain([field.name()]).map(|part| Ident::with_quote('"', part)).collect())
+        }
+        None => Err(Error::sql("a window without a time column, over rows that declare no event time")
+            .at(Some(at))
+            .help("name the column: WINDOW TUMBLING (ts, SIZE 1 HOUR), or declare WATERMARK FOR ts in CREATE STREAM")
+            .into()),
+    }
+}
+
+/// All columns that a SELECT reads.
+async fn columns_of(with: Option<With>, select: Select, state: &SessionState) -> Result<LogicalPlan> {
     let mut from = select;
     from.projection = vec![SelectItem::Wildcard(WildcardAdditionalOptions::default())];
     from.selection = None;
@@ -154,18 +236,5 @@ async fn event_time_of(with: Option<With>, select: Select, state: &SessionState)
         pipe_operators: vec![],
     };
     let statement = SqlStatement::Query(Box::new(query));
-    let plan = state.statement_to_plan(Statement::Statement(Box::new(statement))).await?;
-    let is_event_time = |index: &usize| trace_index(*index, &plan).is_some_and(|column| column.is_event_time());
-    match (0..plan.schema().fields().len()).find(is_event_time) {
-        Some(index) => {
-            let (qualifier, field) = plan.schema().qualified_field(index);
-            let is_alone = plan.schema().fields_with_unqualified_name(field.name()).len() == 1;
-            let qualifier = qualifier.filter(|_| !is_alone).map(TableReference::to_vec).unwrap_or_default();
-            Ok(qualifier.iter().chain([field.name()]).map(|part| Ident::with_quote('"', part)).collect())
-        }
-        None => Err(Error::sql("a window without a time column, over rows that declare no event time")
-            .at(Some(at))
-            .help("name the column: WINDOW TUMBLING (ts, SIZE 1 HOUR), or declare WATERMARK FOR ts in CREATE STREAM")
-            .into()),
-    }
+    state.statement_to_plan(Statement::Statement(Box::new(statement))).await
 }

@@ -38,6 +38,16 @@ pub(crate) fn recognise(expr: &Expr, plan: &LogicalPlan) -> Result<Option<Window
     }
 }
 
+/// The stream's column that a window's start is computed from.
+pub(super) fn time_index(start: &Expr, plan: &LogicalPlan) -> Option<usize> {
+    let column = start.column_refs().into_iter().next()?;
+    if let Some(found) = trace(&Expr::Column(column.clone()), plan) {
+        return Some(found.index);
+    }
+    let (inner, input) = behind(index_of(column, plan.schema())?, plan)?;
+    time_index(&inner, input)
+}
+
 /// The expression that makes output column `index` of `plan`, with the plan that it is over.
 fn behind(index: usize, plan: &LogicalPlan) -> Option<(Expr, &LogicalPlan)> {
     match plan {

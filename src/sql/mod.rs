@@ -6,7 +6,7 @@
 
 mod clauses;
 mod create_stream;
-mod names;
+pub(crate) mod names;
 pub(crate) mod places;
 mod tokens;
 mod windows;

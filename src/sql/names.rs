@@ -1,13 +1,15 @@
-//! `window_start`, `window_end` and `window_time` by name, where a SELECT groups by `tumble(…)`.
+//! `window_start`, `window_end` and `window_time` by name, where a SELECT groups by `tumble(…)`, `date_bin(…)` or
+//! `date_trunc(…)`.
 //!
 //! The names are replaced by what they mean, over the very call that the query groups by, so that DataFusion's
-//! planner sees expressions over a group key and nothing new.
+//! planner sees expressions over a group key and nothing new. `tumble` is a window by name. The other two are common
+//! functions, over whose results a table may have such columns of its own, so they wait for somebody who knows.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident,
-    ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, Value, VisitMut, VisitorMut,
+    Interval, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, Value, VisitMut, VisitorMut,
 };
 
 const NAMES: [&str; 3] = ["window_start", "window_end", "window_time"];
@@ -18,21 +20,47 @@ pub(super) fn resolve_window_names<T: VisitMut>(statement: &mut T) {
     impl VisitorMut for Queries {
         type Break = ();
         fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-            resolve_in_query(query);
+            resolve_in_query(query, as_tumble);
             ControlFlow::Continue(())
         }
     }
     let _ = statement.visit(&mut Queries);
 }
 
-fn resolve_in_query(query: &mut Query) {
+/// Replaces the names in a query that groups by `date_bin` or `date_trunc`, but not in its sub-queries.
+pub(crate) fn resolve_bin_names(query: &mut Query) {
+    resolve_in_query(query, as_bin);
+}
+
+/// Whether a query groups by `date_bin` or `date_trunc` and speaks of a window by name.
+pub(crate) fn names_bins(query: &Query) -> bool {
+    let SetExpr::Select(select) = query.body.as_ref() else {
+        return false;
+    };
+    if window_call(select, as_bin).is_none() {
+        return false;
+    }
+    let mut resolved = query.clone();
+    resolve_bin_names(&mut resolved);
+    resolved != *query
+}
+
+/// Whether a column bears one of the names.
+pub(crate) fn is_window_name(name: &str) -> bool {
+    NAMES.contains(&name)
+}
+
+/// What makes a window of an expression.
+type AsWindow = fn(&Expr) -> Option<Function>;
+
+fn resolve_in_query(query: &mut Query, as_window: AsWindow) {
     let SetExpr::Select(select) = query.body.as_mut() else {
         return;
     };
-    let Some(call) = window_call(select) else { return };
+    let Some(call) = window_call(select, as_window) else { return };
     let mut names = Names { call: &call, depth: 0 };
     for item in &mut select.projection {
-        name_item(item);
+        name_item(item, as_window);
         let _ = item.visit(&mut names);
     }
     if let Some(having) = &mut select.having {
@@ -51,8 +79,8 @@ fn resolve_in_query(query: &mut Query) {
     }
 }
 
-/// The call of tumble that a SELECT groups by: written there, by number, or by an alias of the projection.
-fn window_call(select: &Select) -> Option<Function> {
+/// The window that a SELECT groups by: written there, by number, or by an alias of the projection.
+fn window_call(select: &Select, as_window: AsWindow) -> Option<Function> {
     let GroupByExpr::Expressions(groups, _) = &select.group_by else {
         return None;
     };
@@ -60,21 +88,51 @@ fn window_call(select: &Select) -> Option<Function> {
         Expr::Value(value) => match &value.value {
             Value::Number(number, _) => {
                 let index = number.parse::<usize>().ok()?.checked_sub(1)?;
-                as_tumble(item_expr(select.projection.get(index)?)?)
+                as_window(item_expr(select.projection.get(index)?)?)
             }
             _ => None,
         },
         Expr::Identifier(name) => select.projection.iter().find_map(|item| match item {
-            SelectItem::ExprWithAlias { expr, alias } if alias.value == name.value => as_tumble(expr),
+            SelectItem::ExprWithAlias { expr, alias } if alias.value == name.value => as_window(expr),
             _ => None,
         }),
-        group => as_tumble(group),
+        group => as_window(group),
     })
 }
 
 fn as_tumble(expr: &Expr) -> Option<Function> {
     match expr {
         Expr::Function(call) if call.name.to_string().eq_ignore_ascii_case("tumble") => Some(call.clone()),
+        _ => None,
+    }
+}
+
+fn as_bin(expr: &Expr) -> Option<Function> {
+    match expr {
+        Expr::Function(call) if size_of_bin(call).is_some() => Some(call.clone()),
+        _ => None,
+    }
+}
+
+/// The length of the bins of `date_bin(interval, ts)` or `date_trunc('hour', ts)`.
+fn size_of_bin(call: &Function) -> Option<FunctionArg> {
+    let FunctionArguments::List(list) = &call.args else {
+        return None;
+    };
+    let first = list.args.first()?;
+    match (call.name.to_string().to_lowercase().as_str(), first) {
+        ("date_bin", _) => Some(first.clone()),
+        ("date_trunc", FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(unit)))) => {
+            let unit = unit.value.clone().into_string()?;
+            let interval = Interval {
+                value: Box::new(Expr::value(Value::SingleQuotedString(format!("1 {unit}")))),
+                leading_field: None,
+                leading_precision: None,
+                last_field: None,
+                fractional_seconds_precision: None,
+            };
+            Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Interval(interval))))
+        }
         _ => None,
     }
 }
@@ -95,11 +153,11 @@ fn output_name(item: &SelectItem) -> Option<String> {
 }
 
 /// A bare name keeps its name, and a bare `tumble(…)` is `window_start`.
-fn name_item(item: &mut SelectItem) {
+fn name_item(item: &mut SelectItem, as_window: AsWindow) {
     let SelectItem::UnnamedExpr(expr) = item else { return };
     let alias = match &*expr {
         Expr::Identifier(name) if window_name(name).is_some() => name.clone(),
-        expr if as_tumble(expr).is_some() => Ident::new(NAMES[0]),
+        expr if as_tumble(expr).is_some() && as_window(expr).is_some() => Ident::new(NAMES[0]),
         _ => return,
     };
     *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
@@ -148,10 +206,10 @@ impl Names<'_> {
         }
         let mut call = self.call.clone();
         call.name = ObjectName::from(vec![Ident::new(name)]);
-        let size = match &self.call.args {
+        let size = size_of_bin(self.call).or_else(|| match &self.call.args {
             FunctionArguments::List(list) => list.args.last().cloned(),
             _ => None,
-        };
+        });
         call.args = FunctionArguments::List(FunctionArgumentList {
             duplicate_treatment: None,
             args: std::iter::once(FunctionArg::Unnamed(FunctionArgExpr::Expr(start))).chain(size).collect(),
