@@ -100,6 +100,36 @@ async fn a_session_that_is_there_learns_to_stream() {
     }
 }
 
+/// With an exact watermark no row is late, and yet most windows are closed long before the end.
+#[tokio::test]
+async fn exact_watermarks_keep_little() {
+    let ctx = session("partitioned").await;
+    let hourly =
+        "SELECT origin, window_start, count(*) AS n FROM flights GROUP BY origin WINDOW TUMBLING (SIZE 1 HOUR)";
+    ctx.stream_sql(
+        "CREATE OR REPLACE STREAM flights (WATERMARK FOR scheduled) STORED AS PARQUET
+         LOCATION 'testdata/nycflights/flights-*.parquet' OPTIONS ('partitioned_by' 'origin')",
+    )
+    .await
+    .unwrap();
+    let job = Job::new(ctx.stream_sql(hourly).await.unwrap()).await.unwrap();
+    let (mut batches, mut most, mut read, mut closing) = (vec![], 0, 0, 0);
+    for mut stream in job.execute_partitioned().unwrap() {
+        while let Some(batch) = stream.try_next().await.unwrap() {
+            // Windows that close together come out one by one.
+            let progress = job.progress();
+            closing = if progress.rows_in == read { closing + 1 } else { 1 };
+            read = progress.rows_in;
+            most = most.max(progress.windows_open + closing);
+            batches.push(batch);
+        }
+    }
+    assert!(sorted(&batches) == rows(&session("batch").await, HOURLY).await);
+    let progress = job.progress();
+    assert_eq!((progress.late_rows, progress.windows_closed), (0, 19_486));
+    assert!(most * 10 < progress.windows_closed, "{most} windows were open at once");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn statements_of_one_session_are_planned_at_the_same_time() {
     let ctx = streaming_session(SessionConfig::new());
