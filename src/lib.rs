@@ -31,9 +31,11 @@ pub use error::{Error, Location, render_error};
 pub use operator::{Counters, Operator, Stamp};
 pub use runtime::{Job, PipelineProgress, Progress, Summary};
 pub use session::{
-    StreamlinesContext, StreamlinesStateBuilder, parse_statements, streaming_session, streaming_session_with_runtime,
+    LatenessQuestion, StreamlinesContext, StreamlinesStateBuilder, lateness, parse_statements, streaming_session,
+    streaming_session_with_runtime,
 };
 pub use sink::{FileSink, NullSink, OutputFormat, Sink, StdoutSink, Writer, Written, is_broken_pipe};
+pub use source::{Culprit, Lateness, SequenceLateness};
 pub use sql::StreamStatement;
 
 /// The README's examples, run as tests.

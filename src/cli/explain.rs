@@ -36,7 +36,7 @@ async fn explain_text(
     options: &QueryOptions,
 ) -> Result<String, (String, datafusion::error::DataFusionError)> {
     let here = |error| (sql.to_string(), error);
-    session::init(ctx, options).await?;
+    session::init(ctx, options.init.as_deref(), options.quiet).await?;
     let mut plans = vec![];
     for statement in parse_statements(ctx, sql).map_err(here)? {
         let planned = ctx.plan_statement(statement).await.map_err(here)?;

@@ -26,12 +26,12 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use streamlines::Error;
 
+use super::options::duration;
 use super::summary::count;
 use super::{FAILED, INTERRUPTED, errors};
 
 /// 2024-01-01T00:00:00 in µs.
 const START_US: i64 = 1_704_067_200_000_000;
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 const BATCH_ROWS: u64 = 65_536;
 const ROW_GROUP_ROWS: usize = 1 << 20;
 
@@ -118,26 +118,6 @@ pub struct Trades {
     /// Folder to write to.
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("'{text}' is no duration: write 500ms, 5s, 2m, 1h or 1d");
-    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    let ms = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return Err(wrong()),
-    };
-    let duration = number.checked_mul(ms).map(Duration::from_millis).ok_or_else(wrong)?;
-    match duration <= LONGEST {
-        true => Ok(duration),
-        false => Err(format!("'{text}' is more than a hundred years")),
-    }
 }
 
 impl Trades {

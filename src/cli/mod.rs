@@ -5,6 +5,7 @@ mod errors;
 mod explain;
 mod generate;
 mod interrupts;
+mod lateness;
 mod options;
 mod progress;
 mod run;
@@ -30,6 +31,7 @@ Examples:
   streamlines sql \"SELECT origin, count(*) FROM 'testdata/nycflights/flights-*.parquet' GROUP BY origin\"
   streamlines sql --init streams.sql --output out/ --format parquet \"SELECT … EMIT CHANGES\"
   streamlines explain --init streams.sql \"SELECT …\"
+  streamlines lateness data/ --time event_time
   streamlines generate trades --rows 1000000 --partitions 2 --out data/";
 
 #[derive(Parser)]
@@ -67,6 +69,11 @@ enum Command {
         #[command(flatten)]
         options: QueryOptions,
     },
+    /// Say what each bound of a watermark would cost, and which rows make others late.
+    #[command(
+        after_help = "Example:\n  streamlines lateness 'testdata/nycflights/flights-*.parquet' --time scheduled --by origin"
+    )]
+    Lateness(lateness::LatenessOptions),
     /// Make data to try and to measure with.
     #[command(subcommand)]
     Generate(generate::Generate),
@@ -92,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Run { file, options } => runtime.block_on(run::file(&file, &options)),
         Command::Sql { sql, options } => runtime.block_on(run::text(&sql, &options)),
         Command::Explain { sql, options } => runtime.block_on(explain::explain(&sql, &options)),
+        Command::Lateness(options) => runtime.block_on(lateness::report(&options)),
         Command::Generate(generate) => {
             runtime.spawn(generate.clone().when_interrupted());
             generate.run()

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use streamlines::OutputFormat;
@@ -69,5 +70,28 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_string(), value.trim().to_string())),
         _ => Err("a setting is key=value".to_string()),
+    }
+}
+
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// A duration of an argument: 500ms, 5s, 2m, 1h or 1d.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("'{text}' is no duration: write 500ms, 5s, 2m, 1h or 1d");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(wrong()),
+    };
+    let duration = number.checked_mul(ms).map(Duration::from_millis).ok_or_else(wrong)?;
+    match duration <= LONGEST {
+        true => Ok(duration),
+        false => Err(format!("'{text}' is more than a hundred years")),
     }
 }

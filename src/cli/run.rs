@@ -41,7 +41,7 @@ pub async fn text(sql: &str, options: &QueryOptions) -> u8 {
             return USAGE;
         }
     };
-    if let Err((sql, error)) = session::init(&ctx, options).await {
+    if let Err((sql, error)) = session::init(&ctx, options.init.as_deref(), options.quiet).await {
         return failed(&sql, &error);
     }
     let statements = match parse_statements(&ctx, sql) {

@@ -1,5 +1,7 @@
 //! The session that the options ask for.
 
+use std::path::Path;
+
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::{LogicalPlan, SetVariable, Statement};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -53,14 +55,18 @@ fn not_set(key: &str, value: &str, error: DataFusionError) -> Error {
 ///
 /// # Errors
 /// What is wrong with one of them, together with their text.
-pub async fn init(ctx: &SessionContext, options: &QueryOptions) -> std::result::Result<(), (String, DataFusionError)> {
-    let Some(path) = &options.init else { return Ok(()) };
+pub async fn init(
+    ctx: &SessionContext,
+    path: Option<&Path>,
+    quiet: bool,
+) -> std::result::Result<(), (String, DataFusionError)> {
+    let Some(path) = path else { return Ok(()) };
     let sql = std::fs::read_to_string(path).map_err(|error| {
         let error =
             Error::data(error.to_string()).in_file(path.display().to_string()).help("--init takes a file of SQL");
         (String::new(), error.into())
     })?;
-    run_silently(ctx, &sql, options.quiet).await.map_err(|error| (sql, error))
+    run_silently(ctx, &sql, quiet).await.map_err(|error| (sql, error))
 }
 
 async fn run_silently(ctx: &SessionContext, sql: &str, quiet: bool) -> Result<()> {

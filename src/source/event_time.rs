@@ -33,17 +33,12 @@ impl EventTime {
             return Err(error.at(Some(watermark.at)).into());
         };
         let exact = Self::exact(index, schema);
-        let tick_ns = match &exact.data_type {
-            DataType::Timestamp(TimeUnit::Second, _) => 1_000_000_000,
-            DataType::Timestamp(TimeUnit::Millisecond, _) => 1_000_000,
-            DataType::Timestamp(TimeUnit::Microsecond, _) => 1_000,
-            DataType::Timestamp(TimeUnit::Nanosecond, _) => 1,
-            other => {
-                return Err(Error::sql(format!("the event time {} is {other}, not a timestamp", watermark.column))
-                    .at(Some(watermark.at))
-                    .help("name a timestamp column, or list the column as TIMESTAMP where the files are text")
-                    .into());
-            }
+        let Some(tick_ns) = exact.tick_ns() else {
+            let what = format!("the event time {} is {}, not a timestamp", watermark.column, exact.data_type);
+            return Err(Error::sql(what)
+                .at(Some(watermark.at))
+                .help("name a timestamp column, or list the column as TIMESTAMP where the files are text")
+                .into());
         };
         // A row that is behind by a part of a tick is still within the bound.
         let bound = watermark.bound_ns.map(|ns| ns / tick_ns + i64::from(ns % tick_ns != 0));
@@ -54,6 +49,22 @@ impl EventTime {
     pub(super) fn exact(index: usize, schema: &SchemaRef) -> Self {
         let field = schema.field(index);
         Self { column: field.name().clone(), index, bound: None, bound_ns: None, data_type: field.data_type().clone() }
+    }
+
+    /// Nanoseconds of a tick of the column's unit; none if it holds no timestamps.
+    pub(super) fn tick_ns(&self) -> Option<i64> {
+        match &self.data_type {
+            DataType::Timestamp(TimeUnit::Second, _) => Some(1_000_000_000),
+            DataType::Timestamp(TimeUnit::Millisecond, _) => Some(1_000_000),
+            DataType::Timestamp(TimeUnit::Microsecond, _) => Some(1_000),
+            DataType::Timestamp(TimeUnit::Nanosecond, _) => Some(1),
+            _ => None,
+        }
+    }
+
+    /// The column's type.
+    pub(super) fn data_type(&self) -> &DataType {
+        &self.data_type
     }
 
     /// The bound for a person to read.

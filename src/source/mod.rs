@@ -17,6 +17,7 @@ mod exact_watermark;
 mod files;
 mod footer;
 mod key_check;
+mod lateness;
 mod opening;
 mod options;
 mod parquet_rows;
@@ -31,6 +32,7 @@ mod text_rows;
 mod unreadable;
 
 pub(crate) use files::is_data_path;
+pub use lateness::{Culprit, Lateness, SequenceLateness};
 pub(crate) use pieces::{Division, Split};
 pub(crate) use reader::{Reader, ReaderCounts};
 pub(crate) use replay::ReplayPlan;
