@@ -12,13 +12,14 @@ use datafusion::common::{Result, TableReference};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, Query, Select, SelectItem,
-    SetExpr, Spanned, Statement as SqlStatement, VisitMut, VisitorMut, WildcardAdditionalOptions, With,
+    Cte, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, OrderBy, Query, Select,
+    SelectItem, SetExpr, Spanned, Statement as SqlStatement, VisitMut, VisitorMut, WildcardAdditionalOptions, With,
 };
 
 use crate::error::{Error, Location};
-use crate::sql::names::{is_window_name, names_bins, resolve_bin_names};
+use crate::sql::names::{for_each_select, is_window_name, names_bins, resolve_bin_names};
 
 use super::event_time::trace_index;
 
@@ -37,119 +38,134 @@ pub(crate) async fn fill_in_time_columns(statement: &mut Statement, state: &Sess
 }
 
 async fn fill_in<T: VisitMut>(syntax: &mut T, state: &SessionState) -> Result<()> {
-    name_bins(syntax, state).await;
-    let mut finder = Finder::default();
-    let _ = syntax.visit(&mut finder);
-    let mut columns = vec![];
-    for (with, select) in finder.found {
-        columns.push(event_time_of(with, *select, state).await?);
-    }
-    let mut filler = Filler { columns: columns.into_iter() };
-    let _ = syntax.visit(&mut filler);
-    Ok(())
-}
-
-/// Gives the names of bins their meaning where no column has them.
-async fn name_bins<T: VisitMut>(syntax: &mut T, state: &SessionState) {
-    let mut bins = Bins::default();
-    let _ = syntax.visit(&mut bins);
-    let mut free = vec![];
-    for (with, select) in bins.found {
-        // What is wrong with the query is told when it is planned as a whole.
-        let columns = columns_of(with, *select, state).await;
-        let is_taken = |plan: LogicalPlan| plan.schema().fields().iter().any(|field| is_window_name(field.name()));
-        free.push(!columns.is_ok_and(is_taken));
-    }
-    let _ = syntax.visit(&mut NameBins { free: free.into_iter() });
-}
-
-/// Finds the queries that name the ends of a bin, in the order in which they are visited.
-#[derive(Default)]
-struct Bins {
-    withs: Vec<Option<With>>,
-    found: Vec<(Option<With>, Box<Select>)>,
-}
-
-impl VisitorMut for Bins {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-        self.withs.push(query.with.clone());
-        if let SetExpr::Select(select) = query.body.as_ref()
-            && names_bins(query)
-        {
-            let with = self.withs.iter().rev().flatten().next().cloned();
-            self.found.push((with, select.clone()));
+    // SELECTs that are left as they are.
+    let mut left = 0;
+    loop {
+        let mut finder = Selects::new(left, None);
+        let _ = syntax.visit(&mut finder);
+        let Some(open) = finder.found else { return Ok(()) };
+        let answer = match open.question {
+            Question::Time => Some(Answer::Time(event_time_of(open.with, *open.select, state).await?)),
+            Question::Bin => {
+                // What is wrong with the query is told when it is planned as a whole.
+                let columns = columns_of(open.with, *open.select, state).await;
+                let is_taken = |plan: LogicalPlan| plan.schema().fields().iter().any(|f| is_window_name(f.name()));
+                columns.is_ok_and(|plan| !is_taken(plan)).then_some(Answer::Bin)
+            }
+        };
+        match answer {
+            Some(answer) => {
+                let _ = syntax.visit(&mut Selects::new(left, Some(answer)));
+            }
+            None => left += 1,
         }
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
-        self.withs.pop();
-        ControlFlow::Continue(())
     }
 }
 
-/// Gives the names their meaning in the queries that are free for it, in the same order.
-struct NameBins<I: Iterator<Item = bool>> {
-    free: I,
+/// What a SELECT leaves open.
+#[derive(Clone, Copy)]
+enum Question {
+    /// Which column `tumble(size)` is over.
+    Time,
+    /// Whether `window_start` is the bin's.
+    Bin,
 }
 
-impl<I: Iterator<Item = bool>> VisitorMut for NameBins<I> {
-    type Break = ();
+enum Answer {
+    Time(Vec<Ident>),
+    Bin,
+}
 
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-        if names_bins(query) && self.free.next() == Some(true) {
-            resolve_bin_names(query);
+/// A SELECT that leaves something open, with the WITH clauses that it sees.
+struct Open {
+    question: Question,
+    with: Option<With>,
+    select: Box<Select>,
+}
+
+/// Visits the SELECTs that leave something open, inner ones and those of WITH clauses first, and finds or answers one.
+struct Selects {
+    /// How many to pass over.
+    skip: usize,
+    answer: Option<Answer>,
+    found: Option<Open>,
+    /// The queries around the one at hand.
+    frames: Vec<Frame>,
+}
+
+/// A query that is being visited.
+struct Frame {
+    /// The WITH queries that it sees besides its own.
+    scope: Vec<Cte>,
+    own: Vec<Cte>,
+    /// How many of its own have been visited.
+    visited: usize,
+}
+
+impl Selects {
+    fn new(skip: usize, answer: Option<Answer>) -> Self {
+        Self { skip, answer, found: None, frames: vec![] }
+    }
+
+    fn look(&mut self, select: &mut Select, order_by: Option<&mut OrderBy>, with: &[Cte]) {
+        let Some(question) = question(select, order_by.as_deref()) else { return };
+        if self.found.is_some() || self.skip > 0 {
+            self.skip = self.skip.saturating_sub(1);
+            return;
         }
-        ControlFlow::Continue(())
-    }
-}
-
-/// Finds the SELECTs that group by a window without a column, in the order in which they are visited.
-#[derive(Default)]
-struct Finder {
-    withs: Vec<Option<With>>,
-    found: Vec<(Option<With>, Box<Select>)>,
-}
-
-impl VisitorMut for Finder {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-        self.withs.push(query.with.clone());
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
-        self.withs.pop();
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
-        if lacks_time(select) {
-            let with = self.withs.iter().rev().flatten().next().cloned();
-            self.found.push((with, Box::new(select.clone())));
+        let ctes = with.to_vec();
+        let with = With { with_token: AttachedToken::empty(), recursive: false, cte_tables: ctes };
+        let with = (!with.cte_tables.is_empty()).then_some(with);
+        self.found = Some(Open { question, with, select: Box::new(select.clone()) });
+        match self.answer.take() {
+            Some(Answer::Time(column)) => {
+                let mut call = Call { column };
+                let _ = select.visit(&mut call);
+                // ORDER BY stands outside of the SELECT that it belongs to.
+                if let Some(order_by) = order_by {
+                    let _ = order_by.visit(&mut call);
+                }
+            }
+            Some(Answer::Bin) => resolve_bin_names(select, order_by),
+            None => {}
         }
-        ControlFlow::Continue(())
     }
 }
 
-/// Puts the columns in, SELECT by SELECT in the same order.
-struct Filler<I: Iterator<Item = Vec<Ident>>> {
-    columns: I,
+fn question(select: &Select, order_by: Option<&OrderBy>) -> Option<Question> {
+    if lacks_time(select) {
+        return Some(Question::Time);
+    }
+    names_bins(select, order_by).then_some(Question::Bin)
 }
 
-impl<I: Iterator<Item = Vec<Ident>>> VisitorMut for Filler<I> {
+impl VisitorMut for Selects {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-        // ORDER BY stands outside of the SELECT that it belongs to, so the whole query is filled from here.
-        if let SetExpr::Select(select) = query.body.as_ref()
-            && lacks_time(select)
-            && let Some(column) = self.columns.next()
-        {
-            let _ = query.visit(&mut Call { column });
+        let scope = match self.frames.last_mut() {
+            None => vec![],
+            Some(around) => {
+                // The WITH queries come first, and each sees those before it.
+                let seen = around.visited.min(around.own.len());
+                around.visited += 1;
+                around.scope.iter().chain(&around.own[..seen]).cloned().collect()
+            }
+        };
+        let own = query.with.iter().flat_map(|with| with.cte_tables.clone()).collect();
+        self.frames.push(Frame { scope, own, visited: 0 });
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        if let Some(frame) = self.frames.pop() {
+            let own = query.with.iter().flat_map(|with| with.cte_tables.clone());
+            let mut with: Vec<Cte> = vec![];
+            for cte in frame.scope.into_iter().chain(own) {
+                with.retain(|known| known.alias.name.value != cte.alias.name.value);
+                with.push(cte);
+            }
+            for_each_select(query, &mut |select, order_by| self.look(select, order_by, &with));
         }
         ControlFlow::Continue(())
     }

@@ -7,6 +7,7 @@ use arrow::array::Array;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::Result;
 use datafusion::parquet::arrow::arrow_reader::statistics::StatisticsConverter;
+use datafusion::parquet::arrow::parquet_to_arrow_schema;
 use datafusion::parquet::file::metadata::ParquetMetaData;
 
 use crate::operator::ticks;
@@ -64,9 +65,14 @@ impl Footer {
 }
 
 fn group_times(metadata: &ParquetMetaData, schema: &SchemaRef, column: usize) -> Result<Vec<Option<GroupTimes>>> {
-    let name = schema.field(column).name();
-    let converter = StatisticsConverter::try_new(name, schema, metadata.file_metadata().schema_descr())?;
-    let groups = metadata.row_groups();
+    let (declared, groups) = (schema.field(column), metadata.row_groups());
+    let parquet = metadata.file_metadata();
+    // The stream's columns may be in another order than the file's, and a column is found by its place.
+    let in_file = parquet_to_arrow_schema(parquet.schema_descr(), parquet.key_value_metadata())?;
+    if in_file.field_with_name(declared.name()).is_ok_and(|field| field.data_type() != declared.data_type()) {
+        return Ok(vec![None; groups.len()]);
+    }
+    let converter = StatisticsConverter::try_new(declared.name(), &in_file, parquet.schema_descr())?;
     let lowest = ticks(&converter.row_group_mins(groups)?)?;
     let highest = ticks(&converter.row_group_maxes(groups)?)?;
     let nulls = converter.row_group_null_counts(groups)?;

@@ -9,40 +9,56 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident,
-    Interval, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, Value, VisitMut, VisitorMut,
+    Interval, ObjectName, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, Value, VisitMut, VisitorMut,
 };
 
 const NAMES: [&str; 3] = ["window_start", "window_end", "window_time"];
 
-/// Replaces the names in every SELECT of a statement.
+/// Replaces the names in every SELECT of a statement that groups by `tumble`.
 pub(super) fn resolve_window_names<T: VisitMut>(statement: &mut T) {
     struct Queries;
     impl VisitorMut for Queries {
         type Break = ();
         fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-            resolve_in_query(query, as_tumble);
+            for_each_select(query, &mut |select, order_by| resolve(select, order_by, as_tumble));
             ControlFlow::Continue(())
         }
     }
     let _ = statement.visit(&mut Queries);
 }
 
-/// Replaces the names in a query that groups by `date_bin` or `date_trunc`, but not in its sub-queries.
-pub(crate) fn resolve_bin_names(query: &mut Query) {
-    resolve_in_query(query, as_bin);
+/// Calls `act` with each SELECT of a query, those of a UNION among them, and with the ORDER BY of the only one.
+pub(crate) fn for_each_select(query: &mut Query, act: &mut impl FnMut(&mut Select, Option<&mut OrderBy>)) {
+    match query.body.as_mut() {
+        SetExpr::Select(select) => act(select, query.order_by.as_mut()),
+        body => for_each_branch(body, act),
+    }
 }
 
-/// Whether a query groups by `date_bin` or `date_trunc` and speaks of a window by name.
-pub(crate) fn names_bins(query: &Query) -> bool {
-    let SetExpr::Select(select) = query.body.as_ref() else {
-        return false;
-    };
+fn for_each_branch(body: &mut SetExpr, act: &mut impl FnMut(&mut Select, Option<&mut OrderBy>)) {
+    match body {
+        SetExpr::Select(select) => act(select, None),
+        SetExpr::SetOperation { left, right, .. } => {
+            for_each_branch(left, act);
+            for_each_branch(right, act);
+        }
+        _ => {}
+    }
+}
+
+/// Replaces the names in a SELECT that groups by `date_bin` or `date_trunc`, but not in its sub-queries.
+pub(crate) fn resolve_bin_names(select: &mut Select, order_by: Option<&mut OrderBy>) {
+    resolve(select, order_by, as_bin);
+}
+
+/// Whether a SELECT groups by `date_bin` or `date_trunc` and speaks of a window by name.
+pub(crate) fn names_bins(select: &Select, order_by: Option<&OrderBy>) -> bool {
     if window_call(select, as_bin).is_none() {
         return false;
     }
-    let mut resolved = query.clone();
-    resolve_bin_names(&mut resolved);
-    resolved != *query
+    let (mut resolved, mut order) = (select.clone(), order_by.cloned());
+    resolve_bin_names(&mut resolved, order.as_mut());
+    resolved != *select || order.as_ref() != order_by
 }
 
 /// Whether a column bears one of the names.
@@ -53,22 +69,20 @@ pub(crate) fn is_window_name(name: &str) -> bool {
 /// What makes a window of an expression.
 type AsWindow = fn(&Expr) -> Option<Function>;
 
-fn resolve_in_query(query: &mut Query, as_window: AsWindow) {
-    let SetExpr::Select(select) = query.body.as_mut() else {
-        return;
-    };
+fn resolve(select: &mut Select, order_by: Option<&mut OrderBy>, as_window: AsWindow) {
     let Some(call) = window_call(select, as_window) else { return };
-    let mut names = Names { call: &call, depth: 0 };
+    let aliases: Vec<String> = select.projection.iter().filter_map(alias).collect();
     for item in &mut select.projection {
         name_item(item, as_window);
-        let _ = item.visit(&mut names);
+        let _ = item.visit(&mut Names { call: &call, aliases: &[], depth: 0 });
     }
+    // Beside the SELECT list an alias comes first.
+    let mut names = Names { call: &call, aliases: &aliases, depth: 0 };
     if let Some(having) = &mut select.having {
         let _ = having.visit(&mut names);
     }
     let outputs: Vec<String> = select.projection.iter().filter_map(output_name).collect();
-    let Some(order_by) = &mut query.order_by else { return };
-    let OrderByKind::Expressions(exprs) = &mut order_by.kind else {
+    let Some(OrderByKind::Expressions(exprs)) = order_by.map(|order_by| &mut order_by.kind) else {
         return;
     };
     for order in exprs {
@@ -76,6 +90,13 @@ fn resolve_in_query(query: &mut Query, as_window: AsWindow) {
         if !is_output {
             let _ = order.visit(&mut names);
         }
+    }
+}
+
+fn alias(item: &SelectItem) -> Option<String> {
+    match item {
+        SelectItem::ExprWithAlias { alias, .. } => Some(alias.value.clone()),
+        _ => None,
     }
 }
 
@@ -171,6 +192,8 @@ fn window_name(name: &Ident) -> Option<&'static str> {
 /// Replaces names, but not inside sub-queries: those have columns of their own.
 struct Names<'a> {
     call: &'a Function,
+    /// Names that mean something else here.
+    aliases: &'a [String],
     depth: usize,
 }
 
@@ -191,6 +214,7 @@ impl VisitorMut for Names<'_> {
         if let Expr::Identifier(name) = expr
             && self.depth == 0
             && let Some(known) = window_name(name)
+            && !self.aliases.iter().any(|alias| alias == known)
         {
             *expr = self.meaning(known);
         }
