@@ -462,6 +462,22 @@ fn groups_of_nan_and_null_are_those_of_the_batch() {
     assert!(groups.iter().any(|row| row == "NaN,2,6,NaN"), "{groups:?}");
 }
 
+#[test]
+fn a_file_that_is_another_than_it_was() {
+    let folder = Folder::with_trips();
+    let sql = format!("{STREAM}COPY (SELECT 1 AS n) TO 'trips.parquet' STORED AS PARQUET; SELECT count(*) FROM trips");
+    let run = folder.sql(&sql).assert().code(1);
+    run.stderr(contains("trips.parquet: has changed since the stream was created").and(contains("help: ")));
+}
+
+#[test]
+fn an_output_of_no_known_format() {
+    let folder = Folder::new();
+    let run = folder.program(&["sql", "SELECT 1", "--output", "x.txt"]).assert().code(1);
+    run.stderr(contains("x.txt: its extension says no format").and(contains("help: --format csv")));
+    assert!(folder.names().is_empty());
+}
+
 /// Neither files nor the folders that were made for them are left.
 #[test]
 fn a_query_that_fails_after_it_has_written() {

@@ -341,6 +341,18 @@ fn copy_compresses_text() {
         let file = format!("{place}/one.{extension}");
         sql(&format!("{}{}", copied(&file), read(&file))).assert().success().stdout(told);
     }
+    // Another compression takes the place of the one before.
+    let place = format!("{}/gz/", folder.path().display());
+    let options = "STORED AS CSV OPTIONS ('format.compression' 'zstd')";
+    sql(&format!("{FLIGHTS} COPY (SELECT flight FROM flights) TO '{place}' {options}")).assert().success();
+    let left = names(Path::new(&place));
+    assert!(left.iter().all(|name| name.ends_with(".csv.zst") || name == "one.csv.gz"), "{left:?}");
+    // So does the extension of a file.
+    let file = format!("{place}three.csv.gz");
+    sql(&format!("SELECT count(*) AS n FROM '{file}'")).assert().code(1);
+    sql("SELECT * FROM (VALUES (1), (2), (3)) AS t (n)").args(["--output", &file]).assert().success();
+    assert_eq!(fs::read(&file).unwrap()[..2], [0x1f, 0x8b], "the mark of gzip");
+    sql(&format!("SELECT sum(n) AS n FROM '{file}'")).assert().success().stdout("n\n6\n");
     // A path without an extension is a folder.
     let place = folder.path().join("parts");
     sql(&format!("{FLIGHTS} COPY (SELECT flight FROM flights) TO '{}' STORED AS PARQUET", place.display()))

@@ -61,14 +61,20 @@ impl Generate {
 
 impl Generate {
     /// Waits for Ctrl-C, takes away what is not finished, and ends the program.
-    pub async fn when_interrupted(self) {
+    pub fn when_interrupted(self) -> impl Future<Output = ()> + Send + 'static {
         let Self::Trades(trades) = self;
-        if tokio::signal::ctrl_c().await.is_ok() {
-            for partition in 0..trades.partitions {
-                // Those that have not begun, or are finished, are not there.
-                let _ = std::fs::remove_file(trades.unfinished(partition));
+        let is_new = !trades.out.exists();
+        async move {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                for partition in 0..trades.partitions {
+                    // Those that have not begun, or are finished, are not there.
+                    let _ = std::fs::remove_file(trades.unfinished(partition));
+                }
+                if is_new {
+                    let _ = std::fs::remove_dir(&trades.out);
+                }
+                std::process::exit(i32::from(INTERRUPTED));
             }
-            std::process::exit(i32::from(INTERRUPTED));
         }
     }
 }

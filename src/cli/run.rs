@@ -112,6 +112,7 @@ async fn run_all(
 /// Where a statement's rows go. The counts of a COPY or INSERT are not what --output asks for.
 fn sink(ctx: &SessionContext, options: &QueryOptions, is_query: bool) -> Result<Box<dyn Sink>> {
     let format = options.row_format();
+    check_extension(options)?;
     Ok(match &options.output {
         _ if format == OutputFormat::None => Box::new(NullSink),
         Some(path) if is_query => {
@@ -120,6 +121,20 @@ fn sink(ctx: &SessionContext, options: &QueryOptions, is_query: bool) -> Result<
         Some(_) => Box::new(StdoutSink::new(OutputFormat::Csv)),
         None => Box::new(StdoutSink::new(format)),
     })
+}
+
+/// A file's name says its format, or somebody else does.
+fn check_extension(options: &QueryOptions) -> std::result::Result<(), Error> {
+    let Some(path) = options.output.as_deref().filter(|path| options.format.is_none() && !path.ends_with('/')) else {
+        return Ok(());
+    };
+    let has_extension = std::path::Path::new(path).extension().is_some();
+    match OutputFormat::of_path(path) {
+        None if has_extension => Err(Error::data("its extension says no format of output")
+            .in_file(path)
+            .help("--format csv, json, ndjson, parquet, arrow or table")),
+        _ => Ok(()),
+    }
 }
 
 /// Runs a query with its progress bar, until it ends or Ctrl-C ends it.

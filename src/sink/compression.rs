@@ -30,6 +30,15 @@ pub(super) fn compression_of(format: OutputFormat, options: &TableOptions) -> (C
     }
 }
 
+/// What a file's extension says.
+pub(super) fn compression_of_name(name: &str) -> CompressionTypeVariant {
+    match std::path::Path::new(name).extension().and_then(|extension| extension.to_str()) {
+        Some("gz") => CompressionTypeVariant::GZIP,
+        Some("zst") => CompressionTypeVariant::ZSTD,
+        _ => CompressionTypeVariant::UNCOMPRESSED,
+    }
+}
+
 /// What a compression adds to a file's name.
 pub(super) fn suffix(compression: CompressionTypeVariant) -> &'static str {
     match compression {

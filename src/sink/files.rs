@@ -14,6 +14,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::common::config::TableOptions;
+use datafusion::common::parsers::CompressionTypeVariant;
 use datafusion::error::{DataFusionError, Result};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
@@ -21,7 +22,7 @@ use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload};
 
 use crate::error::Error;
 
-use super::compression::{Compressor, compression_of, suffix};
+use super::compression::{Compressor, compression_of, compression_of_name, suffix};
 use super::encoder::{Bytes, Encoder, Medium, encoder};
 use super::stream::StreamWriter;
 use super::{OutputFormat, Sink, Writer, Written};
@@ -84,6 +85,20 @@ impl FileSink {
         })
     }
 
+    /// As the options say, or else as the file's extension does.
+    fn compression(&self) -> (CompressionTypeVariant, Option<u32>) {
+        match compression_of(self.format, &self.options) {
+            (CompressionTypeVariant::UNCOMPRESSED, level) if self.format.is_text() => {
+                (compression_of_name(&self.shown), level)
+            }
+            as_said => as_said,
+        }
+    }
+
+    fn name_of_part(&self, pipeline: usize) -> String {
+        format!("{PART}{pipeline:05}.{}{}", self.format, suffix(self.compression().0))
+    }
+
     /// With these options for the files of its format.
     pub fn with_options(mut self, options: TableOptions) -> Self {
         self.options = options;
@@ -111,10 +126,10 @@ impl Sink for FileSink {
         }
         let bytes = Bytes::default();
         let encoder = encoder(self.format, Medium::File, &schema, &self.options, bytes.clone())?;
-        let compression = compression_of(self.format, &self.options);
+        let compression = self.compression();
         let (path, shown) = match self.folder {
             true => {
-                let name = format!("{PART}{pipeline:05}.{}{}", self.format, suffix(compression.0));
+                let name = self.name_of_part(pipeline);
                 if self.local.join(&name).is_dir() {
                     let error = Error::data("is a folder").in_file(format!("{}{name}", self.shown));
                     return Err(error.help("a pipeline writes its file there: name another folder").into());
@@ -153,7 +168,8 @@ impl Sink for FileSink {
         let wrong = |error| not_written(&self.shown, error);
         for object in self.store.list_with_delimiter(Some(&self.path)).await.map_err(wrong)?.objects {
             let name = object.location.filename().unwrap_or_default();
-            if part_of_name(name).is_some_and(|(part, format)| part >= writers && format == self.format) {
+            let is_old = |part: usize| part >= writers || name != self.name_of_part(part);
+            if part_of_name(name).is_some_and(|(part, format)| format == self.format && is_old(part)) {
                 self.store.delete(&object.location).await.map_err(wrong)?;
             }
         }

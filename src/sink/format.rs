@@ -36,8 +36,14 @@ const NAMES: [(&str, OutputFormat); 8] = [
 ];
 
 impl OutputFormat {
-    /// The format that a file's extension says.
+    /// Whether its bytes are text, which may be compressed as a whole.
+    pub(super) fn is_text(self) -> bool {
+        matches!(self, Self::Csv | Self::Json | Self::Ndjson)
+    }
+
+    /// The format that a file's extension says, also under a compression's.
     pub fn of_path(path: &str) -> Option<Self> {
+        let path = path.strip_suffix(".gz").or(path.strip_suffix(".zst")).unwrap_or(path);
         let extension = std::path::Path::new(path).extension()?.to_str()?;
         extension.parse().ok().filter(|format| *format != Self::Table && *format != Self::None)
     }

@@ -18,7 +18,9 @@ pub(super) struct TimeFormat(Vec<Item<'static>>);
 impl TimeFormat {
     /// None if the text is no format.
     pub(super) fn new(text: &str) -> Option<Self> {
-        StrftimeItems::new(text).parse_to_owned().ok().map(Self)
+        let items = StrftimeItems::new(text).parse_to_owned().ok()?;
+        let has_time = items.iter().any(|item| matches!(item, Item::Numeric(..) | Item::Fixed(_)));
+        has_time.then_some(Self(items))
     }
 
     /// Text as timestamps; what is not in the format, or out of the unit's range, becomes null.

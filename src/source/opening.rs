@@ -232,6 +232,11 @@ impl Opening {
                 continue;
             }
             if self.format == FileFormat::Csv {
+                if self.options.timestamp_format.is_some() {
+                    let error =
+                        Error::sql("'timestamp_format' where no column is listed as a timestamp").at(Some(self.at));
+                    return Err(error.help("list the columns: CREATE STREAM name (ts TIMESTAMP, …)").into());
+                }
                 let schema = csv_rows::infer(file, &self.options);
                 let schema = schema.map_err(|error| while_opening(file, self.format, &self.options, &error))?;
                 schemas.push((file.name.clone(), schema));
@@ -239,6 +244,10 @@ impl Opening {
             }
             let format = self.options.format(self.format, file.compression, parquet.clone());
             let schema = format.infer_schema(state, store, std::slice::from_ref(&file.object)).await;
+            // What cannot be guessed of JSON may be in fields that are not listed; the others are checked as they come.
+            if self.format == FileFormat::Json && !infers && schema.is_err() {
+                continue;
+            }
             let schema = schema.map_err(|error| while_opening(file, self.format, &self.options, &error))?;
             // Without a header there are no names to compare.
             schemas.push((file.name.clone(), schema));

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::datatypes::{FieldRef, SchemaRef};
+use chrono::{DateTime, Utc};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::config::TableParquetOptions;
 use datafusion::common::parsers::CompressionTypeVariant;
@@ -51,9 +52,17 @@ impl StreamFile {
     /// Opens the file for reading.
     ///
     /// # Errors
-    /// It is not there any more, or may not be read.
+    /// It is not there any more, may not be read, or is another than the one that the stream was declared over.
     pub(super) fn open(&self) -> std::result::Result<std::fs::File, Error> {
-        std::fs::File::open(&self.path).map_err(|error| Error::data(error.to_string()).in_file(&self.name))
+        let wrong = |error: std::io::Error| Error::data(error.to_string()).in_file(&self.name);
+        let file = std::fs::File::open(&self.path).map_err(wrong)?;
+        let found = file.metadata().map_err(wrong)?;
+        let modified = found.modified().ok().map(DateTime::<Utc>::from);
+        if found.len() != self.object.size || modified.is_some_and(|modified| modified != self.object.last_modified) {
+            let error = Error::data("has changed since the stream was created").in_file(&self.name);
+            return Err(error.help("CREATE OR REPLACE STREAM … reads its footer and columns again"));
+        }
+        Ok(file)
     }
 
     /// Opens a file of text for reading, decompressed; its own bytes are counted.
