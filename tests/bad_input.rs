@@ -478,6 +478,32 @@ fn an_output_of_no_known_format() {
     assert!(folder.names().is_empty());
 }
 
+#[test]
+fn outputs_that_have_no_place() {
+    let folder = Folder::new();
+    for place in ["", "/"] {
+        let stream = format!("COPY (SELECT origin FROM trips) TO '{place}' STORED AS CSV");
+        let told = contains("is no place for output").and(contains("help: "));
+        Folder::with_trips().sql(&format!("{STREAM}{stream}")).assert().code(1).stderr(told);
+    }
+    let proc = folder.program(&["sql", "SELECT 1 AS n", "--output", "/proc/x.csv"]).assert().code(1);
+    proc.stderr(contains("/proc/x.csv: cannot be written").and(contains("help: ")));
+}
+
+#[test]
+fn csv_files_whose_columns_differ() {
+    let folder = Folder::new();
+    folder.text("1.csv", "a,b\n1,2\n");
+    folder.text("2.csv", "b,a\n1,2\n");
+    folder.refuses("SELECT * FROM '*.csv'", &["2.csv: has column 'b' where 'a' is, unlike 1.csv", "help: "]);
+    folder.text("2.csv", "");
+    let sum = folder.sql("SELECT a, b FROM '*.csv'").assert().success();
+    sum.stdout("a,b\n1,2\n");
+    folder.text("1.csv", "a,a\n1,2\n");
+    folder.refuses("SELECT * FROM '1.csv'", &["1.csv: has two columns 'a'", "help: "]);
+    folder.refuses("SELECT * FROM 's3://bucket/1.csv'", &["s3://bucket/1.csv: is no local path", "help: "]);
+}
+
 /// Neither files nor the folders that were made for them are left.
 #[test]
 fn a_query_that_fails_after_it_has_written() {

@@ -59,6 +59,10 @@ impl FileSink {
             let error = Error::data("is no local path").in_file(path);
             return Err(error.help("COPY (SELECT …) TO writes to object stores that the session knows").into());
         }
+        if plain.trim_matches('/').is_empty() {
+            let error = Error::data("is no place for output").in_file(format!("'{path}'"));
+            return Err(error.help("name a file, or a folder with / at its end").into());
+        }
         let absolute = std::path::absolute(plain)?;
         if !path.ends_with('/') && absolute.is_dir() {
             let error = Error::data("is a folder").in_file(path);
@@ -67,6 +71,10 @@ impl FileSink {
                 .into());
         }
         let absolute = target(absolute)?;
+        let nearest = absolute.ancestors().skip(1).find(|folder| folder.exists());
+        if nearest.and_then(|folder| folder.metadata().ok()).is_some_and(|folder| folder.permissions().readonly()) {
+            return Err(io_error(path, &std::io::Error::from(std::io::ErrorKind::ReadOnlyFilesystem)).into());
+        }
         let object =
             ObjectPath::from_absolute_path(&absolute).map_err(|error| Error::data(error.to_string()).in_file(path))?;
         let is_stream = std::fs::metadata(&absolute).is_ok_and(|found| !found.is_file() && !found.is_dir());

@@ -66,6 +66,10 @@ fn nothing_found(part: &str, format: Option<FileFormat>, at: Option<Location>) -
 }
 
 fn find_part(part: &str, format: Option<FileFormat>) -> Result<Vec<FoundFile>> {
+    if part.contains("://") {
+        let error = Error::data("is no local path").in_file(part);
+        return Err(error.help("a stream reads local files; CREATE EXTERNAL TABLE reads object stores").into());
+    }
     let path = Path::new(part);
     if path.is_dir() {
         let mut files = vec![];

@@ -227,8 +227,7 @@ impl StreamTable {
         task: &Arc<TaskContext>,
     ) -> Result<Lateness> {
         let schema = self.schema();
-        let index_of =
-            |name: &str, what: &str| schema.index_of(name).map_err(|_| Error::from(no_column(name, &schema, what)));
+        let index_of = |name: &str, what: &str| schema.index_of(name).map_err(|_| no_column(name, &schema, what));
         let time = match (time, self.event_time()) {
             (Some(name), _) => EventTime::exact(index_of(name, "--time names a column")?, &schema),
             (None, Some(declared)) => declared.clone(),

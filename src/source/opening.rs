@@ -188,6 +188,11 @@ impl Opening {
     async fn stream_file(&self, file: &FoundFile, hive: &[FieldRef], store: &dyn ObjectStore) -> Result<StreamFile> {
         let name = shown(&file.path);
         let wrong = |error: String| Error::data(error).in_file(&name);
+        if file.path.metadata().is_ok_and(|found| !found.is_file()) {
+            return Err(wrong("is no regular file".to_string())
+                .help("a stream replays files, which can be read again")
+                .into());
+        }
         let path = ObjectPath::from_absolute_path(&file.path).map_err(|error| wrong(error.to_string()))?;
         let object = store.head(&path).await.map_err(|error| wrong(error.to_string()))?;
         let values = hive.iter().zip(&file.hive).map(|(field, (_, value))| {
@@ -218,7 +223,8 @@ impl Opening {
         let mut schemas = vec![];
         for file in files {
             if file.object.size == 0 {
-                if infers || self.format == FileFormat::Parquet {
+                let are_all_empty = files.iter().all(|file| file.object.size == 0);
+                if infers && are_all_empty || self.format == FileFormat::Parquet {
                     let error = Error::data("is empty").in_file(&file.name);
                     return Err(error.help("leave it out of LOCATION, or list the columns of the stream").into());
                 }

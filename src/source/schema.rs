@@ -56,7 +56,25 @@ pub(super) fn common_schema(files: &[(String, SchemaRef)], format: FileFormat) -
         return Err(Error::data("a stream needs at least one file").into());
     };
     let mut fields: Vec<Field> = first.fields().iter().map(|field| field.as_ref().clone()).collect();
+    let names = || first.fields().iter().map(|field| field.name());
+    if let Some((_, twice)) =
+        names().enumerate().find(|(index, name)| names().take(*index).any(|before| before == *name))
+    {
+        let error = Error::data(format!("has two columns '{twice}'")).in_file(first_name);
+        return Err(error.help("give each column a name of its own").into());
+    }
     for (name, schema) in rest {
+        let pairs = || first.fields().iter().zip(schema.fields());
+        let same_names =
+            pairs().all(|(a, b)| schema.field_with_name(a.name()).is_ok() && first.field_with_name(b.name()).is_ok());
+        // Text has its columns by their place.
+        if format == FileFormat::Csv
+            && same_names
+            && let Some((column, other)) = pairs().find(|(column, other)| column.name() != other.name())
+        {
+            let how = format!("has column '{}' where '{}' is", other.name(), column.name());
+            return Err(differs(name, first_name, how).into());
+        }
         for field in &mut fields {
             let Ok(other) = schema.field_with_name(field.name()) else {
                 return Err(differs(name, first_name, format!("has no column '{}'", field.name())).into());
