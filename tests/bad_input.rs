@@ -613,9 +613,27 @@ fn what_cannot_run_as_a_stream_is_refused_by_name() {
     let folder = Folder::with_trips();
     let joined = "SELECT * FROM trips JOIN trips AS others USING (origin)";
     folder.refuses(&format!("{STREAM}{joined}"), &["a join of two streams (INNER JOIN)", "CREATE EXTERNAL TABLE"]);
-    let compared = "SELECT * FROM trips WHERE fare > (SELECT avg(fare) FROM trips)";
-    folder.refuses(&format!("{STREAM}{compared}"), &["a stream in a sub-query of an expression", "help:"]);
-    folder.refuses_query("SELECT 1 AS one EMIT CHANGES", "EMIT", &["no stream is read", "leave EMIT CHANGES out"]);
+    let union =
+        "SELECT count(*) FROM (SELECT ts FROM trips UNION ALL SELECT ts FROM trips) GROUP BY tumble(ts, INTERVAL '1h')";
+    folder.refuses(&format!("{STREAM}{union}"), &["a window over a UNION cannot run as a stream", "help: "]);
+    // Each with the place of the first column that is to blame.
+    for (query, place, told) in [
+        ("SELECT 1 AS one EMIT CHANGES", "EMIT", "no stream is read"),
+        ("SELECT 1 FROM trips JOIN trips AS o ON trips.fare < o.fare", "trips.fare", "a join of two streams"),
+        ("SELECT 1 FROM trips WHERE fare > (SELECT avg(fare) FROM trips)", "fare >", "a stream in a sub-query"),
+        ("SELECT count(*) FROM trips GROUP BY ROLLUP (distance)", "distance", "GROUPING SETS, ROLLUP or CUBE"),
+        ("SELECT rank() OVER (ORDER BY ts) FROM trips", "ts)", "rank OVER (…)"),
+        ("SELECT sum(fare) OVER (ORDER BY fare) FROM trips", "fare) OVER", "OVER with ORDER BY of more or other"),
+        ("SELECT sum(fare) OVER () FROM trips", "fare) OVER", "OVER without ORDER BY"),
+        (
+            "SELECT sum(fare) OVER (ORDER BY ts RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW) FROM trips",
+            "fare) OVER",
+            "a frame of RANGE",
+        ),
+        ("SELECT lag(fare, -1) OVER (ORDER BY ts) FROM trips", "fare, -1", "lag with an offset of -1"),
+    ] {
+        folder.refuses_query(query, place, &[told, "cannot run as a stream", "help: "]);
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use arrow::datatypes::{
 };
 use datafusion::common::{Result, internal_datafusion_err};
 
-/// Event times as numbers of ticks of their own unit.
+/// Event times as numbers of ticks of their own unit; those of days are seconds, as windows over them are.
 ///
 /// # Errors
 /// A column that holds neither timestamps nor dates.
@@ -24,7 +24,7 @@ pub(crate) fn ticks(times: &dyn Array) -> Result<PrimitiveArray<Int64Type>> {
             times.as_primitive::<TimestampNanosecondType>().reinterpret_cast()
         }
         DataType::Date64 => times.as_primitive::<Date64Type>().reinterpret_cast(),
-        DataType::Date32 => times.as_primitive::<Date32Type>().unary(i64::from),
+        DataType::Date32 => times.as_primitive::<Date32Type>().unary(|day| i64::from(day) * 86_400),
         other => return Err(internal_datafusion_err!("event time of type {other}")),
     })
 }

@@ -11,6 +11,7 @@ use datafusion::logical_expr::{Expr, Join, JoinType, LogicalPlan, Unnest};
 
 use crate::source::StreamTable;
 
+use super::functions::window_type;
 use super::nodes::RowsWindow;
 
 /// A column of a stream, as found from a column further up in a plan.
@@ -32,10 +33,7 @@ impl StreamColumn {
     pub(crate) fn bears_windows(&self) -> bool {
         match self.stream.event_time() {
             Some(time) => time.index == self.index,
-            None => matches!(
-                self.stream.schema().field(self.index).data_type(),
-                datafusion::arrow::datatypes::DataType::Timestamp(_, _)
-            ),
+            None => window_type(self.stream.schema().field(self.index).data_type()).is_some(),
         }
     }
 }

@@ -1,7 +1,8 @@
-//! The scalar functions of windows: `tumble(ts, size)`, `window_end(start, size)`, `window_time(start, size)`.
+//! The scalar functions of windows: `tumble(ts, size [, offset])`, `window_end(start, size)`, `window_time(start, size)`.
 //!
 //! They are ordinary immutable functions, so the same SQL also runs on plain DataFusion. Windows are aligned to
-//! 1970-01-01T00:00:00 and half open: a row at exactly `end` belongs to the next one.
+//! 1970-01-01T00:00:00, or to a time that is `offset` after it, and half open: a row at exactly `end` belongs to the
+//! next one.
 
 use std::sync::{Arc, LazyLock};
 
@@ -71,22 +72,26 @@ impl ScalarUDFImpl for WindowFunction {
 
     fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
         // Wrong ones stay: `return_type` refuses them, and unlike here its error reaches the user as it is.
-        Ok(self.coerced(arg_types).map_or_else(|_| arg_types.to_vec(), Vec::from))
+        Ok(self.coerced(arg_types).unwrap_or_else(|_| arg_types.to_vec()))
     }
 
     fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
-        self.coerced(arg_types).map(|[time, _]| time)
+        self.coerced(arg_types).map(|mut types| types.swap_remove(0))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let [time, ColumnarValue::Scalar(size)] = args.args.as_slice() else {
-            return Err(Error::sql("the size of a window must be a constant interval").into());
+        let (time, size, offset) = match args.args.as_slice() {
+            [time, ColumnarValue::Scalar(size)] => (time, size, None),
+            [time, ColumnarValue::Scalar(size), ColumnarValue::Scalar(offset)] => (time, size, Some(offset)),
+            _ => return Err(Error::sql("the size and the offset of a window must be constant intervals").into()),
         };
-        let size = window_size_ticks(size, &time.data_type())?;
+        let data_type = time.data_type();
+        let size = window_size_ticks(size, &data_type)?;
+        let offset = offset.map_or(Ok(0), |offset| interval_ticks(offset, &data_type))?;
         match time {
-            ColumnarValue::Array(array) => Ok(ColumnarValue::Array(self.apply(array, size)?)),
+            ColumnarValue::Array(array) => Ok(ColumnarValue::Array(self.apply(array, size, offset)?)),
             ColumnarValue::Scalar(scalar) => {
-                let array = self.apply(&scalar.to_array()?, size)?;
+                let array = self.apply(&scalar.to_array()?, size, offset)?;
                 Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?))
             }
         }
@@ -95,47 +100,63 @@ impl ScalarUDFImpl for WindowFunction {
 
 impl WindowFunction {
     /// The types that the arguments are cast to.
-    fn coerced(&self, arg_types: &[DataType]) -> Result<[DataType; 2]> {
-        let [time, size] = arg_types else {
-            return Err(Error::sql(format!("{} takes a time column and a size", self.name()))
-                .help(format!("{}(ts, INTERVAL '1 hour')", self.name()))
-                .into());
-        };
-        let time = match time {
-            DataType::Timestamp(_, _) => time.clone(),
-            // Every date is a whole number of seconds.
-            DataType::Date32 => DataType::Timestamp(TimeUnit::Second, None),
-            DataType::Date64 => DataType::Timestamp(TimeUnit::Millisecond, None),
-            DataType::Null => DataType::Timestamp(TimeUnit::Nanosecond, None),
-            other => {
-                return Err(Error::sql(format!("{} needs a timestamp, not {other}", self.name()))
-                    .help("cast it: CAST(x AS TIMESTAMP), or to_timestamp(x)")
+    fn coerced(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
+        let (time, intervals) = match arg_types {
+            [time, intervals @ ..] if self.takes(intervals.len()) => (time, intervals),
+            _ => {
+                return Err(Error::sql(format!("{} takes a time column and a size", self.name()))
+                    .help(format!("{}(ts, INTERVAL '1 hour')", self.name()))
                     .into());
             }
         };
-        match size {
-            DataType::Interval(_) => Ok([time, DataType::Interval(IntervalUnit::MonthDayNano)]),
-            DataType::Duration(_) => Ok([time, size.clone()]),
-            other => Err(Error::sql(format!("the size of a window is an interval, not {other}"))
-                .help(format!("{}(ts, INTERVAL '1 hour')", self.name()))
-                .into()),
+        let time = match time {
+            DataType::Null => DataType::Timestamp(TimeUnit::Nanosecond, None),
+            other => window_type(other).ok_or_else(|| {
+                Error::sql(format!("{} needs a timestamp, not {other}", self.name()))
+                    .help("cast it: CAST(x AS TIMESTAMP), or to_timestamp(x)")
+            })?,
+        };
+        let mut types = vec![time];
+        for interval in intervals {
+            types.push(match interval {
+                DataType::Interval(_) => DataType::Interval(IntervalUnit::MonthDayNano),
+                DataType::Duration(_) => interval.clone(),
+                other => {
+                    return Err(Error::sql(format!("the size of a window is an interval, not {other}"))
+                        .help(format!("{}(ts, INTERVAL '1 hour')", self.name()))
+                        .into());
+                }
+            });
         }
+        Ok(types)
     }
 
-    fn apply(&self, times: &ArrayRef, size: i64) -> Result<ArrayRef> {
+    fn takes(&self, intervals: usize) -> bool {
+        intervals == 1 || intervals == 2 && self.kind == Kind::Tumble
+    }
+
+    fn apply(&self, times: &ArrayRef, size: i64, offset: i64) -> Result<ArrayRef> {
         Ok(match times.data_type() {
-            DataType::Timestamp(TimeUnit::Second, _) => self.apply_typed::<TimestampSecondType>(times, size),
-            DataType::Timestamp(TimeUnit::Millisecond, _) => self.apply_typed::<TimestampMillisecondType>(times, size),
-            DataType::Timestamp(TimeUnit::Microsecond, _) => self.apply_typed::<TimestampMicrosecondType>(times, size),
-            DataType::Timestamp(TimeUnit::Nanosecond, _) => self.apply_typed::<TimestampNanosecondType>(times, size),
+            DataType::Timestamp(TimeUnit::Second, _) => self.apply_typed::<TimestampSecondType>(times, size, offset),
+            DataType::Timestamp(TimeUnit::Millisecond, _) => {
+                self.apply_typed::<TimestampMillisecondType>(times, size, offset)
+            }
+            DataType::Timestamp(TimeUnit::Microsecond, _) => {
+                self.apply_typed::<TimestampMicrosecondType>(times, size, offset)
+            }
+            DataType::Timestamp(TimeUnit::Nanosecond, _) => {
+                self.apply_typed::<TimestampNanosecondType>(times, size, offset)
+            }
             other => return Err(internal_datafusion_err!("{} over {other}", self.name())),
         })
     }
 
-    fn apply_typed<T: ArrowTimestampType>(&self, times: &ArrayRef, size: i64) -> ArrayRef {
+    fn apply_typed<T: ArrowTimestampType>(&self, times: &ArrayRef, size: i64, offset: i64) -> ArrayRef {
         let times = times.as_primitive::<T>();
         let results: PrimitiveArray<T> = match self.kind {
-            Kind::Tumble => PrimitiveArray::new(window_starts(times.values(), size).into(), times.nulls().cloned()),
+            Kind::Tumble => {
+                PrimitiveArray::new(window_starts(times.values(), size, offset).into(), times.nulls().cloned())
+            }
             Kind::End => times.unary(|start| start.saturating_add(size)),
             Kind::Time => times.unary(|start| start.saturating_add(size).saturating_sub(1)),
         };
@@ -144,12 +165,13 @@ impl WindowFunction {
 }
 
 /// Start of each time's window. Neighbouring rows mostly share one, so bounds are compared before dividing.
-fn window_starts(times: &[i64], size: i64) -> Vec<i64> {
+fn window_starts(times: &[i64], size: i64, offset: i64) -> Vec<i64> {
     let (mut start, mut end) = (0, 0);
+    let offset = i128::from(offset.rem_euclid(size));
     let start_of = |time: &i64| {
         if *time < start || *time >= end {
             // Both bounds from the time itself: at the ends of the number range one of them may saturate.
-            let into = time.rem_euclid(size);
+            let into = (i128::from(*time) - offset).rem_euclid(i128::from(size)) as i64;
             start = time.saturating_sub(into);
             end = time.saturating_add(size - into);
         }
@@ -158,19 +180,35 @@ fn window_starts(times: &[i64], size: i64) -> Vec<i64> {
     times.iter().map(start_of).collect()
 }
 
+/// The type of the starts of windows over a column; none if it holds no times.
+pub(crate) fn window_type(time: &DataType) -> Option<DataType> {
+    match time {
+        DataType::Timestamp(_, _) => Some(time.clone()),
+        // Every date is a whole number of seconds.
+        DataType::Date32 => Some(DataType::Timestamp(TimeUnit::Second, None)),
+        DataType::Date64 => Some(DataType::Timestamp(TimeUnit::Millisecond, None)),
+        _ => None,
+    }
+}
+
 /// The size of a window in ticks of the time column's type.
 ///
 /// # Errors
 /// Sizes that are not positive, that hold months, or that are no whole number of ticks; whole days over a column
 /// whose zone has days of other lengths.
 pub(crate) fn window_size_ticks(size: &ScalarValue, time: &DataType) -> Result<i64> {
-    let DataType::Timestamp(unit, zone) = time else {
+    match interval_ticks(size, time)? {
+        size if size > 0 => Ok(size),
+        _ => Err(Error::sql("the size of a window must be positive").help("INTERVAL '1 hour'").into()),
+    }
+}
+
+/// An interval in ticks of the time column's type.
+pub(crate) fn interval_ticks(interval: &ScalarValue, time: &DataType) -> Result<i64> {
+    let Some(DataType::Timestamp(unit, zone)) = window_type(time) else {
         return Err(Error::sql(format!("windows need a timestamp, not {time}")).into());
     };
-    let size_ns = size_ns(size, zone.as_deref())?;
-    if size_ns <= 0 {
-        return Err(Error::sql("the size of a window must be positive").help("INTERVAL '1 hour'").into());
-    }
+    let size_ns = size_ns(interval, zone.as_deref())?;
     let tick_ns = match unit {
         TimeUnit::Second => 1_000_000_000,
         TimeUnit::Millisecond => 1_000_000,
@@ -236,9 +274,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn starts_are_multiples_just_below(times in prop::collection::vec(any::<i64>(), 0..50), size in 1..i64::MAX) {
-            for (time, start) in times.iter().zip(window_starts(&times, size)) {
-                let expected = i128::from(*time).div_euclid(i128::from(size)) * i128::from(size);
+        fn starts_are_multiples_just_below(
+            times in prop::collection::vec(any::<i64>(), 0..50), size in 1..i64::MAX, offset in any::<i64>(),
+        ) {
+            for (time, start) in times.iter().zip(window_starts(&times, size, offset)) {
+                let (time, size, offset) = (i128::from(*time), i128::from(size), i128::from(offset));
+                let expected = (time - offset).div_euclid(size) * size + offset;
                 prop_assert_eq!(start, expected.max(i128::from(i64::MIN)) as i64);
             }
         }
@@ -246,7 +287,7 @@ mod tests {
         #[test]
         fn neighbours_share_windows(base in -1_000_000i64..1_000_000, steps in prop::collection::vec(-5i64..20, 1..99), size in 1i64..50) {
             let times: Vec<i64> = steps.iter().scan(base, |time, step| { *time += step; Some(*time) }).collect();
-            for (time, start) in times.iter().zip(window_starts(&times, size)) {
+            for (time, start) in times.iter().zip(window_starts(&times, size, 0)) {
                 prop_assert!(start <= *time && *time < start + size && start.rem_euclid(size) == 0);
             }
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use datafusion::arrow::datatypes::DataType;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::{Expr, LogicalPlan, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition, expr};
@@ -11,7 +12,7 @@ use crate::error::Error;
 use super::analyze::{Flow, Shape, extension};
 use super::event_time::{first_stream, trace};
 use super::nodes::RowsWindow;
-use super::refuse::refuse_if;
+use super::refuse::{place_of, refuse_if};
 use super::routing::KeyedState;
 
 /// Functions that take a FILTER.
@@ -26,17 +27,18 @@ pub(super) fn stream(input: LogicalPlan, functions: Vec<Expr>) -> Result<Flow> {
         let Some(call) = window_function(function) else {
             continue;
         };
-        check_function(call)?;
-        let by = check_order(call, &input)?;
+        check_function(call).map_err(|error| Error::locate(error, place_of([function])))?;
+        let by = check_order(call, &input).map_err(|error| Error::locate(error, place_of([function])))?;
         refuse_if(time.as_ref().is_some_and(|time| *time != by), || {
             Error::refused(
                 "OVER by two orders in one SELECT",
                 "rows come out once, in one order",
                 "order every OVER clause of the SELECT by the same column",
             )
+            .at(place_of([function]))
         })?;
         time = Some(by);
-        check_frame(call)?;
+        check_frame(call).map_err(|error| Error::locate(error, place_of([function])))?;
         // Only keys that every OVER clause has keep a pipeline to itself.
         let of_call = key_columns(call, &input);
         keys = Some(match keys {
@@ -76,6 +78,7 @@ fn key_columns(call: &WindowFunction, input: &LogicalPlan) -> Vec<String> {
 fn check_function(call: &WindowFunction) -> Result<()> {
     let name = call.fun.name().to_lowercase();
     let is_aggregate = matches!(call.fun, WindowFunctionDefinition::AggregateUDF(_)) && call.params.args.len() <= 1;
+    check_lag(call)?;
     let supported = (is_aggregate || FUNCTIONS.contains(&name.as_str()))
         && !call.params.distinct
         && (call.params.filter.is_none() || FILTERED.contains(&name.as_str()))
@@ -85,6 +88,23 @@ fn check_function(call: &WindowFunction) -> Result<()> {
             format!("{} OVER (…)", call.fun.name()),
             "this function, or DISTINCT, FILTER or IGNORE NULLS in it, keeps no running value here",
             "aggregates of one argument, first_value, last_value and lag, without DISTINCT and IGNORE NULLS; FILTER for count, sum, avg, min and max",
+        )
+    })
+}
+
+/// lag looks back, by a number of rows that is known.
+fn check_lag(call: &WindowFunction) -> Result<()> {
+    let offset = match call.params.args.get(1) {
+        Some(Expr::Literal(offset, _)) if call.fun.name().eq_ignore_ascii_case("lag") => {
+            offset.cast_to(&DataType::Int64)?
+        }
+        _ => return Ok(()),
+    };
+    refuse_if(!matches!(offset, ScalarValue::Int64(Some(0..))), || {
+        Error::refused(
+            format!("lag with an offset of {offset}"),
+            "it looks back, and lead's rows are still to come",
+            "lag(x), or lag(x, n) with n of 0 or more",
         )
     })
 }
@@ -124,8 +144,12 @@ fn check_frame(call: &WindowFunction) -> Result<()> {
         && matches!(frame.start_bound, WindowFrameBound::Preceding(_))
         && ends_at_current_row(&frame.end_bound);
     refuse_if(!rows, || {
+        let what = match frame.units {
+            WindowFrameUnits::Rows => format!("the frame {frame}"),
+            units => format!("a frame of {units}"),
+        };
         Error::refused(
-            format!("the frame {frame}"),
+            what,
             "a stream keeps the rows before the current one, counted in ROWS",
             "ROWS BETWEEN n PRECEDING AND CURRENT ROW, or ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW",
         )

@@ -1,7 +1,7 @@
 //! What cannot run as a stream, and what each refusal says: the clause, the reason, the nearest thing that works.
 
 use datafusion::common::Result;
-use datafusion::common::tree_node::TreeNode;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Aggregate, Expr, Join, LogicalPlan};
 
 use crate::config::StreamlinesOptions;
@@ -12,6 +12,19 @@ use crate::sql::EmitMode;
 use super::aggregate::calls_window;
 use super::event_time::reads_stream;
 use super::routing::{KeyedState, Routing, RoutingKind};
+
+/// Where expressions stand: the planner keeps the places of columns, so that of the first one.
+pub(super) fn place_of<'a>(exprs: impl IntoIterator<Item = &'a Expr>) -> Option<Location> {
+    let mut found = None;
+    for expr in exprs {
+        // The closure never fails, so neither does the walk.
+        let _ = expr.apply(|part| {
+            found = found.or(part.spans().and_then(|spans| spans.first()).map(Location::from));
+            Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        });
+    }
+    found
+}
 
 pub(super) fn changes_without_stream(options: &StreamlinesOptions, at: Location) -> Error {
     let reason = match options.strategy.as_str() {
@@ -74,6 +87,7 @@ pub(super) fn grouping_sets(aggregate: &Aggregate) -> Result<()> {
             "a streaming GROUP BY has one set of keys",
             "write one query for each set of keys",
         )
+        .at(place_of(&aggregate.group_expr))
     })
 }
 
@@ -94,6 +108,7 @@ pub(super) fn aggregate_of_results(aggregate: &Aggregate, emit: EmitMode, at: Op
             "what comes out below carries no watermark of its own",
             "use the longer window over the stream itself, or date_bin(…) of a plain column for a last answer",
         )
+        .at(place_of(&aggregate.group_expr))
     })
 }
 
@@ -134,6 +149,7 @@ pub(super) fn join_of_streams(join: &Join) -> Error {
         "both sides would have to be kept for as long as a match may come",
         "join the stream with a table that ends: CREATE EXTERNAL TABLE …",
     )
+    .at(place_of_join(join))
 }
 
 pub(super) fn join_type(join: &Join) -> Error {
@@ -142,6 +158,11 @@ pub(super) fn join_type(join: &Join) -> Error {
         "which rows of the table stay without a match is known only when the stream ends",
         "keep the stream's rows: stream LEFT JOIN table, or use an inner JOIN",
     )
+    .at(place_of_join(join))
+}
+
+fn place_of_join(join: &Join) -> Option<Location> {
+    place_of(join.on.iter().flat_map(|(left, right)| [left, right]).chain(&join.filter))
 }
 
 pub(super) fn node(plan: &LogicalPlan) -> Error {
@@ -157,16 +178,19 @@ pub(super) fn node(plan: &LogicalPlan) -> Error {
 /// Sub-queries in expressions are read as tables, before the stream's rows pass.
 pub(super) fn streams_in_subqueries(plan: &LogicalPlan) -> Result<()> {
     let mut found = false;
+    let mut at = None;
     plan.apply_expressions(|expr| {
         expr.apply(|part| {
-            use datafusion::common::tree_node::TreeNodeRecursion;
             let subquery = match part {
                 Expr::ScalarSubquery(subquery) => Some(subquery),
                 Expr::InSubquery(inner) => Some(&inner.subquery),
                 Expr::Exists(inner) => Some(&inner.subquery),
                 _ => None,
             };
-            found |= subquery.is_some_and(|subquery| reads_stream(&subquery.subquery));
+            if subquery.is_some_and(|subquery| reads_stream(&subquery.subquery)) {
+                found = true;
+                at = at.or(place_of([expr]));
+            }
             Ok(TreeNodeRecursion::Continue)
         })
     })?;
@@ -176,6 +200,7 @@ pub(super) fn streams_in_subqueries(plan: &LogicalPlan) -> Result<()> {
             "its answer is known only when that stream ends",
             "read the inner files as a table: CREATE EXTERNAL TABLE …",
         )
+        .at(at)
     })
 }
 

@@ -69,12 +69,15 @@ fn recognise_tumble(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Window>
 }
 
 fn tumble_window(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Window> {
-    let [time, Expr::Literal(size, _)] = call.args.as_slice() else {
-        return Err(Error::sql("the size of a window must be a constant interval")
-            .help("write tumble(ts, INTERVAL '1 hour')")
-            .into());
+    let (time, size) = match call.args.as_slice() {
+        [time, Expr::Literal(size, _)] | [time, Expr::Literal(size, _), Expr::Literal(_, _)] => (time, size),
+        _ => {
+            return Err(Error::sql("the size and the offset of a window must be constant intervals")
+                .help("write tumble(ts, INTERVAL '1 hour')")
+                .into());
+        }
     };
-    let Some(column) = trace(time, plan) else {
+    let Some(column) = trace(date_itself(time, plan), plan) else {
         return Err(Error::refused(
             format!("tumble over {time}"),
             "a window needs a column of the stream, not something computed from it",
@@ -85,6 +88,16 @@ fn tumble_window(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Window> {
     check_is_event_time(&column, "tumble")?;
     let size = window_size_ticks(size, &time.get_type(plan.schema())?)?;
     Ok(Window { start: Expr::ScalarFunction(call.clone()), size })
+}
+
+/// A date without the cast to the timestamp that windows start at.
+fn date_itself<'a>(time: &'a Expr, plan: &LogicalPlan) -> &'a Expr {
+    match time {
+        Expr::Cast(cast) if matches!(cast.expr.get_type(plan.schema()), Ok(DataType::Date32 | DataType::Date64)) => {
+            &cast.expr
+        }
+        time => time,
+    }
 }
 
 fn check_is_event_time(column: &StreamColumn, function: &str) -> Result<()> {

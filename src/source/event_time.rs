@@ -34,7 +34,7 @@ impl EventTime {
         };
         let exact = Self::exact(index, schema);
         let Some(tick_ns) = exact.tick_ns() else {
-            let what = format!("the event time {} is {}, not a timestamp", watermark.column, exact.data_type);
+            let what = format!("the event time {} is {}, not a timestamp or a date", watermark.column, exact.data_type);
             return Err(Error::sql(what)
                 .at(Some(watermark.at))
                 .help("name a timestamp column, or list the column as TIMESTAMP where the files are text")
@@ -51,13 +51,16 @@ impl EventTime {
         Self { column: field.name().clone(), index, bound: None, bound_ns: None, data_type: field.data_type().clone() }
     }
 
-    /// Nanoseconds of a tick of the column's unit; none if it holds no timestamps.
+    /// Nanoseconds of a tick of the column's unit; none if it holds no times.
     pub(super) fn tick_ns(&self) -> Option<i64> {
         match &self.data_type {
             DataType::Timestamp(TimeUnit::Second, _) => Some(1_000_000_000),
             DataType::Timestamp(TimeUnit::Millisecond, _) => Some(1_000_000),
             DataType::Timestamp(TimeUnit::Microsecond, _) => Some(1_000),
             DataType::Timestamp(TimeUnit::Nanosecond, _) => Some(1),
+            // As `ticks` counts them.
+            DataType::Date32 => Some(1_000_000_000),
+            DataType::Date64 => Some(1_000_000),
             _ => None,
         }
     }
@@ -93,6 +96,8 @@ impl EventTime {
             DataType::Timestamp(TimeUnit::Nanosecond, zone) => {
                 Some(ScalarValue::TimestampNanosecond(Some(ticks), zone.clone()))
             }
+            DataType::Date32 => Some(ScalarValue::Date32(i32::try_from(ticks.div_euclid(86_400)).ok())),
+            DataType::Date64 => Some(ScalarValue::Date64(Some(ticks))),
             _ => None,
         }
     }

@@ -45,7 +45,8 @@ impl Footer {
     pub(super) fn read(metadata: &ParquetMetaData, schema: &SchemaRef, columns: &[usize]) -> Result<Self> {
         let rows = metadata.row_groups().iter().map(|group| group.num_rows().try_into().unwrap_or(0)).collect();
         let is_time = |column: &&usize| {
-            schema.fields().get(**column).is_some_and(|field| matches!(field.data_type(), DataType::Timestamp(_, _)))
+            let data_type = schema.fields().get(**column).map(|field| field.data_type());
+            matches!(data_type, Some(DataType::Timestamp(_, _) | DataType::Date32 | DataType::Date64))
         };
         let times = columns.iter().filter(is_time).map(|&column| Ok((column, group_times(metadata, schema, column)?)));
         Ok(Self { rows, times: times.collect::<Result<_>>()? })

@@ -231,7 +231,8 @@ impl Names<'_> {
         let mut call = self.call.clone();
         call.name = ObjectName::from(vec![Ident::new(name)]);
         let size = size_of_bin(self.call).or_else(|| match &self.call.args {
-            FunctionArguments::List(list) => list.args.last().cloned(),
+            // An offset may follow, and a column may be still to come before it.
+            FunctionArguments::List(list) => list.args.get(1).or(list.args.first()).cloned(),
             _ => None,
         });
         call.args = FunctionArguments::List(FunctionArgumentList {

@@ -53,8 +53,10 @@ fn table_function(tokens: &Tokens, call: usize, close: usize) -> Result<String> 
         Error::sql(message).at(location_at(tokens, call)).help("TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)")
     };
     let items = list_items(&tokens[call + 2..close]);
-    let [data, time, size] = items.as_slice() else {
-        return Err(usage("TUMBLE takes a table, a time column and a size").into());
+    let (data, time, size, offset) = match items.as_slice() {
+        [data, time, size] => (data, time, size, None),
+        [data, time, size, offset] => (data, time, size, Some(duration(argument(offset, "OFFSET"))?)),
+        _ => return Err(usage("TUMBLE takes a table, a time column, a size and maybe an offset").into()),
     };
     let data = argument(data, "DATA");
     let time = argument(time, "TIMECOL");
@@ -66,7 +68,10 @@ fn table_function(tokens: &Tokens, call: usize, close: usize) -> Result<String> 
         return Err(usage("the second argument of TUMBLE is DESCRIPTOR(time column)").into());
     }
     let (data, time) = (text(&data[1..]), text(&time[2..time.len() - 1]));
-    let start = format!("tumble({time}, {size})");
+    let start = match offset {
+        Some(offset) => format!("tumble({time}, {size}, {offset})"),
+        None => format!("tumble({time}, {size})"),
+    };
     Ok(format!(
         "(SELECT *, {start} AS window_start, window_end({start}, {size}) AS window_end, \
          window_time({start}, {size}) AS window_time FROM {data})"
