@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::common::config::{ConfigExtension, ExtensionOptions};
-use datafusion::common::{Result, TableReference};
+use datafusion::common::{DataFusionError, Result, TableReference};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -25,7 +25,7 @@ use crate::planning_errors::{told, unknown};
 use crate::runtime::Job;
 use crate::sink::NullSink;
 use crate::source::{Lateness, StreamTable, is_data_path};
-use crate::sql::{self, CreateStream, Emit, EmitMode, StreamStatement};
+use crate::sql::{self, CreateStream, Emit, StreamStatement};
 
 /// Adds streaming to the state of a session that is being built.
 pub trait StreamlinesStateBuilder {
@@ -284,8 +284,8 @@ async fn plan_query(statement: &mut Statement, emit: Option<Emit>, state: &Sessi
 /// Puts the EMIT clause above the query that it stood at the end of.
 fn with_emit(plan: LogicalPlan, emit: Emit) -> Result<LogicalPlan> {
     let wrap = |input: &Arc<LogicalPlan>| {
-        let node = EmitNode { input: Arc::clone(input), mode: emit.mode, at: emit.at };
-        Arc::new(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
+        let node = EmitNode::try_new(Arc::clone(input), emit.mode, emit.at)?;
+        Ok::<_, DataFusionError>(Arc::new(LogicalPlan::Extension(Extension { node: Arc::new(node) })))
     };
     Ok(match plan {
         LogicalPlan::Explain(mut explain) => {
@@ -297,14 +297,14 @@ fn with_emit(plan: LogicalPlan, emit: Emit) -> Result<LogicalPlan> {
             LogicalPlan::Analyze(analyze)
         }
         LogicalPlan::Copy(mut copy) => {
-            copy.input = wrap(&copy.input);
+            copy.input = wrap(&copy.input)?;
             LogicalPlan::Copy(copy)
         }
         LogicalPlan::Dml(mut dml) => {
-            dml.input = wrap(&dml.input);
+            dml.input = wrap(&dml.input)?;
             LogicalPlan::Dml(dml)
         }
-        LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) if emit.mode == EmitMode::Changes => {
+        LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) if emit.mode.is_changes() => {
             return Err(Error::refused(
                 "EMIT CHANGES in a statement that keeps its rows",
                 "a view or a table has no place for changes",
@@ -314,7 +314,7 @@ fn with_emit(plan: LogicalPlan, emit: Emit) -> Result<LogicalPlan> {
             .into());
         }
         plan @ (LogicalPlan::Ddl(_) | LogicalPlan::Statement(_)) => plan,
-        plan => wrap(&Arc::new(plan)).as_ref().clone(),
+        plan => wrap(&Arc::new(plan))?.as_ref().clone(),
     })
 }
 

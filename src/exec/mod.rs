@@ -5,11 +5,13 @@
 //!     StreamFilterExec    WHERE, without holding rows back
 //!     LookupJoinExec      a join with a table, batch by batch
 //!       OperatorExec      the stateful operator
+//!         ChangesFilterExec   HAVING over its changes, above it
 //! ```
 //!
 //! The invariant of all of them: a batch that goes in has left again, or is in an operator's declared state, when
 //! the leaf is asked for the next one. An empty batch passes like any other, for it carries a watermark.
 
+pub(crate) mod changes_filter;
 pub(crate) mod context;
 pub(crate) mod filter;
 pub(crate) mod lookup;

@@ -19,8 +19,8 @@ use datafusion::physical_plan::{
 use futures::{Stream, StreamExt};
 
 use crate::operator::{
-    AggregateSpec, ChangelogAggregate, Counters, Mode, Operator, RowsWindow, RowsWindowSpec, WATERMARK_MAX,
-    WATERMARK_MIN, WindowAggregate, merge_window,
+    AggregateSpec, ChangelogAggregate, ChangesSpec, Counters, Mode, Operator, RowsWindow, RowsWindowSpec,
+    SessionAggregate, WATERMARK_MAX, WATERMARK_MIN, WindowAggregate, merge_window,
 };
 
 use super::context::PipelineContext;
@@ -34,7 +34,9 @@ pub(crate) enum OperatorSpec {
     /// The same where a window's rows are spread over pipelines: partial states meet in the merger.
     MergedWindowAggregate(Arc<AggregateSpec>),
     /// GROUP BY … EMIT CHANGES.
-    ChangelogAggregate(Arc<AggregateSpec>),
+    ChangelogAggregate(Arc<AggregateSpec>, ChangesSpec),
+    /// GROUP BY sessions, with what ticks apart they are; none for changes gives final values.
+    SessionAggregate(Arc<AggregateSpec>, i64, Option<ChangesSpec>),
     /// OVER (… ROWS …).
     RowsWindow(Arc<RowsWindowSpec>),
 }
@@ -43,9 +45,11 @@ impl OperatorSpec {
     /// The schema of the rows that leave the node.
     fn schema(&self) -> SchemaRef {
         match self {
-            Self::WindowAggregate(spec) | Self::MergedWindowAggregate(spec) | Self::ChangelogAggregate(spec) => {
-                Arc::clone(&spec.schema)
+            Self::WindowAggregate(spec) | Self::MergedWindowAggregate(spec) => Arc::clone(&spec.schema),
+            Self::ChangelogAggregate(spec, changes) | Self::SessionAggregate(spec, _, Some(changes)) => {
+                changes.schema(&spec.schema)
             }
+            Self::SessionAggregate(spec, _, None) => Arc::clone(&spec.schema),
             Self::RowsWindow(spec) => Arc::clone(&spec.schema),
         }
     }
@@ -53,9 +57,10 @@ impl OperatorSpec {
     /// The parameters of a GROUP BY.
     pub(crate) fn aggregate(&self) -> Option<&AggregateSpec> {
         match self {
-            Self::WindowAggregate(spec) | Self::MergedWindowAggregate(spec) | Self::ChangelogAggregate(spec) => {
-                Some(spec)
-            }
+            Self::WindowAggregate(spec)
+            | Self::MergedWindowAggregate(spec)
+            | Self::ChangelogAggregate(spec, _)
+            | Self::SessionAggregate(spec, ..) => Some(spec),
             Self::RowsWindow(_) => None,
         }
     }
@@ -64,7 +69,12 @@ impl OperatorSpec {
         Ok(match self {
             Self::WindowAggregate(spec) => Box::new(WindowAggregate::new(Arc::clone(spec), Mode::Final)),
             Self::MergedWindowAggregate(spec) => Box::new(WindowAggregate::new(Arc::clone(spec), Mode::Partial)),
-            Self::ChangelogAggregate(spec) => Box::new(ChangelogAggregate::new(Arc::clone(spec))),
+            Self::ChangelogAggregate(spec, changes) => {
+                Box::new(ChangelogAggregate::new(Arc::clone(spec), changes.clone()))
+            }
+            Self::SessionAggregate(spec, gap, changes) => {
+                Box::new(SessionAggregate::try_new(Arc::clone(spec), *gap, changes.clone())?)
+            }
             Self::RowsWindow(spec) => Box::new(RowsWindow::try_new(Arc::clone(spec))?),
         })
     }
@@ -72,7 +82,8 @@ impl OperatorSpec {
     fn name(&self) -> &'static str {
         match self {
             Self::WindowAggregate(_) | Self::MergedWindowAggregate(_) => "WindowAggregate",
-            Self::ChangelogAggregate(_) => "ChangelogAggregate",
+            Self::ChangelogAggregate(..) => "ChangelogAggregate",
+            Self::SessionAggregate(..) => "SessionAggregate",
             Self::RowsWindow(_) => "RowsWindow",
         }
     }
@@ -110,7 +121,12 @@ impl DisplayAs for OperatorExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{}Exec: ", self.spec.name())?;
         match &self.spec {
-            OperatorSpec::WindowAggregate(spec) | OperatorSpec::ChangelogAggregate(spec) => write!(f, "{spec}"),
+            OperatorSpec::WindowAggregate(spec) => write!(f, "{spec}"),
+            OperatorSpec::SessionAggregate(spec, _, None) => write!(f, "{spec}"),
+            OperatorSpec::ChangelogAggregate(spec, changes)
+            | OperatorSpec::SessionAggregate(spec, _, Some(changes)) => {
+                write!(f, "{spec}, changes={changes}")
+            }
             OperatorSpec::MergedWindowAggregate(spec) => write!(f, "{spec}, merged on close"),
             OperatorSpec::RowsWindow(spec) => write!(f, "{spec}"),
         }
@@ -233,11 +249,12 @@ impl Merge {
         if self.spec.window.is_some() {
             self.merged += ready.len() as u64;
         }
-        ready.into_iter().map(|partials| merge_window(&self.spec, &partials)).collect()
+        ready.iter().map(|complete| merge_window(&self.spec, complete)).collect()
     }
 
     fn crosses_window(&self, watermark: i64) -> bool {
-        let index = |watermark: i64| self.spec.window.as_ref().map(|window| watermark.div_euclid(window.size.max(1)));
+        let grain = self.spec.window.as_ref().map(|window| window.shape.grain().max(1));
+        let index = |watermark: i64| grain.map(|grain| watermark.div_euclid(grain));
         watermark == WATERMARK_MAX || index(watermark) != index(self.told)
     }
 }

@@ -11,22 +11,47 @@ use datafusion::common::{HashMap, Result};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
-use super::ticks;
+use super::open_windows::{Slice, Window};
+use super::window_shape::WindowShape;
+use super::{Counters, ticks};
 
 /// The window of a GROUP BY.
 #[derive(Debug)]
 pub(crate) struct WindowSpec {
-    /// Start of a row's window, of a timestamp type; null where the event time is.
+    /// Start of a row's pane, or of its window where that is one, of a timestamp type; null where the event time is.
     pub(crate) start: Arc<dyn PhysicalExpr>,
-    /// Length in ticks of that type.
-    pub(crate) size: i64,
+    pub(crate) shape: WindowShape,
 }
 
 impl WindowSpec {
-    /// Whether the window that begins at `start` has ended when the watermark is `watermark`.
-    pub(super) fn is_closed(&self, start: i64, watermark: i64) -> bool {
-        start.saturating_add(self.size) <= watermark
+    /// The slice that a pane's rows are in when the watermark is `watermark`.
+    fn place(&self, pane: i64, watermark: i64) -> Place {
+        match (self.shape.next_end(pane, watermark), self.shape.next_end(pane, i64::MIN)) {
+            (Some(next_end), first) => Place::In { slice: Slice { next_end, pane }, partly: first != Some(next_end) },
+            (None, Some(_)) => Place::Late,
+            (None, None) => Place::Between,
+        }
     }
+
+    /// The windows of a slice, each as a slice of its own.
+    pub(super) fn windows(&self, slice: Slice) -> impl Iterator<Item = Slice> + '_ {
+        let ends = std::iter::successors(Some(slice.next_end), move |end| self.shape.next_end(slice.pane, *end));
+        ends.map(move |end| Slice { next_end: end, pane: self.shape.start(slice.pane, end) })
+    }
+}
+
+/// Where rows of a pane belong.
+#[derive(Clone, Copy)]
+enum Place {
+    In {
+        slice: Slice,
+        /// Whether some of the pane's windows have closed.
+        partly: bool,
+    },
+    /// All of the pane's windows have closed.
+    Late,
+    /// No window holds the pane.
+    Between,
 }
 
 /// What a GROUP BY computes. Output: the window's start if there is a window, the keys, the aggregates.
@@ -39,12 +64,14 @@ pub(crate) struct AggregateSpec {
     /// The FILTER of each aggregate.
     pub(crate) filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
     pub(crate) schema: SchemaRef,
+    /// Whether an answer depends on the order of rows.
+    pub(crate) is_ordered: bool,
 }
 
 impl fmt::Display for AggregateSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(window) = &self.window {
-            write!(f, "window={} of {} ticks, ", window.start, window.size)?;
+            write!(f, "window={} {}, ", window.start, window.shape)?;
         }
         let keys: Vec<_> = self.keys.iter().map(|(key, _)| key.to_string()).collect();
         let aggregates: Vec<_> = self.aggregates.iter().map(|aggregate| aggregate.name()).collect();
@@ -53,9 +80,14 @@ impl fmt::Display for AggregateSpec {
 }
 
 impl AggregateSpec {
+    /// Number of columns that say which window a row of the output is of.
+    pub(crate) fn window_columns(&self) -> usize {
+        self.window.as_ref().map_or(0, |window| 1 + usize::from(window.shape.has_own_end()))
+    }
+
     /// The fields of the keys in the output.
     pub(super) fn key_fields(&self) -> Vec<FieldRef> {
-        let first = usize::from(self.window.is_some());
+        let first = self.window_columns();
         self.schema.fields().iter().skip(first).take(self.keys.len()).cloned().collect()
     }
 
@@ -63,10 +95,11 @@ impl AggregateSpec {
         Arc::new(Schema::new(self.key_fields()))
     }
 
-    /// One window with its groups and their partial states: start in ticks (null for the window of null event
-    /// times, or without a window), the keys, the states of each aggregate.
+    /// One slice with its groups and their partial states: `next_end` and `pane` in ticks (null for the window of null
+    /// event times, or without a window), the keys, the states of each aggregate.
     pub(super) fn state_schema(&self) -> Result<SchemaRef> {
-        let mut fields = vec![Arc::new(Field::new("window_start", DataType::Int64, true))];
+        let tick = |name: &str| Arc::new(Field::new(name, DataType::Int64, true));
+        let mut fields = vec![tick("next_end"), tick("pane")];
         fields.extend(self.key_fields().into_iter().map(|field| Arc::new(field.as_ref().clone().with_nullable(true))));
         for aggregate in &self.aggregates {
             let states = aggregate.state_fields()?;
@@ -75,18 +108,31 @@ impl AggregateSpec {
         Ok(Arc::new(Schema::new(fields)))
     }
 
-    /// An output batch of one window's columns after the window's start.
-    pub(super) fn output(&self, start: Option<i64>, rows: usize, columns: Vec<ArrayRef>) -> Result<RecordBatch> {
-        let mut all = Vec::with_capacity(columns.len() + 1);
-        if self.window.is_some() {
-            let starts = PrimitiveArray::<Int64Type>::from_iter(std::iter::repeat_n(start, rows));
-            all.push(cast(&starts, self.schema.field(0).data_type())?);
+    /// An output batch of one window's columns after those that say which it is.
+    pub(super) fn output(&self, window: Option<Window>, rows: usize, columns: Vec<ArrayRef>) -> Result<RecordBatch> {
+        let mut all = Vec::with_capacity(columns.len() + 2);
+        let bounds = [window.map(|window| window.start), window.map(|window| window.end)];
+        for bound in bounds.into_iter().take(self.window_columns()) {
+            let times = PrimitiveArray::<Int64Type>::from_iter(std::iter::repeat_n(bound, rows));
+            all.push(cast(&times, self.schema.field(0).data_type())?);
         }
         for (column, field) in columns.into_iter().zip(self.schema.fields().iter().skip(all.len())) {
             all.push(if column.data_type() == field.data_type() { column } else { cast(&column, field.data_type())? });
         }
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows));
         Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), all, &options)?)
+    }
+
+    /// Whether each of the overlapping windows keeps its own groups, because an aggregate asks for its rows in order:
+    /// the rows of panes do not come one pane after the other.
+    pub(super) fn keeps_whole_windows(&self) -> bool {
+        self.window.as_ref().is_some_and(|window| window.shape.pane().is_some()) && self.is_ordered
+    }
+
+    /// The slice in the next window that holds it, after its first.
+    pub(super) fn next_window(&self, slice: Slice) -> Option<Slice> {
+        let window = self.window.as_ref().filter(|_| !self.keeps_whole_windows())?;
+        window.shape.next_end(slice.pane, slice.next_end).map(|next_end| Slice { next_end, ..slice })
     }
 
     /// Whether there is a row even if no row came in: without keys and without a window.
@@ -135,43 +181,43 @@ pub(super) struct Evaluated {
     pub(super) filters: Vec<Option<BooleanArray>>,
 }
 
-/// Rows of one window.
-pub(super) struct WindowRows {
+/// Rows of one slice.
+pub(super) struct SliceRows {
     /// None for null event times.
-    pub(super) start: Option<i64>,
+    pub(super) slice: Option<Slice>,
     pub(super) rows: Evaluated,
 }
 
-/// A batch by windows.
-pub(super) struct ByWindow {
+/// A batch by slices.
+#[derive(Default)]
+pub(super) struct BySlice {
     /// In order of their first rows.
-    pub(super) windows: Vec<WindowRows>,
-    pub(super) late_rows: u64,
-    pub(super) null_time_rows: u64,
+    pub(super) slices: Vec<SliceRows>,
+    pub(super) counters: Counters,
 }
 
 impl Evaluated {
-    /// Divides the rows by window and leaves out those whose window closed before them. The usual batch touches one
-    /// window and is not copied.
-    pub(super) fn by_window(self, spec: &WindowSpec, watermark: i64) -> Result<ByWindow> {
+    /// Divides the rows by slice and leaves out those whose windows closed before them. The usual batch touches one
+    /// pane and is not copied.
+    pub(super) fn by_slice(self, spec: &WindowSpec, watermark: i64) -> Result<BySlice> {
         let Some(starts) = self.starts.clone() else {
-            let windows = vec![WindowRows { start: None, rows: self }];
-            return Ok(ByWindow { windows, late_rows: 0, null_time_rows: 0 });
+            return Ok(BySlice { slices: vec![SliceRows { slice: None, rows: self }], ..BySlice::default() });
         };
-        let mut divided = ByWindow { windows: vec![], late_rows: 0, null_time_rows: starts.null_count() as u64 };
+        let counters = Counters { null_time_rows: starts.null_count() as u64, ..Counters::default() };
+        let mut divided = BySlice { slices: vec![], counters };
         if self.rows == 0 {
             return Ok(divided);
         }
         if starts.null_count() == 0
             && let Some(&start) = starts.values().first()
-            && !spec.is_closed(start, watermark)
+            && let Place::In { slice, partly: false } = spec.place(start, watermark)
             && starts.values().iter().fold(0, |differs, other| differs | (other ^ start)) == 0
         {
-            divided.windows.push(WindowRows { start: Some(start), rows: self });
+            divided.slices.push(SliceRows { slice: Some(slice), rows: self });
             return Ok(divided);
         }
-        for (start, rows) in rows_of_windows(&starts, spec, watermark, &mut divided.late_rows) {
-            divided.windows.push(WindowRows { start, rows: self.select(rows)? });
+        for (slice, rows) in rows_of_slices(&starts, spec, watermark, &mut divided.counters) {
+            divided.slices.push(SliceRows { slice, rows: self.select(rows)? });
         }
         Ok(divided)
     }
@@ -209,29 +255,41 @@ impl Evaluated {
     }
 }
 
-/// The rows of each window, in order of the windows' first rows. Few windows are open at a time, and neighbours
-/// mostly share one, so they are searched from the one found last.
-fn rows_of_windows(
+/// The rows of each slice, in order of the slices' first rows. Few panes are open at a time, and neighbours mostly
+/// share one, so they are searched from the one found last.
+fn rows_of_slices(
     starts: &PrimitiveArray<Int64Type>,
     spec: &WindowSpec,
     watermark: i64,
-    late_rows: &mut u64,
-) -> Vec<(Option<i64>, Vec<u32>)> {
-    let mut windows: Vec<(Option<i64>, Vec<u32>)> = vec![];
+    counters: &mut Counters,
+) -> Vec<(Option<Slice>, Vec<u32>)> {
+    let mut slices: Vec<(Option<Slice>, Vec<u32>)> = vec![];
     let mut places = HashMap::new();
-    let mut last = usize::MAX;
-    for (row, start) in starts.iter().enumerate() {
-        if start.is_some_and(|start| spec.is_closed(start, watermark)) {
-            *late_rows += 1;
-            continue;
-        }
-        if windows.get(last).is_none_or(|(known, _)| *known != start) {
-            last = *places.entry(start).or_insert_with(|| {
-                windows.push((start, vec![]));
-                windows.len() - 1
+    let (mut last_pane, mut last) = (None, (None, usize::MAX));
+    for (row, pane) in starts.iter().enumerate() {
+        if last_pane != Some(pane) {
+            last_pane = Some(pane);
+            last = *places.entry(pane).or_insert_with(|| {
+                let place = pane.map(|pane| spec.place(pane, watermark));
+                let slice = match place {
+                    None => None,
+                    Some(Place::In { slice, .. }) => Some(slice),
+                    Some(_) => return (place, usize::MAX),
+                };
+                slices.push((slice, vec![]));
+                (place, slices.len() - 1)
             });
         }
-        windows[last].1.push(row as u32);
+        let (place, index) = last;
+        match place {
+            Some(Place::Late) => counters.late_rows += 1,
+            Some(Place::Between) => counters.between_rows += 1,
+            Some(Place::In { partly: true, .. }) => counters.late_partial_rows += 1,
+            _ => {}
+        }
+        if let Some((_, rows)) = slices.get_mut(index) {
+            rows.push(row as u32);
+        }
     }
-    windows
+    slices
 }

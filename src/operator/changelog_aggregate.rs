@@ -1,26 +1,28 @@
-//! GROUP BY with EMIT CHANGES: one output row for each input row, with the new values of its group.
+//! GROUP BY with EMIT CHANGES: the new values of a row's group, for each row, or the last ones of each batch or
+//! interval of event time.
 //!
-//! A batch is one pass for each aggregate, which updates the groups and writes the output column at once. The keys
-//! of the output are the keys of the input.
+//! For each row, a batch is one pass for each aggregate, which updates the groups and writes the output column at once.
+//! A window that closes first tells what it still has to tell.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int8Array, Int64Array, RecordBatch, Scalar};
-use arrow::compute::cast;
-use arrow::compute::kernels::numeric::add;
-use arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion::common::Result;
+use arrow::array::{Array, AsArray, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use datafusion::common::{Result, internal_datafusion_err};
 
-use super::accumulators::{RunningAggregate, running_aggregate};
 use super::aggregate_spec::{AggregateSpec, Evaluated};
-use super::keys::Keys;
-use super::open_windows::{OpenWindows, start_of};
+use super::changes::{ChangesSpec, Often, Op};
+use super::open_windows::{OpenWindows, Slice, Window, slice_of};
+use super::running_groups::{ChangedRows, RunningGroups};
 use super::snapshot::{counters_batch, split_counters};
-use super::{Counters, Operator, Stamp};
+use super::{Counters, Operator, Stamp, ticks};
 
 /// Gives the running values of each group.
 pub(crate) struct ChangelogAggregate {
     spec: Arc<AggregateSpec>,
+    changes: ChangesSpec,
+    schema: SchemaRef,
     state: State,
 }
 
@@ -28,134 +30,144 @@ pub(crate) struct ChangelogAggregate {
 #[derive(Default)]
 struct State {
     windows: OpenWindows<RunningGroups>,
+    /// The highest event time so far, where changes are told by it.
+    highest: Option<i64>,
     counters: Counters,
 }
 
-/// The groups of one window and their running values.
-struct RunningGroups {
-    keys: Keys,
-    aggregates: Vec<Box<dyn RunningAggregate>>,
-    size: usize,
-}
-
-impl RunningGroups {
-    fn try_new(spec: &AggregateSpec) -> Result<Self> {
-        let aggregates = spec.aggregates.iter().map(running_aggregate).collect::<Result<_>>()?;
-        Ok(Self { keys: Keys::new(spec), aggregates, size: 0 })
-    }
-
-    /// The columns of the output rows, one for each row.
-    fn update(&mut self, rows: Evaluated) -> Result<Vec<ArrayRef>> {
-        self.keys.intern(&rows.keys, rows.rows)?;
-        let total = self.keys.len();
-        let mut columns = rows.keys.into_iter().map(one_zero).collect::<Result<Vec<_>>>()?;
-        for ((aggregate, arguments), filter) in self.aggregates.iter_mut().zip(&rows.arguments).zip(&rows.filters) {
-            columns.push(aggregate.update(&self.keys.groups, total, arguments, filter.as_ref())?);
-        }
-        self.measure();
-        Ok(columns)
-    }
-
-    fn state(mut self, start: Option<i64>) -> Result<RecordBatch> {
-        let rows = self.keys.len();
-        let starts: ArrayRef = Arc::new(Int64Array::from_iter(std::iter::repeat_n(start, rows)));
-        let mut columns = vec![starts];
-        columns.extend(self.keys.emit()?);
-        for aggregate in &mut self.aggregates {
-            columns.extend(aggregate.state()?);
-        }
-        let fields = columns
-            .iter()
-            .enumerate()
-            .map(|(index, column)| Field::new(format!("column_{index}"), column.data_type().clone(), true));
-        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)?)
-    }
-
-    fn restore(spec: &AggregateSpec, state: &RecordBatch) -> Result<Self> {
-        let mut groups = Self::try_new(spec)?;
-        let (keys, mut states) = state.columns()[1..].split_at(spec.keys.len());
-        groups.keys.intern(keys, state.num_rows())?;
-        for aggregate in &mut groups.aggregates {
-            let (own, rest) = states.split_at(aggregate.state_width()?);
-            aggregate.restore(own)?;
-            states = rest;
-        }
-        groups.measure();
-        Ok(groups)
-    }
-
-    fn measure(&mut self) {
-        self.size = self.keys.size() + self.aggregates.iter().map(|aggregate| aggregate.size()).sum::<usize>();
-    }
-}
-
-/// Zero and minus zero are one key, so changes of both bear one of them.
-fn one_zero(keys: ArrayRef) -> Result<ArrayRef> {
-    match keys.data_type().is_floating() {
-        true => Ok(add(&keys, &Scalar::new(cast(&Int8Array::from(vec![0]), keys.data_type())?))?),
-        false => Ok(keys),
-    }
-}
-
 impl ChangelogAggregate {
-    pub(crate) fn new(spec: Arc<AggregateSpec>) -> Self {
-        Self { spec, state: State::default() }
+    pub(crate) fn new(spec: Arc<AggregateSpec>, changes: ChangesSpec) -> Self {
+        let schema = changes.schema(&spec.schema);
+        Self { spec, changes, schema, state: State::default() }
     }
 
-    fn change(&mut self, start: Option<i64>, rows: Evaluated) -> Result<RecordBatch> {
+    fn is_deferred(&self) -> bool {
+        !matches!(self.changes.often, Often::EachRow)
+    }
+
+    fn take(&mut self, batch: &RecordBatch, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
+        let spec = Arc::clone(&self.spec);
+        let rows = spec.evaluate(batch)?;
+        let Some(window) = &spec.window else { return self.change(None, rows, output) };
+        let divided = rows.by_slice(window, watermark)?;
+        self.state.counters.add(&divided.counters);
+        for part in divided.slices {
+            match part.slice {
+                None => self.change(None, part.rows, output)?,
+                Some(slice) => {
+                    window
+                        .windows(slice)
+                        .try_for_each(|window| self.change(Some(window), part.rows.clone(), output))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The changes that rows make to one window.
+    fn change(&mut self, slice: Option<Slice>, rows: Evaluated, output: &mut Vec<RecordBatch>) -> Result<()> {
+        let (is_deferred, ops) = (self.is_deferred(), self.changes.ops);
+        let fresh = || RunningGroups::try_new(&self.spec, is_deferred, ops);
+        let groups = self.state.windows.open(slice, fresh)?;
+        if is_deferred {
+            return groups.defer(&rows);
+        }
         let count = rows.rows;
-        let groups = self.state.windows.open(start, || RunningGroups::try_new(&self.spec))?;
-        let columns = groups.update(rows)?;
-        self.spec.output(start, count, columns)
+        let changed = groups.changes(rows, ops)?;
+        output.push(self.output(slice, count, changed)?);
+        Ok(())
+    }
+
+    fn output(&self, slice: Option<Slice>, rows: usize, changed: ChangedRows) -> Result<RecordBatch> {
+        let window = slice.map(|slice| Window { start: slice.pane, end: slice.next_end });
+        let rows = if changed.ops.is_empty() { rows } else { changed.ops.len() };
+        self.changes.output(&self.schema, &changed.ops, self.spec.output(window, rows, changed.columns)?)
+    }
+
+    /// Tells all changes that are still to be told.
+    fn flush(&mut self, output: &mut Vec<RecordBatch>) -> Result<()> {
+        let mut told = vec![];
+        for (slice, groups) in self.state.windows.entries() {
+            told.extend(groups.flush()?.map(|changed| (slice, changed)));
+        }
+        for (slice, changed) in told {
+            output.push(self.output(slice, 0, changed)?);
+        }
+        Ok(())
     }
 
     /// Forgets the windows that end at or before the watermark: no row can change them any more.
-    fn close(&mut self, watermark: i64) {
-        let Some(window) = &self.spec.window else { return };
-        while self.state.windows.close(window, watermark).is_some() {
+    fn close(&mut self, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
+        let spec = Arc::clone(&self.spec);
+        let Some(window) = &spec.window else { return Ok(()) };
+        while let Some((_, slices)) = self.state.windows.close(&window.shape, watermark) {
             self.state.counters.windows_closed += 1;
+            for (slice, mut groups) in slices {
+                if let Some(changed) = groups.flush()? {
+                    output.push(self.output(Some(slice), 0, changed)?);
+                }
+            }
         }
+        Ok(())
+    }
+
+    /// The runs of a batch's rows between which changes are to be told.
+    fn intervals(&mut self, batch: &RecordBatch) -> Result<Vec<Range<usize>>> {
+        let Often::Every { time, interval } = &self.changes.often else {
+            return Ok(std::iter::once(0..batch.num_rows()).collect());
+        };
+        let times = ticks(&time.evaluate(batch)?.into_array(batch.num_rows())?)?;
+        let (mut runs, mut begin) = (vec![], 0);
+        for (row, time) in times.iter().enumerate() {
+            let Some(time) = time.filter(|time| self.state.highest.is_none_or(|highest| *time > highest)) else {
+                continue;
+            };
+            let before = self.state.highest.replace(time);
+            if before.is_some_and(|before| before.div_euclid(*interval) != time.div_euclid(*interval)) {
+                runs.push(begin..row);
+                begin = row;
+            }
+        }
+        runs.push(begin..batch.num_rows());
+        Ok(runs)
     }
 }
 
 impl Operator for ChangelogAggregate {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.spec.schema)
+        Arc::clone(&self.schema)
     }
 
     fn push(&mut self, batch: &RecordBatch, stamp: Stamp, output: &mut Vec<RecordBatch>) -> Result<()> {
-        let spec = Arc::clone(&self.spec);
         if batch.num_rows() > 0 {
-            let rows = spec.evaluate(batch)?;
-            match &spec.window {
-                None => output.push(self.change(None, rows)?),
-                Some(window) => {
-                    let divided = rows.by_window(window, stamp.watermark)?;
-                    self.state.counters.late_rows += divided.late_rows;
-                    self.state.counters.null_time_rows += divided.null_time_rows;
-                    for window in divided.windows {
-                        output.push(self.change(window.start, window.rows)?);
-                    }
+            for (run, rows) in self.intervals(batch)?.into_iter().enumerate() {
+                if run > 0 {
+                    self.flush(output)?;
                 }
+                self.take(&batch.slice(rows.start, rows.len()), stamp.watermark, output)?;
             }
         }
-        self.close(stamp.next_watermark);
-        Ok(())
+        if matches!(self.changes.often, Often::EachBatch) {
+            self.flush(output)?;
+        }
+        self.close(stamp.next_watermark, output)
     }
 
     fn finish(&mut self, output: &mut Vec<RecordBatch>) -> Result<()> {
         if self.spec.always_answers() && !self.state.windows.has_last() {
-            output.push(self.spec.empty_answer()?);
+            let answer = self.spec.empty_answer()?;
+            output.push(self.changes.output(&self.schema, &[Op::Insert], answer)?);
         }
+        self.flush(output)?;
         self.state.counters.windows_closed += self.state.windows.count();
         self.state.windows = OpenWindows::default();
         Ok(())
     }
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
-        let mut snapshot = vec![counters_batch(&self.state.counters)?];
-        for (start, groups) in self.state.windows.take() {
-            snapshot.push(groups.state(start)?);
+        let mut snapshot = vec![counters_batch(&self.state.counters)?, highest_batch(self.state.highest)?];
+        for (slice, groups) in self.state.windows.take() {
+            snapshot.push(groups.state(slice)?);
         }
         // Taking the states out has emptied the groups.
         self.restore(&snapshot)?;
@@ -163,10 +175,14 @@ impl Operator for ChangelogAggregate {
     }
 
     fn restore(&mut self, snapshot: &[RecordBatch]) -> Result<()> {
-        let (counters, windows) = split_counters(snapshot)?;
-        self.state = State { counters, ..State::default() };
+        let (counters, rest) = split_counters(snapshot)?;
+        let (highest, windows) =
+            rest.split_first().ok_or_else(|| internal_datafusion_err!("a changelog's snapshot is too short"))?;
+        self.state = State { counters, highest: highest_of(highest), ..State::default() };
+        let (is_deferred, ops) = (self.is_deferred(), self.changes.ops);
         for window in windows {
-            self.state.windows.open(start_of(window)?, || RunningGroups::restore(&self.spec, window))?;
+            let fresh = || RunningGroups::try_new(&self.spec, is_deferred, ops);
+            self.state.windows.open(slice_of(window)?, fresh)?.restore(&self.spec, window)?;
         }
         Ok(())
     }
@@ -180,6 +196,16 @@ impl Operator for ChangelogAggregate {
     }
 }
 
+fn highest_batch(highest: Option<i64>) -> Result<RecordBatch> {
+    let schema = Schema::new(vec![Field::new("highest", DataType::Int64, true)]);
+    Ok(RecordBatch::try_new(Arc::new(schema), vec![Arc::new(Int64Array::from(vec![highest]))])?)
+}
+
+fn highest_of(batch: &RecordBatch) -> Option<i64> {
+    let times = batch.columns().first()?.as_primitive_opt::<Int64Type>()?;
+    (!times.is_empty() && times.is_valid(0)).then(|| times.value(0))
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -188,12 +214,51 @@ mod tests {
     use arrow::compute::take_arrays;
     use proptest::prelude::*;
 
+    use super::super::changes::Ops;
     use super::super::testing::{
-        Naive, Row, Text, assert_same, assert_snapshot_law, batch, batch_lengths, common_group_by, computed_freshly,
-        every_aggregate, group_by, group_of, rows, run, sorted, stamped, text, with_watermarks,
+        Naive, Row, Text, assert_same, assert_snapshot_law, batch, batch_lengths, column, common_group_by,
+        computed_freshly, every_aggregate, group_by, group_of, overlapping_group_by, overlapping_shapes, rows, run,
+        sorted, stamped, text, with_watermarks,
     };
     use super::super::{Mode, WindowAggregate};
     use super::*;
+
+    fn each_row() -> ChangesSpec {
+        ChangesSpec { often: Often::EachRow, ops: Ops::None }
+    }
+
+    fn forms() -> impl Strategy<Value = ChangesSpec> {
+        let often = prop_oneof![
+            Just(Often::EachRow),
+            Just(Often::EachBatch),
+            (1i64..200).prop_map(|interval| Often::Every { time: column("ts"), interval }),
+        ];
+        let ops = prop_oneof![Just(Ops::None), Just(Ops::Op), Just(Ops::Retractions)];
+        (often, ops).prop_map(|(often, ops)| ChangesSpec { often, ops })
+    }
+
+    /// The latest row of each key, and a check that rows do what they say.
+    fn folded(rows: Text, ops: Ops, group_columns: usize) -> BTreeMap<Vec<String>, Vec<String>> {
+        let mut latest = BTreeMap::<Vec<String>, Vec<String>>::new();
+        for mut row in rows {
+            let op = (ops != Ops::None).then(|| row.remove(0));
+            let key = row[..group_columns].to_vec();
+            let known = latest.get(&key);
+            match op.as_deref() {
+                None => {}
+                Some("+I") => assert_eq!(known, None),
+                Some("-U") => {
+                    assert!(ops == Ops::Retractions && known == Some(&row), "{row:?} replaces {known:?}");
+                    latest.remove(&key);
+                    continue;
+                }
+                Some("+U") => assert_eq!(known.is_none(), ops == Ops::Retractions),
+                other => panic!("{other:?}"),
+            }
+            latest.insert(key, row);
+        }
+        latest
+    }
 
     /// The rows of each group in order.
     fn by_group(rows: Text, group_columns: usize) -> BTreeMap<Vec<String>, Text> {
@@ -228,7 +293,7 @@ mod tests {
             let spec = common_group_by(size, keyed);
             let input = stamped(&rows, &lengths, bound, 0, None);
             let group_columns = usize::from(size.is_some()) + usize::from(keyed);
-            let mut operator = ChangelogAggregate::new(Arc::clone(&spec));
+            let mut operator = ChangelogAggregate::new(Arc::clone(&spec), each_row());
             let got = by_group(text(&run(&mut operator, &input)), group_columns);
 
             let mut expected = vec![];
@@ -253,14 +318,78 @@ mod tests {
             assert_same(&spec.schema, &sorted(got), &sorted(last_rows));
         }
 
+        /// Every form of a changelog folds to the final answer, and says truly what its rows do.
+        #[test]
+        fn every_form_folds_to_the_final_answer(
+            rows in rows(60), lengths in batch_lengths(), bound in 0i64..50,
+            size in proptest::option::weighted(0.7, 1i64..60), keyed: bool, changes in forms(),
+        ) {
+            let spec = common_group_by(size, keyed);
+            let input = stamped(&rows, &lengths, bound, 0, None);
+            let group_columns = usize::from(size.is_some()) + usize::from(keyed);
+            let ops = changes.ops;
+            let mut operator = ChangelogAggregate::new(Arc::clone(&spec), changes);
+            let got = text(&run(&mut operator, &input));
+            let folded = folded(got, ops, group_columns).into_values().collect();
+            let mut last_rows = WindowAggregate::new(Arc::clone(&spec), Mode::Final);
+            assert_same(&spec.schema, &sorted(folded), &sorted(text(&run(&mut last_rows, &input))));
+        }
+
+        #[test]
+        fn overlapping_windows_fold_to_the_final_answer(
+            rows in rows(40), lengths in batch_lengths(), bound in 0i64..50,
+            shape in overlapping_shapes(), keyed: bool, changes in forms(),
+        ) {
+            let spec = overlapping_group_by(&shape, keyed, true);
+            let input = stamped(&rows, &lengths, bound, 0, None);
+            let group_columns = spec.window_columns() + usize::from(keyed);
+            let ops = changes.ops;
+            let got = text(&run(&mut ChangelogAggregate::new(Arc::clone(&spec), changes), &input));
+            let folded = folded(got, ops, group_columns).into_values().collect();
+            let mut last_rows = WindowAggregate::new(Arc::clone(&spec), Mode::Final);
+            assert_same(&spec.schema, &sorted(folded), &sorted(text(&run(&mut last_rows, &input))));
+        }
+
+        /// Only the last change of each key in each interval of the highest event time so far.
+        #[test]
+        fn changes_by_interval_are_the_last_of_each_key(
+            rows in rows(60), lengths in batch_lengths(), bound in 0i64..50,
+            size in proptest::option::weighted(0.7, 1i64..60), interval in 1i64..200,
+        ) {
+            let spec = common_group_by(size, true);
+            let input = stamped(&rows, &lengths, bound, 0, None);
+            let group_columns = usize::from(size.is_some()) + 1;
+            let every = ChangesSpec { often: Often::Every { time: column("ts"), interval }, ops: Ops::None };
+            let got = text(&run(&mut ChangelogAggregate::new(Arc::clone(&spec), every), &input));
+
+            // The same rows one by one, each with the interval that it came in.
+            let mut operator = ChangelogAggregate::new(Arc::clone(&spec), each_row());
+            let (mut expected, mut reached) = (BTreeMap::new(), None);
+            for (batch, stamp) in stamped(&rows, &[1], bound, 0, None) {
+                let time = ticks(batch.column(0)).unwrap();
+                reached = reached.max(time.is_valid(0).then(|| time.value(0)));
+                let mut output = vec![];
+                operator.push(&batch, stamp, &mut output).unwrap();
+                for row in text(&output) {
+                    let number = reached.map(|reached| reached.div_euclid(interval));
+                    expected.insert((row[..group_columns].to_vec(), number), row);
+                }
+            }
+            // Rows before the first event time are told with its interval.
+            let first = expected.keys().filter_map(|(_, number)| *number).min();
+            let known: Vec<_> = expected.keys().filter(|(_, number)| *number == first).map(|(key, _)| key.clone()).collect();
+            expected.retain(|(key, number), _| number.is_some() || first.is_none() || !known.contains(key));
+            assert_same(&spec.schema, &sorted(got), &sorted(expected.into_values().collect()));
+        }
+
         #[test]
         fn snapshots_change_nothing(
             rows in rows(60), lengths in batch_lengths(), bound in 0i64..50,
-            size in proptest::option::weighted(0.7, 1i64..60), keyed: bool,
+            size in proptest::option::weighted(0.7, 1i64..60), keyed: bool, changes in forms(),
             cuts in prop::collection::vec(any::<prop::sample::Index>(), 1..4),
         ) {
             let spec = common_group_by(size, keyed);
-            let fresh = || ChangelogAggregate::new(Arc::clone(&spec));
+            let fresh = || ChangelogAggregate::new(Arc::clone(&spec), changes.clone());
             assert_snapshot_law(fresh, &stamped(&rows, &lengths, bound, 0, None), &cuts);
         }
     }
@@ -278,7 +407,7 @@ mod tests {
             let filters = vec![None; aggregates.len()];
             let spec = group_by(size, keyed, aggregates, filters);
             let input = stamped(&rows, &lengths, bound, 0, None);
-            let fresh = || ChangelogAggregate::new(Arc::clone(&spec));
+            let fresh = || ChangelogAggregate::new(Arc::clone(&spec), each_row());
             assert_snapshot_law(fresh, &input, &cuts);
 
             let arguments = spec.evaluate(&batch(&rows)).unwrap().arguments;

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, RecordBatch};
 use datafusion::common::Result;
 use datafusion::functions_aggregate::min_max::{Max, Min};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
@@ -13,6 +13,7 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use super::aggregate_spec::{AggregateSpec, Evaluated};
 use super::float_extreme::FloatExtreme;
 use super::keys::Keys;
+use super::open_windows::{Slice, slice_columns};
 use super::single_group::SingleGroup;
 
 /// The groups of one window with their accumulators.
@@ -55,10 +56,9 @@ impl Groups {
     }
 
     /// Takes everything out as partial states, in the form of [`AggregateSpec::state_schema`].
-    pub(super) fn into_state(mut self, spec: &AggregateSpec, start: Option<i64>) -> Result<RecordBatch> {
+    pub(super) fn into_state(mut self, spec: &AggregateSpec, slice: Option<Slice>) -> Result<RecordBatch> {
         let rows = self.keys.len();
-        let starts: ArrayRef = Arc::new(Int64Array::from_iter(std::iter::repeat_n(start, rows)));
-        let mut columns = vec![starts];
+        let mut columns = slice_columns(slice, rows);
         columns.extend(self.keys.emit()?);
         for accumulator in &mut self.accumulators {
             columns.extend(accumulator.state(EmitTo::All)?);
@@ -68,7 +68,7 @@ impl Groups {
 
     /// Adds the partial states of a window.
     pub(super) fn merge(&mut self, spec: &AggregateSpec, state: &RecordBatch) -> Result<()> {
-        let (keys, mut states) = state.columns()[1..].split_at(spec.keys.len());
+        let (keys, mut states) = state.columns()[2..].split_at(spec.keys.len());
         self.keys.intern(keys, state.num_rows())?;
         let total = self.keys.len();
         for (accumulator, aggregate) in self.accumulators.iter_mut().zip(&spec.aggregates) {

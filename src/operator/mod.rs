@@ -12,13 +12,20 @@
 
 mod accumulators;
 mod aggregate_spec;
+mod calendar;
 mod changelog_aggregate;
+mod changes;
 mod codes;
 mod float_extreme;
 mod groups;
+mod key_values;
 mod keys;
+mod open_sessions;
 mod open_windows;
 mod rows_window;
+mod running_groups;
+mod session_aggregate;
+mod session_changes;
 mod single_group;
 mod snapshot;
 mod sorted_aggregate;
@@ -27,15 +34,20 @@ mod testing;
 mod ticks;
 mod window_aggregate;
 mod window_merge;
+mod window_shape;
 
 pub(crate) use aggregate_spec::{AggregateSpec, WindowSpec};
+pub(crate) use calendar::{Calendar, Span, ticks_per_second};
 pub(crate) use changelog_aggregate::ChangelogAggregate;
+pub(crate) use changes::{ChangesSpec, OP, Often, Op, Ops};
 pub(crate) use codes::{Codes, same_dictionary};
 pub(crate) use rows_window::{Frame, RowsFunction, RowsFunctionKind, RowsWindow, RowsWindowSpec};
+pub(crate) use session_aggregate::SessionAggregate;
 pub(crate) use sorted_aggregate::sorted;
 pub(crate) use ticks::ticks;
 pub(crate) use window_aggregate::{Mode, WindowAggregate};
 pub(crate) use window_merge::{Merger, merge_window};
+pub(crate) use window_shape::{Length, WindowShape, round_down};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -72,12 +84,28 @@ impl Stamp {
 pub struct Counters {
     /// Rows dropped because their window had closed (or, for OVER, because they were behind the watermark).
     pub late_rows: u64,
+    /// Rows that were late for some of their windows, but not for all.
+    pub late_partial_rows: u64,
+    /// Rows that no window holds: those between hopping windows that do not touch.
+    pub between_rows: u64,
     /// Rows whose event time is null.
     pub null_time_rows: u64,
     /// Windows that have closed.
     pub windows_closed: u64,
-    /// Windows that are open now.
+    /// Windows that are open now; of overlapping ones the panes.
     pub windows_open: u64,
+}
+
+impl Counters {
+    /// Adds what another part has counted.
+    fn add(&mut self, other: &Self) {
+        self.late_rows += other.late_rows;
+        self.late_partial_rows += other.late_partial_rows;
+        self.between_rows += other.between_rows;
+        self.null_time_rows += other.null_time_rows;
+        self.windows_closed += other.windows_closed;
+        self.windows_open += other.windows_open;
+    }
 }
 
 /// A stateful operator of one pipeline.

@@ -1,32 +1,51 @@
-//! The windows that rows may still fall into, each with its groups.
+//! The windows that rows may still fall into, as panes that wait for the next window that holds them to close.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::Int64Type;
 use datafusion::common::{Result, internal_datafusion_err};
 
-use super::aggregate_spec::WindowSpec;
+use super::window_shape::WindowShape;
 
-/// Open windows by start, and one without a start: that of null event times, or the only one where there is no window.
-/// It waits for the end.
+/// Rows of one pane that are in the same windows: those of the pane that end at `next_end` and later.
+///
+/// Where a window is one pane, `pane` is its start and `next_end` its end. Rows that came too late for the pane's first
+/// windows have a later `next_end` than those that did not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Slice {
+    pub(super) next_end: i64,
+    pub(super) pane: i64,
+}
+
+/// A window: from its start to just before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) start: i64,
+    pub(crate) end: i64,
+}
+
+/// What is kept for each slice, and for the one window without a start: that of null event times, or the only one
+/// where there is no window. It waits for the end.
+#[derive(Debug)]
 pub(super) struct OpenWindows<G> {
-    windows: BTreeMap<i64, G>,
+    slices: BTreeMap<Slice, G>,
     last: Option<G>,
 }
 
 impl<G> Default for OpenWindows<G> {
     fn default() -> Self {
-        Self { windows: BTreeMap::new(), last: None }
+        Self { slices: BTreeMap::new(), last: None }
     }
 }
 
 impl<G> OpenWindows<G> {
-    /// The groups of the window that begins at `start`, which opens now if it was not open.
-    pub(super) fn open(&mut self, start: Option<i64>, fresh: impl FnOnce() -> Result<G>) -> Result<&mut G> {
-        Ok(match start {
-            Some(start) => match self.windows.entry(start) {
+    /// What is kept for a slice, which opens now if it was not open.
+    pub(super) fn open(&mut self, slice: Option<Slice>, fresh: impl FnOnce() -> Result<G>) -> Result<&mut G> {
+        Ok(match slice {
+            Some(slice) => match self.slices.entry(slice) {
                 Entry::Occupied(open) => open.into_mut(),
                 Entry::Vacant(free) => free.insert(fresh()?),
             },
@@ -37,21 +56,39 @@ impl<G> OpenWindows<G> {
         })
     }
 
-    /// Takes out the earliest window if it ends at or before the watermark.
-    pub(super) fn close(&mut self, window: &WindowSpec, watermark: i64) -> Option<(i64, G)> {
-        let first = self.windows.first_entry()?;
-        window.is_closed(*first.key(), watermark).then(|| first.remove_entry())
+    /// Takes out the slices of the window that ends first, if it ends at or before the watermark. Those that are in
+    /// later windows too are to be put back.
+    pub(super) fn close(&mut self, shape: &WindowShape, watermark: i64) -> Option<(Window, Vec<(Slice, G)>)> {
+        let first = *self.slices.first_key_value()?.0;
+        if first.next_end > watermark {
+            return None;
+        }
+        let window = Window { start: shape.start(first.pane, first.next_end), end: first.next_end };
+        let is_in =
+            |slice: &Slice| slice.next_end == window.end && shape.start(slice.pane, slice.next_end) == window.start;
+        let mut slices = vec![];
+        while let Some(entry) = self.slices.first_entry()
+            && is_in(entry.key())
+        {
+            slices.push(entry.remove_entry());
+        }
+        Some((window, slices))
     }
 
-    /// Takes all windows out, the earliest first and the one without a start last.
-    pub(super) fn take(&mut self) -> impl Iterator<Item = (Option<i64>, G)> + use<G> {
-        let windows = std::mem::take(&mut self.windows).into_iter().map(|(start, groups)| (Some(start), groups));
-        windows.chain(self.last.take().map(|groups| (None, groups)))
+    /// Takes all slices out as they are, the earliest first and the one without a window last.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = (Option<Slice>, G)> + use<G> {
+        let slices = std::mem::take(&mut self.slices).into_iter().map(|(slice, groups)| (Some(slice), groups));
+        slices.chain(self.last.take().map(|groups| (None, groups)))
     }
 
-    /// How many windows with a start are open.
+    /// Takes out the one without a window.
+    pub(super) fn take_last(&mut self) -> Option<G> {
+        self.last.take()
+    }
+
+    /// How many slices are open.
     pub(super) fn count(&self) -> u64 {
-        self.windows.len() as u64
+        self.slices.len() as u64
     }
 
     /// Whether the window without a start is open.
@@ -59,21 +96,47 @@ impl<G> OpenWindows<G> {
         self.last.is_some()
     }
 
-    /// The groups of all windows.
+    /// All slices with what is kept for them, the one without a window last.
+    pub(super) fn entries(&mut self) -> impl Iterator<Item = (Option<Slice>, &mut G)> {
+        let slices = self.slices.iter_mut().map(|(slice, groups)| (Some(*slice), groups));
+        slices.chain(self.last.iter_mut().map(|groups| (None, groups)))
+    }
+
+    /// What is kept for all slices.
     pub(super) fn groups(&self) -> impl Iterator<Item = &G> {
-        self.windows.values().chain(&self.last)
+        self.slices.values().chain(&self.last)
     }
 
     #[cfg(test)]
-    pub(super) fn starts(&self) -> impl Iterator<Item = &i64> {
-        self.windows.keys()
+    pub(super) fn slices(&self) -> impl Iterator<Item = &Slice> {
+        self.slices.keys()
     }
 }
 
-/// The start of the window that a state batch holds: its first column, the same in every row.
-pub(super) fn start_of(state: &RecordBatch) -> Result<Option<i64>> {
-    let starts = state.columns().first().and_then(|starts| starts.as_primitive_opt::<Int64Type>());
-    let starts = starts.filter(|starts| !starts.is_empty());
-    let starts = starts.ok_or_else(|| internal_datafusion_err!("the state of a window begins with its start"))?;
-    Ok(starts.is_valid(0).then(|| starts.value(0)))
+/// The first columns of a state batch of a slice.
+pub(super) fn slice_columns(slice: Option<Slice>, rows: usize) -> Vec<ArrayRef> {
+    let bounds = [slice.map(|slice| slice.next_end), slice.map(|slice| slice.pane)];
+    let column = |bound| Arc::new(Int64Array::from_iter(std::iter::repeat_n(bound, rows))) as ArrayRef;
+    bounds.into_iter().map(column).collect()
+}
+
+/// A state batch as that of another slice.
+pub(super) fn with_slice(state: &RecordBatch, slice: Option<Slice>) -> Result<RecordBatch> {
+    let mut columns = slice_columns(slice, state.num_rows());
+    columns.extend_from_slice(&state.columns()[columns.len()..]);
+    Ok(RecordBatch::try_new(state.schema(), columns)?)
+}
+
+/// The slice that a state batch holds: its first two columns, the same in every row.
+pub(super) fn slice_of(state: &RecordBatch) -> Result<Option<Slice>> {
+    let column = |index: usize| {
+        let column = state.columns().get(index).and_then(|column| column.as_primitive_opt::<Int64Type>());
+        column.filter(|column| !column.is_empty())
+    };
+    match (column(0), column(1)) {
+        (Some(ends), Some(panes)) => {
+            Ok(ends.is_valid(0).then(|| Slice { next_end: ends.value(0), pane: panes.value(0) }))
+        }
+        _ => Err(internal_datafusion_err!("the state of a window begins with its end and its pane")),
+    }
 }

@@ -29,7 +29,7 @@ use proptest::option::weighted;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::{AggregateSpec, Operator, Stamp, WATERMARK_MIN, WindowSpec};
+use super::{AggregateSpec, Length, Operator, Stamp, WATERMARK_MIN, WindowShape, WindowSpec};
 
 /// A row of the generated stream.
 #[derive(Debug, Clone, Copy)]
@@ -166,11 +166,11 @@ pub(super) fn group_by(
 ) -> Arc<AggregateSpec> {
     let window = size.map(|size| {
         let interval = ScalarValue::new_interval_mdn(0, 0, size * 1000);
-        let start = crate::plan::functions::tumble(col("ts"), lit(interval));
+        let start = crate::plan::functions::tumble(vec![lit(interval)], col("ts"));
         let schema = DFSchema::try_from(input_schema()).unwrap();
         let context = PhysicalPlanningContext::default();
         let start = create_physical_expr(&start, &schema, &ExecutionProps::new(), &context).unwrap();
-        WindowSpec { start, size }
+        WindowSpec { start, shape: WindowShape::Tumble(Length::Ticks(size)) }
     });
     let mut fields = vec![];
     if window.is_some() {
@@ -183,7 +183,7 @@ pub(super) fn group_by(
     };
     fields.extend(aggregates.iter().map(of_aggregate));
     let schema = Arc::new(Schema::new(fields));
-    Arc::new(AggregateSpec { window, keys, aggregates, filters, schema })
+    Arc::new(AggregateSpec { window, keys, aggregates, filters, schema, is_ordered: true })
 }
 
 /// The GROUP BY that [`Naive`] is the model of.
@@ -199,6 +199,42 @@ pub(super) fn common_group_by(size: Option<i64>, keyed: bool) -> Arc<AggregateSp
     let mut filters = vec![None; 5];
     filters.push(Some(is_positive()));
     group_by(size, keyed, aggregates, filters)
+}
+
+/// Hopping and cumulating windows, aligned to time 0.
+pub(super) fn overlapping_shapes() -> impl Strategy<Value = WindowShape> {
+    prop_oneof![
+        (1i64..30, 1i64..60).prop_map(|(slide, size)| WindowShape::Hop { slide, size, offset: 0 }),
+        (1i64..20, 1i64..5).prop_map(|(step, steps)| WindowShape::Cumulate { step, size: step * steps, offset: 0 }),
+    ]
+}
+
+/// [`common_group_by`] over such windows, kept by panes or whole.
+pub(super) fn overlapping_group_by(shape: &WindowShape, keyed: bool, by_panes: bool) -> Arc<AggregateSpec> {
+    let spec = common_group_by(shape.pane(), keyed);
+    let AggregateSpec { window, keys, aggregates, filters, schema, .. } = Arc::try_unwrap(spec).unwrap();
+    let window = window.map(|window| WindowSpec { shape: shape.clone(), ..window });
+    let mut fields = schema.fields().to_vec();
+    if shape.has_own_end() {
+        fields.insert(1, Arc::new(fields[0].as_ref().clone().with_name("window_end")));
+    }
+    let schema = Arc::new(Schema::new(fields));
+    Arc::new(AggregateSpec { window, keys, aggregates, filters, schema, is_ordered: !by_panes })
+}
+
+/// The windows of a shape that hold a time, by ends.
+pub(super) fn windows_of(shape: &WindowShape, time: i64) -> Vec<(i64, i64)> {
+    let starts = time - 400..=time;
+    let windows = |start: i64| match *shape {
+        WindowShape::Hop { slide, size, .. } if start.rem_euclid(slide) == 0 => vec![(start, start + size)],
+        WindowShape::Cumulate { step, size, .. } if start.rem_euclid(size) == 0 => {
+            (1..=size / step).map(|steps| (start, start + steps * step)).collect()
+        }
+        _ => vec![],
+    };
+    let mut windows: Vec<(i64, i64)> = starts.flat_map(windows).filter(|(_, end)| time < *end).collect();
+    windows.sort_by_key(|(_, end)| *end);
+    windows
 }
 
 /// A naive group.

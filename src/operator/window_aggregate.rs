@@ -1,7 +1,9 @@
 //! GROUP BY with FINAL emission: a window's groups come out once, when the watermark has passed its end.
 //!
-//! Open windows are kept by their start; without a window there is one, which the end of the stream closes. State is
-//! that of the open windows only, so in a steady stream it stays in the processor's cache.
+//! What is open is kept by slice: the rows of a pane that are in the same windows. Of tumbling windows that is a
+//! window. Of overlapping ones it is a part of several, so a row is aggregated once however many windows hold it, and
+//! what a window costs when it closes is the groups of its panes. Without a window there is one slice, which the end of
+//! the stream closes. State is that of the open windows only, so in a steady stream it stays in the processor's cache.
 
 use std::sync::Arc;
 
@@ -9,18 +11,18 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
 
-use super::aggregate_spec::AggregateSpec;
+use super::aggregate_spec::{AggregateSpec, Evaluated};
 use super::groups::Groups;
-use super::open_windows::{OpenWindows, start_of};
+use super::open_windows::{OpenWindows, Slice, Window, slice_of, with_slice};
 use super::snapshot::{counters_batch, split_counters};
-use super::{Counters, Operator, Stamp};
+use super::{Counters, Operator, Stamp, WATERMARK_MAX};
 
 /// What comes out of a closed window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Final values, in the spec's output schema.
     Final,
-    /// Partial states, in its state schema, for a [`super::Merger`].
+    /// Partial states of its slices, in its state schema, for a [`super::Merger`].
     Partial,
 }
 
@@ -34,8 +36,39 @@ pub(crate) struct WindowAggregate {
 /// All that changes while rows pass.
 #[derive(Default)]
 struct State {
-    windows: OpenWindows<Groups>,
+    windows: OpenWindows<Pane>,
     counters: Counters,
+}
+
+/// What is kept of a slice.
+#[derive(Default)]
+struct Pane {
+    /// Groups that rows may still come to.
+    live: Option<Groups>,
+    /// Partial states that windows have been made of.
+    sealed: Vec<RecordBatch>,
+}
+
+impl Pane {
+    fn live(&mut self, spec: &AggregateSpec) -> Result<&mut Groups> {
+        Ok(match &mut self.live {
+            Some(groups) => groups,
+            none => none.insert(Groups::try_new(spec)?),
+        })
+    }
+
+    /// Everything as partial states.
+    fn seal(&mut self, spec: &AggregateSpec, slice: Option<Slice>) -> Result<&[RecordBatch]> {
+        if let Some(groups) = self.live.take() {
+            self.sealed.push(groups.into_state(spec, slice)?);
+        }
+        Ok(&self.sealed)
+    }
+
+    fn size(&self) -> usize {
+        let sealed = self.sealed.iter().map(RecordBatch::get_array_memory_size);
+        self.live.as_ref().map_or(0, |groups| groups.size) + sealed.sum::<usize>()
+    }
 }
 
 impl WindowAggregate {
@@ -43,28 +76,61 @@ impl WindowAggregate {
         Self { spec, mode, state: State::default() }
     }
 
-    fn groups_of(&mut self, start: Option<i64>) -> Result<&mut Groups> {
-        self.state.windows.open(start, || Groups::try_new(&self.spec))
+    fn update(&mut self, slice: Option<Slice>, rows: &Evaluated) -> Result<()> {
+        let spec = Arc::clone(&self.spec);
+        match (&spec.window, slice) {
+            (Some(window), Some(slice)) if spec.keeps_whole_windows() => {
+                window.windows(slice).try_for_each(|window| self.live(Some(window))?.update(rows))
+            }
+            _ => self.live(slice)?.update(rows),
+        }
+    }
+
+    fn live(&mut self, slice: Option<Slice>) -> Result<&mut Groups> {
+        self.state.windows.open(slice, || Ok(Pane::default()))?.live(&self.spec)
     }
 
     /// Closes the windows that end at or before the watermark, earliest first.
     fn close(&mut self, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
-        let Some(window) = &self.spec.window else { return Ok(()) };
-        while let Some((start, groups)) = self.state.windows.close(window, watermark) {
+        let spec = Arc::clone(&self.spec);
+        let Some(shape) = spec.window.as_ref().map(|window| &window.shape) else { return Ok(()) };
+        while let Some((window, slices)) = self.state.windows.close(shape, watermark) {
             self.state.counters.windows_closed += 1;
-            output.push(emit(&self.spec, self.mode, Some(start), groups)?);
+            match self.mode {
+                // The merger keeps what later windows need.
+                Mode::Partial => {
+                    for (slice, mut pane) in slices {
+                        output.extend_from_slice(pane.seal(&spec, Some(slice))?);
+                    }
+                }
+                Mode::Final => output.push(self.answer(window, slices)?),
+            }
         }
         Ok(())
     }
-}
 
-fn emit(spec: &AggregateSpec, mode: Mode, start: Option<i64>, groups: Groups) -> Result<RecordBatch> {
-    match mode {
-        Mode::Partial => groups.into_state(spec, start),
-        Mode::Final => {
+    /// The rows of a window that has closed.
+    fn answer(&mut self, window: Window, slices: Vec<(Slice, Pane)>) -> Result<RecordBatch> {
+        let mut slices = slices;
+        if let [(slice, pane)] = slices.as_mut_slice()
+            && pane.sealed.is_empty()
+            && self.spec.next_window(*slice).is_none()
+            && let Some(groups) = pane.live.take()
+        {
             let (rows, columns) = groups.finish()?;
-            spec.output(start, rows, columns)
+            return self.spec.output(Some(window), rows, columns);
         }
+        let mut groups = Groups::try_new(&self.spec)?;
+        for (slice, mut pane) in slices {
+            for state in pane.seal(&self.spec, Some(slice))? {
+                groups.merge(&self.spec, state)?;
+            }
+            if let Some(next) = self.spec.next_window(slice) {
+                self.state.windows.open(Some(next), || Ok(Pane::default()))?.sealed.append(&mut pane.sealed);
+            }
+        }
+        let (rows, columns) = groups.finish()?;
+        self.spec.output(Some(window), rows, columns)
     }
 }
 
@@ -78,13 +144,12 @@ impl Operator for WindowAggregate {
         if batch.num_rows() > 0 {
             let rows = spec.evaluate(batch)?;
             match &spec.window {
-                None => self.groups_of(None)?.update(&rows)?,
+                None => self.update(None, &rows)?,
                 Some(window) => {
-                    let divided = rows.by_window(window, stamp.watermark)?;
-                    self.state.counters.late_rows += divided.late_rows;
-                    self.state.counters.null_time_rows += divided.null_time_rows;
-                    for window in divided.windows {
-                        self.groups_of(window.start)?.update(&window.rows)?;
+                    let divided = rows.by_slice(window, stamp.watermark)?;
+                    self.state.counters.add(&divided.counters);
+                    for slice in divided.slices {
+                        self.update(slice.slice, &slice.rows)?;
                     }
                 }
             }
@@ -96,17 +161,26 @@ impl Operator for WindowAggregate {
         if self.spec.always_answers() && self.mode == Mode::Final && !self.state.windows.has_last() {
             output.push(self.spec.empty_answer()?);
         }
-        self.state.counters.windows_closed += self.state.windows.count();
-        for (start, groups) in self.state.windows.take() {
-            output.push(emit(&self.spec, self.mode, start, groups)?);
+        self.close(WATERMARK_MAX, output)?;
+        let Some(mut pane) = self.state.windows.take_last() else { return Ok(()) };
+        match (self.mode, pane.live.take()) {
+            (Mode::Partial, Some(groups)) => output.push(groups.into_state(&self.spec, None)?),
+            (Mode::Final, Some(groups)) => {
+                let (rows, columns) = groups.finish()?;
+                output.push(self.spec.output(None, rows, columns)?);
+            }
+            (_, None) => {}
         }
         Ok(())
     }
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
         let mut snapshot = vec![counters_batch(&self.state.counters)?];
-        for (start, groups) in self.state.windows.take() {
-            snapshot.push(groups.into_state(&self.spec, start)?);
+        for (slice, mut pane) in self.state.windows.take() {
+            pane.seal(&self.spec, slice)?;
+            // States that were sealed in an earlier window still bear its end.
+            let states = pane.sealed.iter().map(|state| with_slice(state, slice));
+            snapshot.extend(states.collect::<Result<Vec<_>>>()?);
         }
         // Taking the states out has emptied the accumulators.
         self.restore(&snapshot)?;
@@ -114,14 +188,14 @@ impl Operator for WindowAggregate {
     }
 
     fn restore(&mut self, snapshot: &[RecordBatch]) -> Result<()> {
-        let (counters, windows) = split_counters(snapshot)?;
+        let (counters, slices) = split_counters(snapshot)?;
         self.state = State { counters, ..State::default() };
         let spec = Arc::clone(&self.spec);
-        windows.iter().try_for_each(|window| self.groups_of(start_of(window)?)?.merge(&spec, window))
+        slices.iter().try_for_each(|state| self.live(slice_of(state)?)?.merge(&spec, state))
     }
 
     fn memory(&self) -> usize {
-        self.state.windows.groups().map(|groups| groups.size).sum()
+        self.state.windows.groups().map(Pane::size).sum()
     }
 
     fn counters(&self) -> Counters {
@@ -135,11 +209,12 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::merge_window;
     use super::super::testing::{
         Naive, Row, assert_same, assert_snapshot_law, batch, batch_lengths, common_group_by, computed_freshly,
-        every_aggregate, group_by, group_of, rows, run, sorted, stamped, text, with_watermarks,
+        every_aggregate, group_by, group_of, or_null, overlapping_group_by, overlapping_shapes, rows, run, sorted,
+        stamped, text, windows_of, with_watermarks,
     };
+    use super::super::window_merge::{CompleteWindow, merge_window};
     use super::*;
 
     /// The groups of rows, and how many rows are late.
@@ -176,6 +251,49 @@ mod tests {
         }
 
         #[test]
+        fn overlapping_windows_equal_the_naive_model(
+            rows in rows(60), lengths in batch_lengths(), bound in 0i64..50,
+            shape in overlapping_shapes(), keyed: bool, by_panes: bool,
+        ) {
+            let spec = overlapping_group_by(&shape, keyed, by_panes);
+            let mut operator = WindowAggregate::new(Arc::clone(&spec), Mode::Final);
+            let output = run(&mut operator, &stamped(&rows, &lengths, bound, 0, None));
+            let (mut groups, mut counters) = (BTreeMap::<_, Naive>::new(), Counters::default());
+            for (row, watermark) in with_watermarks(&rows, bound) {
+                let windows = row.time.map_or(vec![], |time| windows_of(&shape, time));
+                let open = windows.iter().filter(|(_, end)| *end > watermark);
+                let columns = if shape.has_own_end() { 2 } else { 1 };
+                let open: Vec<Vec<String>> =
+                    open.map(|(start, end)| [start, end][..columns].iter().map(ToString::to_string).collect()).collect();
+                match row.time {
+                    None => counters.null_time_rows += 1,
+                    Some(_) if windows.is_empty() => counters.between_rows += 1,
+                    Some(_) if open.is_empty() => counters.late_rows += 1,
+                    Some(_) => counters.late_partial_rows += u64::from(open.len() < windows.len()),
+                }
+                let nowhere = row.time.is_none().then(|| vec!["NULL".to_string(); columns]);
+                for mut group in open.into_iter().chain(nowhere) {
+                    group.extend(keyed.then(|| or_null(row.key)));
+                    groups.entry(group).or_default().take(row);
+                }
+            }
+            let expected = groups.into_iter().map(|(group, naive)| [group, naive.cells()].concat()).collect();
+            assert_same(&spec.schema, &sorted(text(&output)), &sorted(expected));
+            prop_assert_eq!(operator.counters(), Counters { windows_closed: operator.counters().windows_closed, ..counters });
+        }
+
+        #[test]
+        fn overlapping_windows_survive_snapshots(
+            rows in rows(40), lengths in batch_lengths(), bound in 0i64..50,
+            shape in overlapping_shapes(), by_panes: bool,
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+        ) {
+            let spec = overlapping_group_by(&shape, true, by_panes);
+            let fresh = || WindowAggregate::new(Arc::clone(&spec), Mode::Final);
+            assert_snapshot_law(fresh, &stamped(&rows, &lengths, bound, 0, None), &cuts);
+        }
+
+        #[test]
         fn windows_come_once_in_order_as_soon_as_they_close(
             rows in rows(60), lengths in batch_lengths(), bound in 0i64..50, size in 1i64..60,
         ) {
@@ -184,7 +302,7 @@ mod tests {
             let start_of = |batch: &RecordBatch| text(std::slice::from_ref(batch))[0][0].parse::<i64>().ok();
             for (batch, stamp) in stamped(&rows, &lengths, bound, 0, None) {
                 operator.push(&batch, stamp, &mut output).unwrap();
-                prop_assert!(operator.state.windows.starts().all(|start| start + size > stamp.next_watermark));
+                prop_assert!(operator.state.windows.slices().all(|slice| slice.next_end > stamp.next_watermark));
                 for batch in output.drain(..) {
                     let start = start_of(&batch);
                     prop_assert!(start.is_some_and(|start| start + size <= stamp.next_watermark));
@@ -250,7 +368,8 @@ mod tests {
             assert_same(&spec.schema, &text(&run(&mut operator, &input)), &expected);
             let mut operator = WindowAggregate::new(Arc::clone(&spec), Mode::Partial);
             let partials = run(&mut operator, &input);
-            assert_same(&spec.schema, &text(&[merge_window(&spec, &partials).unwrap()]), &expected);
+            let complete = CompleteWindow { window: None, partials };
+            assert_same(&spec.schema, &text(&[merge_window(&spec, &complete).unwrap()]), &expected);
         }
     }
 }

@@ -4,39 +4,47 @@
 //! a piece that has not begun: the one it starts with) has passed the window's end. Partials are merged in the order
 //! of the pieces, which is the order of the rows.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::Int64Type;
+use arrow::array::RecordBatch;
 use datafusion::common::{Result, internal_datafusion_err};
 
 use super::WATERMARK_MAX;
 use super::aggregate_spec::AggregateSpec;
 use super::groups::Groups;
+use super::open_windows::{OpenWindows, Window, slice_of};
 
 /// Keeps partial states until their windows are complete.
 #[derive(Debug)]
 pub(crate) struct Merger {
-    /// Length of the windows; none without a window.
-    size: Option<i64>,
+    spec: Arc<AggregateSpec>,
     /// The watermark of each piece.
     watermarks: Vec<i64>,
-    /// Partials by window; `None` is the window of null event times, or the only one. It sorts first and ends last.
-    waiting: BTreeMap<Option<i64>, Vec<(usize, RecordBatch)>>,
+    /// Partials by slice, each with its piece.
+    waiting: OpenWindows<Vec<(usize, RecordBatch)>>,
     /// Whether an answer is due even if no piece had a row.
     owes_answer: bool,
 }
 
+/// A window that nobody can touch any more.
+#[derive(Debug)]
+pub(crate) struct CompleteWindow {
+    /// None for the window of null event times, and where there is no window.
+    pub(super) window: Option<Window>,
+    /// Its partial states, in the order of their pieces.
+    pub(super) partials: Vec<RecordBatch>,
+}
+
 impl Merger {
     /// A merger of pieces that start with these watermarks.
-    pub(crate) fn new(spec: &AggregateSpec, start_watermarks: Vec<i64>) -> Self {
-        let size = spec.window.as_ref().map(|window| window.size);
+    pub(crate) fn new(spec: Arc<AggregateSpec>, start_watermarks: Vec<i64>) -> Self {
         let owes_answer = spec.always_answers();
-        Self { size, watermarks: start_watermarks, waiting: BTreeMap::new(), owes_answer }
+        Self { spec, watermarks: start_watermarks, waiting: OpenWindows::default(), owes_answer }
     }
 
-    /// Takes the partial states of windows that `piece` has closed, and its watermark; gives the windows that are
-    /// complete now, each as its partials in order.
+    /// Takes the partial states of slices of windows that `piece` has closed, and its watermark; gives the windows that
+    /// are complete now.
     ///
     /// # Errors
     /// What is no partial state.
@@ -45,32 +53,40 @@ impl Merger {
         piece: usize,
         watermark: i64,
         partials: Vec<RecordBatch>,
-    ) -> Result<Vec<Vec<RecordBatch>>> {
+    ) -> Result<VecDeque<CompleteWindow>> {
         for partial in partials.into_iter().filter(|partial| partial.num_rows() > 0) {
-            let starts = partial.column(0).as_primitive_opt::<Int64Type>();
-            let starts = starts.ok_or_else(|| internal_datafusion_err!("a partial state begins with its window"))?;
-            let start = starts.is_valid(0).then(|| starts.value(0));
             self.owes_answer = false;
-            self.waiting.entry(start).or_default().push((piece, partial));
+            self.waiting.open(slice_of(&partial)?, || Ok(vec![]))?.push((piece, partial));
         }
         match self.watermarks.get_mut(piece) {
             Some(own) => *own = watermark,
             None => return Err(internal_datafusion_err!("there is no piece {piece}")),
         }
-        let reached = self.watermarks.iter().copied().min().unwrap_or(WATERMARK_MAX);
-        if reached == WATERMARK_MAX && std::mem::take(&mut self.owes_answer) {
-            return Ok(vec![vec![]]);
-        }
-        let complete: Vec<Option<i64>> =
-            self.waiting.keys().copied().filter(|start| self.is_complete(*start, reached)).collect();
-        Ok(complete.into_iter().filter_map(|start| self.waiting.remove(&start)).map(in_order).collect())
+        self.complete()
     }
 
-    fn is_complete(&self, start: Option<i64>, reached: i64) -> bool {
-        match (start, self.size) {
-            (Some(start), Some(size)) => start.saturating_add(size) <= reached,
-            _ => reached == WATERMARK_MAX,
+    fn complete(&mut self) -> Result<VecDeque<CompleteWindow>> {
+        let reached = self.watermarks.iter().copied().min().unwrap_or(WATERMARK_MAX);
+        let mut complete = VecDeque::new();
+        if let Some(shape) = self.spec.window.as_ref().map(|window| &window.shape) {
+            while let Some((window, slices)) = self.waiting.close(shape, reached) {
+                let mut all = vec![];
+                for (slice, partials) in slices {
+                    all.extend_from_slice(&partials);
+                    if let Some(next) = self.spec.next_window(slice) {
+                        self.waiting.open(Some(next), || Ok(vec![]))?.extend(partials);
+                    }
+                }
+                complete.push_back(CompleteWindow { window: Some(window), partials: in_order(all) });
+            }
         }
+        if reached == WATERMARK_MAX {
+            let last = self.waiting.take_last();
+            let owed = std::mem::take(&mut self.owes_answer).then(Vec::new);
+            let last = last.or(owed).map(|partials| CompleteWindow { window: None, partials: in_order(partials) });
+            complete.extend(last);
+        }
+        Ok(complete)
     }
 }
 
@@ -83,16 +99,16 @@ fn in_order(mut partials: Vec<(usize, RecordBatch)>) -> Vec<RecordBatch> {
 ///
 /// # Errors
 /// States that do not fit the aggregates.
-pub(crate) fn merge_window(spec: &AggregateSpec, partials: &[RecordBatch]) -> Result<RecordBatch> {
-    let Some(first) = partials.first() else { return spec.empty_answer() };
-    let starts = first.column(0).as_primitive::<Int64Type>();
-    let start = starts.is_valid(0).then(|| starts.value(0));
+pub(crate) fn merge_window(spec: &AggregateSpec, complete: &CompleteWindow) -> Result<RecordBatch> {
+    if complete.partials.is_empty() {
+        return spec.empty_answer();
+    }
     let mut groups = Groups::try_new(spec)?;
-    for partial in partials {
+    for partial in &complete.partials {
         groups.merge(spec, partial)?;
     }
     let (rows, columns) = groups.finish()?;
-    spec.output(start, rows, columns)
+    spec.output(complete.window, rows, columns)
 }
 
 #[cfg(test)]
@@ -103,8 +119,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::testing::{
-        Row, assert_same, batch_lengths, common_group_by, every_aggregate, group_by, highest, rows, run, sorted,
-        stamped, text, watermark,
+        Row, assert_same, batch_lengths, common_group_by, every_aggregate, group_by, highest, overlapping_group_by,
+        overlapping_shapes, rows, run, sorted, stamped, text, watermark,
     };
     use super::super::{Mode, Operator, Stamp, WindowAggregate};
     use super::*;
@@ -138,7 +154,7 @@ mod tests {
                 batches: stamped(&rows[begin..end], lengths, bound, index, before).into(),
             });
         }
-        let mut merger = Merger::new(spec, start_watermarks);
+        let mut merger = Merger::new(Arc::clone(spec), start_watermarks);
         let (mut output, mut picks) = (vec![], picks.iter().cycle());
         while !running.is_empty() {
             let next = picks.next().unwrap() % running.len();
@@ -159,7 +175,7 @@ mod tests {
                 running.remove(next);
             }
         }
-        assert!(merger.waiting.is_empty());
+        assert!(merger.waiting.count() == 0 && !merger.waiting.has_last());
         output
     }
 
@@ -174,8 +190,10 @@ mod tests {
         let mut alone = WindowAggregate::new(Arc::clone(spec), Mode::Final);
         let expected = run(&mut alone, &stamped(rows, lengths, bound, 0, None));
         let merged = merged(spec, rows, bound, lengths, begins, picks);
-        let windows: BTreeSet<_> =
-            merged.iter().map(|window| text(std::slice::from_ref(window))[0][0].clone()).collect();
+        let windows: BTreeSet<_> = merged
+            .iter()
+            .map(|window| text(std::slice::from_ref(window))[0][..spec.window_columns()].to_vec())
+            .collect();
         if spec.window.is_some() {
             assert_eq!(windows.len(), merged.len(), "each window comes once");
         }
@@ -192,6 +210,15 @@ mod tests {
             begins in prop::collection::vec(0usize..60, 0..4), picks in prop::collection::vec(0usize..4, 1..20),
         ) {
             assert_merged(&common_group_by(size, keyed), &rows, bound, &lengths, &begins, &picks);
+        }
+
+        #[test]
+        fn overlapping_windows_merge(
+            rows in rows(60), lengths in batch_lengths(), bound in 0i64..50,
+            shape in overlapping_shapes(), keyed: bool, by_panes: bool,
+            begins in prop::collection::vec(0usize..60, 0..4), picks in prop::collection::vec(0usize..4, 1..20),
+        ) {
+            assert_merged(&overlapping_group_by(&shape, keyed, by_panes), &rows, bound, &lengths, &begins, &picks);
         }
     }
 

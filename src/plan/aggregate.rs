@@ -8,28 +8,99 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, Result, TableReference};
+use datafusion::common::{Column, DataFusionError, Result, TableReference};
+use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{Aggregate, Expr, Filter, LogicalPlan, Projection};
 
-use crate::sql::EmitMode;
+use crate::operator::{OP, WindowShape};
+use crate::sql::{Changes, EmitMode, When};
 
 use super::analyze::{Flow, Shape, extension};
-use super::event_time::{index_of, trace};
-use super::nodes::{WINDOW_START, Window, WindowAggregate};
+use super::event_time::{index_of, trace, trace_index};
+use super::explode::{calls_overlapping, overlapping_calls};
+use super::functions::last_tick;
+use super::nodes::{WINDOW_END, WINDOW_START, Window, WindowAggregate};
+use super::operator_spec::is_free_of_order;
+use super::overlapping::{is_overlapping, is_session, session_keys};
 use super::routing::KeyedState;
+use super::window::Recognised;
 use super::{refuse, window};
 
-/// Rewrites `aggregate`, whose input has become `input`.
-pub(super) fn stream(input: LogicalPlan, aggregate: Aggregate, emit: EmitMode) -> Result<Flow> {
-    refuse::grouping_sets(&aggregate)?;
-    // As in the aggregate's schema, each expression is there once.
-    let group_exprs = grouping_set_to_exprlist(&aggregate.group_expr)?;
-    let groups = group_exprs.len();
-    let exprs = group_exprs.into_iter().chain(&aggregate.aggr_expr).cloned().collect();
-    let (input, mut exprs) = pull_up_windows(input, exprs)?;
-    let aggregates = exprs.split_off(groups);
+/// The keys and aggregates of a GROUP BY, in terms of what is below the projections that make its windows.
+pub(super) struct Grouping {
+    groups: Vec<Expr>,
+    aggregates: Vec<Expr>,
+}
 
+impl Grouping {
+    /// What is below, and the grouping over it.
+    pub(super) fn of(aggregate: &Aggregate) -> Result<(LogicalPlan, Self)> {
+        let input = aggregate.input.as_ref().clone();
+        // As in the aggregate's schema, each expression is there once.
+        let groups: Vec<Expr> = grouping_set_to_exprlist(&aggregate.group_expr)?.into_iter().cloned().collect();
+        let aggregates = aggregate.aggr_expr.clone();
+        let exprs = groups.iter().chain(&aggregates).cloned().collect();
+        let (below, mut pulled) = pull_up_windows(input.clone(), exprs)?;
+        let pulled = Self { aggregates: pulled.split_off(groups.len()), groups: pulled };
+        // Where one operator cannot keep the windows, rows come to it once for each of them.
+        match pulled.overlapping()? {
+            Some(1) if sessions_stream(&pulled.groups, &pulled.aggregates)? => Ok((below, pulled)),
+            Some(0) if !hides_overlapping(&input, &below) => Ok((below, pulled)),
+            _ => Ok((input, Self { groups, aggregates })),
+        }
+    }
+
+    /// How many windows of overlapping kinds the groups are by; none if the aggregates speak of one too.
+    fn overlapping(&self) -> Result<Option<usize>> {
+        let calls = overlapping_calls(&self.groups)?;
+        Ok(overlapping_calls(&self.aggregates)?.is_empty().then_some(calls.len()))
+    }
+}
+
+/// Whether a GROUP BY has to meet each row once for each of its windows, before it can keep what it is by.
+pub(super) fn is_to_explode(aggregate: &Aggregate) -> Result<bool> {
+    let by = overlapping_calls(&aggregate.group_expr)?;
+    let groups: Vec<Expr> = grouping_set_to_exprlist(&aggregate.group_expr)?.into_iter().cloned().collect();
+    Ok(by.len() > 1
+        || !by.is_empty() && !overlapping_calls(&aggregate.aggr_expr)?.is_empty()
+        || !sessions_stream(&groups, &aggregate.aggr_expr)?)
+}
+
+/// Whether sessions, if the groups are by any, go by all of the other groups, and can be joined whatever the order of
+/// their rows.
+fn sessions_stream(groups: &[Expr], aggregates: &[Expr]) -> Result<bool> {
+    let calls = overlapping_calls(groups)?;
+    let Some(by) = calls.iter().find(|call| is_session(call)).map(session_keys) else { return Ok(true) };
+    let is_key = |group: &&Expr| !calls_overlapping(group);
+    let keys: HashSet<Expr> = groups.iter().filter(is_key).map(|key| key.clone().unalias()).collect();
+    let by_all = by.is_none_or(|by| by.into_iter().collect::<HashSet<_>>() == keys);
+    let is_free = |aggregate: &Expr| match aggregate.clone().unalias() {
+        Expr::AggregateFunction(function) => is_free_of_order(function.func.name()),
+        _ => false,
+    };
+    Ok(by_all && aggregates.iter().all(is_free))
+}
+
+/// Whether projections between `above` and `below` multiply rows.
+fn hides_overlapping(above: &LogicalPlan, below: &LogicalPlan) -> bool {
+    let mut plan = above;
+    while plan != below {
+        let found =
+            matches!(plan, LogicalPlan::Projection(projection) if projection.expr.iter().any(calls_overlapping));
+        match plan.inputs().first() {
+            Some(_) if found => return true,
+            Some(input) => plan = input,
+            None => return false,
+        }
+    }
+    false
+}
+
+/// Rewrites `aggregate`, whose grouping's input has become `input`.
+pub(super) fn stream(input: LogicalPlan, grouping: Grouping, aggregate: &Aggregate, emit: EmitMode) -> Result<Flow> {
+    refuse::grouping_sets(aggregate)?;
+    let Grouping { groups: exprs, aggregates } = grouping;
     let window = pick_window(&exprs, &input)?;
     let outputs = exprs
         .into_iter()
@@ -48,26 +119,43 @@ pub(super) fn stream(input: LogicalPlan, aggregate: Aggregate, emit: EmitMode) -
     let key_columns = key_columns.collect();
 
     let time = window.as_ref().and_then(|window| window::time_index(&window.start, &input));
+    let is_session = window.as_ref().is_some_and(|window| matches!(window.shape, WindowShape::Session { .. }));
+    let is_deferred = matches!(emit, EmitMode::Changes(changes) if changes.when != When::EachRow);
+    refuse::refuse_if(is_session && is_deferred, refuse::deferred_sessions)?;
+    let window = window.map(|window| Window { start: window.start, shape: window.shape });
     let input = Arc::new(input);
-    let node = WindowAggregate::try_new(input, window, keys, aggregates.clone(), emit)?;
+    let every = match emit {
+        EmitMode::Changes(Changes { when: When::Every { .. }, .. }) => Some(event_time_column(&input)?),
+        _ => None,
+    };
+    let node = WindowAggregate::try_new(input, window, every, keys, aggregates.clone(), emit)?;
+    let op = emit.has_ops().then(|| Expr::Column(Column::new_unqualified(OP)));
     let columns = outputs.into_iter().map(GroupOutput::column).chain(aggregates.iter().map(column_of));
     let columns = columns
         .zip(aggregate.schema.iter())
-        .map(|(expr, (qualifier, field))| named(expr, qualifier.cloned(), field.name()))
-        .collect();
+        .map(|(expr, (qualifier, field))| named(expr, qualifier.cloned(), field.name()));
+    let columns = op.into_iter().chain(columns).collect();
     let plan = LogicalPlan::Projection(Projection::try_new(columns, Arc::new(extension(node)))?);
     Ok(Flow {
         plan,
         shape: Shape::Results,
-        state: KeyedState::Aggregate(emit),
+        state: if is_session { KeyedState::Sessions(emit) } else { KeyedState::Aggregate(emit) },
         keys: key_columns,
         time,
-        is_changelog: emit == EmitMode::Changes,
+        is_changelog: emit.is_changes(),
     })
 }
 
+/// The event-time column of rows.
+fn event_time_column(input: &LogicalPlan) -> Result<Expr> {
+    let is_time = |index: &usize| trace_index(*index, input).is_some_and(|column| column.bears_windows());
+    let index = (0..input.schema().fields().len()).find(is_time);
+    let index = index.ok_or_else(refuse::every_without_time)?;
+    Ok(Expr::Column(Column::from(input.schema().qualified_field(index))))
+}
+
 /// An expression under a name; a column that bears it already is left alone, as DataFusion's rules expect it.
-fn named(expr: Expr, qualifier: Option<TableReference>, name: &str) -> Expr {
+pub(super) fn named(expr: Expr, qualifier: Option<TableReference>, name: &str) -> Expr {
     match &expr {
         Expr::Column(column) if column.relation == qualifier && column.name == name => expr,
         _ => expr.alias_qualified(qualifier, name),
@@ -91,12 +179,12 @@ fn column_of(expr: &Expr) -> Expr {
     Expr::Column(Column::new_unqualified(expr.schema_name().to_string()))
 }
 
-/// The window of a GROUP BY: the shortest, where several are nested (the others are keys).
-fn pick_window(groups: &[Expr], input: &LogicalPlan) -> Result<Option<Window>> {
-    let mut picked: Option<Window> = None;
+/// The window of a GROUP BY: the one that others cannot be told without, or else the shortest (the others are keys).
+fn pick_window(groups: &[Expr], input: &LogicalPlan) -> Result<Option<Recognised>> {
+    let mut picked: Option<Recognised> = None;
     for expr in groups {
         if let Some(found) = window_behind(expr, input)?
-            && picked.as_ref().is_none_or(|window| found.size < window.size)
+            && picked.as_ref().is_none_or(|window| rank(&found) < rank(window))
         {
             picked = Some(found);
         }
@@ -104,11 +192,15 @@ fn pick_window(groups: &[Expr], input: &LogicalPlan) -> Result<Option<Window>> {
     Ok(picked)
 }
 
+fn rank(window: &Recognised) -> (bool, i64) {
+    (matches!(window.shape, WindowShape::Tumble(_)), window.shape.typical())
+}
+
 /// The window that a group expression is, or the one that its end or time is taken from.
-fn window_behind(expr: &Expr, input: &LogicalPlan) -> Result<Option<Window>> {
+fn window_behind(expr: &Expr, input: &LogicalPlan) -> Result<Option<Recognised>> {
     match expr {
         Expr::Alias(alias) => window_behind(&alias.expr, input),
-        Expr::ScalarFunction(call) if matches!(call.name(), "window_end" | "window_time") => match call.args.first() {
+        Expr::ScalarFunction(call) if is_bound(call) => match call.args.first() {
             Some(start) => window::recognise(start, input),
             None => Ok(None),
         },
@@ -116,22 +208,36 @@ fn window_behind(expr: &Expr, input: &LogicalPlan) -> Result<Option<Window>> {
     }
 }
 
-/// A group expression in terms of the window's start alone, if that is all it depends on.
-fn from_window(expr: &Expr, window: Option<&Window>, input: &LogicalPlan) -> Result<Option<Expr>> {
+fn is_bound(call: &ScalarFunction) -> bool {
+    matches!(call.name(), "window_end" | "window_time")
+}
+
+/// A group expression in terms of the window's bounds alone, if that is all it depends on.
+fn from_window(expr: &Expr, window: Option<&Recognised>, input: &LogicalPlan) -> Result<Option<Expr>> {
     let Some(window) = window else { return Ok(None) };
-    let start = Column::new_unqualified(WINDOW_START);
-    if window::recognise(expr, input)?.as_ref() == Some(window) {
+    let (start, end) = (Column::new_unqualified(WINDOW_START), Column::new_unqualified(WINDOW_END));
+    let is_window = |part: &Expr| Ok::<_, DataFusionError>(window::recognise(part, input)?.as_ref() == Some(window));
+    if is_window(expr)? {
         return Ok(Some(Expr::Column(start)));
     }
+    let is_tumbling = matches!(window.shape, WindowShape::Tumble(_));
     let replaced = expr.clone().unalias().transform_down(|part| {
-        let is_start = part == window.start || window::recognise(&part, input)?.as_ref() == Some(window);
-        match is_start {
-            true => Ok(Transformed::new(Expr::Column(start.clone()), true, TreeNodeRecursion::Jump)),
-            false => Ok(Transformed::no(part)),
+        let bound = match &part {
+            Expr::ScalarFunction(call) if window.shape.has_own_end() && is_bound(call) => {
+                let is_of_window = call.args.first().map_or(Ok(false), &is_window)?;
+                let end = Expr::Column(end.clone());
+                is_of_window.then(|| if call.name() == "window_end" { end } else { last_tick(end) })
+            }
+            _ if is_tumbling && part == window.start || is_window(&part)? => Some(Expr::Column(start.clone())),
+            _ => None,
+        };
+        match bound {
+            Some(bound) => Ok(Transformed::new(bound, true, TreeNodeRecursion::Jump)),
+            None => Ok(Transformed::no(part)),
         }
     })?;
-    let only_start = replaced.data.column_refs().into_iter().all(|column| *column == start);
-    Ok((replaced.transformed && only_start).then_some(replaced.data))
+    let only_bounds = replaced.data.column_refs().into_iter().all(|column| *column == start || *column == end);
+    Ok((replaced.transformed && only_bounds).then_some(replaced.data))
 }
 
 /// Whether an expression reads a column of `plan`, which gives a GROUP BY's results, that is more than keys and window.
@@ -148,11 +254,11 @@ fn is_key(index: usize, plan: &LogicalPlan) -> bool {
             projection.expr.get(index).is_some_and(|expr| !reads_results(expr, &projection.input))
         }
         LogicalPlan::SubqueryAlias(alias) => is_key(index, &alias.input),
-        LogicalPlan::Extension(extension) => extension
-            .node
-            .as_any()
-            .downcast_ref::<WindowAggregate>()
-            .is_some_and(|node| index < node.keys.len() + usize::from(node.window.is_some())),
+        LogicalPlan::Extension(extension) => {
+            extension.node.as_any().downcast_ref::<WindowAggregate>().is_some_and(|node| {
+                index < node.keys.len() + node.window.as_ref().map_or(0, |window| window.columns().len())
+            })
+        }
         _ => false,
     }
 }
@@ -200,7 +306,8 @@ fn window_projection(plan: &LogicalPlan) -> Option<(&LogicalPlan, Vec<Expr>)> {
 
 /// Whether a window function is called in an expression.
 pub(super) fn calls_window(expr: &Expr) -> bool {
-    expr.exists(|part| Ok(matches!(part, Expr::ScalarFunction(call) if call.name() == "tumble"))).unwrap_or(false)
+    let is_window = |part: &Expr| matches!(part, Expr::ScalarFunction(call) if call.name() == "tumble");
+    expr.exists(|part| Ok(is_window(part) || is_overlapping(part))).unwrap_or(false)
 }
 
 /// `expr` over `plan`, each column replaced by what it means below.

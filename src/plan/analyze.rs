@@ -27,14 +27,16 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::config::StreamlinesOptions;
-use crate::error::Location;
+use crate::error::{Error, Location};
 use crate::sink::{OutputFormat, compresses};
 use crate::sql::EmitMode;
 
+use super::aggregate::Grouping;
 use super::event_time::{first_stream, reads_stream};
+use super::explode::{explode, explode_aggregate};
 use super::nodes::{Emit, Pipelines, WriteFiles};
 use super::routing::{self, KeyedState};
-use super::{aggregate, over, refuse};
+use super::{aggregate, changes, over, overlapping, refuse};
 
 /// What flows out of a plan node.
 pub(super) enum Shape {
@@ -80,21 +82,21 @@ impl AnalyzerRule for StreamAnalyzer {
         let options = config.extensions.get::<StreamlinesOptions>().cloned().unwrap_or_default();
         options.check()?;
         if options.strategy == "batch" || !reads_stream(&plan) {
-            return without_emit(plan, &options);
+            return explode(without_emit(plan, &options)?);
         }
         let mut emit_at = None;
         plan.apply(|node| {
             emit_at = emit_at.or(emit_of(node).map(|emit| emit.at));
             Ok(TreeNodeRecursion::Continue)
         })?;
-        Rewriter { options, emit_at }.root(plan)
+        explode(Rewriter { options, emit_at }.root(plan)?)
     }
 }
 
 /// Over tables, which end, EMIT FINAL says nothing and EMIT CHANGES has no rows to follow.
 fn without_emit(plan: LogicalPlan, options: &StreamlinesOptions) -> Result<LogicalPlan> {
     let stripped = plan.transform_down(|node| match emit_of(&node) {
-        Some(Emit { mode: EmitMode::Changes, at, .. }) => Err(refuse::changes_without_stream(options, *at).into()),
+        Some(Emit { mode: EmitMode::Changes(_), at, .. }) => Err(refuse::changes_without_stream(options, *at).into()),
         Some(Emit { input, .. }) => Ok(Transformed::yes(input.as_ref().clone())),
         None => Ok(Transformed::no(node)),
     })?;
@@ -141,7 +143,8 @@ impl Rewriter {
             return Ok(Flow::stateless(plan, Shape::Table));
         }
         if let Some(Emit { input, mode, .. }) = emit_of(&plan) {
-            return self.rewrite(input.as_ref().clone(), *mode);
+            let flow = self.rewrite(input.as_ref().clone(), *mode)?;
+            return changes::with_op_in_front(flow, *mode);
         }
         refuse::streams_in_subqueries(&plan)?;
         match plan {
@@ -187,15 +190,22 @@ impl Rewriter {
     /// A node that handles each row by itself.
     fn pass(&self, plan: LogicalPlan, emit: EmitMode) -> Result<Flow> {
         let input = only_input(&plan)?;
-        let flow = self.rewrite(input, emit)?;
-        if matches!(plan, LogicalPlan::Filter(_)) && flow.is_changelog {
-            return Err(refuse::filtered_changes().at(self.emit_at).into());
+        let is_filter = matches!(plan, LogicalPlan::Filter(_));
+        let flow = self.rewrite(input, if is_filter { changes::for_filter(emit) } else { emit })?;
+        if overlapping::is_bare_session(&plan) && matches!(flow.shape, Shape::Rows) {
+            // A session is known when it has ended.
+            let input = self.close(flow)?;
+            return Ok(Flow::stateless(plan.with_new_exprs(plan.expressions(), vec![input])?, Shape::Tail));
         }
         let plan = match plan {
-            LogicalPlan::SubqueryAlias(alias) => {
-                LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(flow.plan), alias.alias)?)
+            LogicalPlan::Filter(filter) if flow.is_changelog => {
+                return changes::filter(filter, flow, emit).map_err(|error| Error::locate(error, self.emit_at));
             }
-            plan => plan.with_new_exprs(plan.expressions(), vec![flow.plan])?,
+            LogicalPlan::Projection(projection) if flow.is_changelog => changes::project(projection, &flow)?,
+            LogicalPlan::SubqueryAlias(alias) => {
+                LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(flow.plan.clone()), alias.alias)?)
+            }
+            plan => plan.with_new_exprs(plan.expressions(), vec![flow.plan.clone()])?,
         };
         Ok(Flow { plan, ..flow })
     }
@@ -238,10 +248,15 @@ impl Rewriter {
     }
 
     fn aggregate(&self, aggregate: Aggregate, emit: EmitMode) -> Result<Flow> {
-        let flow = self.rewrite(aggregate.input.as_ref().clone(), EmitMode::Final)?;
+        if aggregate::is_to_explode(&aggregate)? {
+            return self.rewrite(explode_aggregate(aggregate)?, emit);
+        }
+        let (input, grouping) = Grouping::of(&aggregate)?;
+        let flow = self.rewrite(input, EmitMode::Final)?;
         match flow.shape {
-            Shape::Rows => aggregate::stream(flow.plan, aggregate, emit),
+            Shape::Rows => aggregate::stream(flow.plan, grouping, &aggregate, emit),
             Shape::Results | Shape::Table | Shape::Tail => {
+                let flow = self.rewrite(aggregate.input.as_ref().clone(), EmitMode::Final)?;
                 refuse::aggregate_of_results(&aggregate, emit, self.emit_at)?;
                 let input = self.close(flow)?;
                 let plan = LogicalPlan::Aggregate(aggregate);

@@ -34,7 +34,7 @@ pub(super) fn with_coded_keys(node: Arc<dyn ExecutionPlan>) -> Result<Transforme
 fn only_key_of_text(spec: &AggregateSpec) -> Option<usize> {
     let [(key, _)] = spec.keys.as_slice() else { return None };
     let key = key.downcast_ref::<Column>()?.index();
-    let field = spec.schema.field(usize::from(spec.window.is_some()));
+    let field = spec.schema.field(spec.window_columns());
     if !matches!(field.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) {
         return None;
     }

@@ -11,7 +11,7 @@ use datafusion::logical_expr::{Expr, Join, JoinType, LogicalPlan, Unnest};
 
 use crate::source::StreamTable;
 
-use super::functions::window_type;
+use super::interval::window_type;
 use super::nodes::RowsWindow;
 
 /// A column of a stream, as found from a column further up in a plan.

@@ -5,12 +5,16 @@
 
 mod aggregate;
 mod analyze;
+mod changes;
 mod coded_keys;
 mod event_time;
+mod explode;
 pub(crate) mod functions;
+mod interval;
 mod nodes;
 mod operator_spec;
 mod over;
+mod overlapping;
 mod planner;
 mod refuse;
 mod routing;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`Emit`] | the EMIT clause, above the query that it stood at the end of; the analyzer takes it out |
 //! | [`WindowAggregate`] | GROUP BY over a stream, with or without a window, FINAL or CHANGES |
+//! | [`ChangesFilter`] | HAVING over changes |
 //! | [`RowsWindow`] | OVER columns of a stream, rows coming out in event-time order |
 //! | [`WriteFiles`] | COPY … TO: files written by the pipelines themselves |
 //! | [`Pipelines`] | where the independent pipelines end and meet; everything above is the tail |
@@ -13,20 +14,22 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::Field;
+use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::common::{DFSchema, DFSchemaRef, Result, plan_datafusion_err};
 use datafusion::logical_expr::expr_rewriter::unnormalize_col;
 use datafusion::logical_expr::utils::exprlist_to_fields;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, UserDefinedLogicalNodeCore};
 
-use crate::error::Location;
+use crate::error::{Error, Location};
+use crate::operator::{OP, WindowShape};
 use crate::sink::OutputFormat;
 use crate::sql::EmitMode;
 
 use super::routing::Routing;
 
-/// Name of the window column in a [`WindowAggregate`]'s output: none that a column of the input has.
+/// Names of the window's columns in a [`WindowAggregate`]'s output: none that a column of the input has.
 pub(crate) const WINDOW_START: &str = "__window_start";
+pub(crate) const WINDOW_END: &str = "__window_end";
 
 /// Nodes have no order of their own; DataFusion asks for the trait only.
 macro_rules! unordered {
@@ -36,7 +39,7 @@ macro_rules! unordered {
         }
     )+ };
 }
-unordered!(Emit, WindowAggregate, RowsWindow, Pipelines, WriteFiles);
+unordered!(Emit, WindowAggregate, ChangesFilter, RowsWindow, Pipelines, WriteFiles);
 
 fn only(mut inputs: Vec<LogicalPlan>, node: &str) -> Result<Arc<LogicalPlan>> {
     match (inputs.pop(), inputs.is_empty()) {
@@ -45,13 +48,48 @@ fn only(mut inputs: Vec<LogicalPlan>, node: &str) -> Result<Arc<LogicalPlan>> {
     }
 }
 
-/// The EMIT clause of a query.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// The EMIT clause of a query. Output: what rows do to earlier ones as `op` if that is asked for, then the input.
+#[derive(Debug, Clone)]
 pub(crate) struct Emit {
     pub(crate) input: Arc<LogicalPlan>,
     pub(crate) mode: EmitMode,
     /// Where the clause stands.
     pub(crate) at: Location,
+    schema: DFSchemaRef,
+}
+
+impl Emit {
+    pub(crate) fn try_new(input: Arc<LogicalPlan>, mode: EmitMode, at: Location) -> Result<Self> {
+        let schema = match mode.has_ops() {
+            false => Arc::clone(input.schema()),
+            true => {
+                if input.schema().fields().iter().any(|field| field.name() == "op") {
+                    return Err(Error::sql("the result has a column op already, and EMIT CHANGES … WITH adds one")
+                        .at(Some(at))
+                        .help("give the column another name: SELECT op AS …")
+                        .into());
+                }
+                let op = (None, Arc::new(Field::new("op", DataType::Utf8, false)));
+                let rest = input.schema().iter().map(|(qualifier, field)| (qualifier.cloned(), Arc::clone(field)));
+                let metadata = input.schema().metadata().clone();
+                Arc::new(DFSchema::new_with_metadata([op].into_iter().chain(rest).collect(), metadata)?)
+            }
+        };
+        Ok(Self { input, mode, at, schema })
+    }
+}
+
+// The schema follows from the rest.
+impl PartialEq for Emit {
+    fn eq(&self, other: &Self) -> bool {
+        self.input == other.input && self.mode == other.mode && self.at == other.at
+    }
+}
+impl Eq for Emit {}
+impl Hash for Emit {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.input, &self.mode, &self.at).hash(state);
+    }
 }
 
 impl UserDefinedLogicalNodeCore for Emit {
@@ -62,33 +100,43 @@ impl UserDefinedLogicalNodeCore for Emit {
         vec![&self.input]
     }
     fn schema(&self) -> &DFSchemaRef {
-        self.input.schema()
+        &self.schema
     }
     fn expressions(&self) -> Vec<Expr> {
         vec![]
     }
     fn fmt_for_explain(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "Emit: {:?}", self.mode)
+        write!(f, "Emit: {}", self.mode)
     }
     fn with_exprs_and_inputs(&self, _: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
-        Ok(Self { input: only(inputs, "Emit")?, mode: self.mode, at: self.at })
+        Self::try_new(only(inputs, "Emit")?, self.mode, self.at)
     }
 }
 
 /// The window of a [`WindowAggregate`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Window {
-    /// Start of a row's window: an expression over the input, of the event-time column's type.
+    /// Start of a row's window, or of its pane where windows overlap, or the event time itself for sessions: an
+    /// expression over the input, of the event-time column's type.
     pub(crate) start: Expr,
-    /// Length in ticks of that type.
-    pub(crate) size: i64,
+    pub(crate) shape: WindowShape,
 }
 
-/// GROUP BY over a stream. Output: `window_start` if there is a window, the keys, the aggregates.
+impl Window {
+    /// The output columns that say which window a row is of.
+    pub(crate) fn columns(&self) -> &'static [&'static str] {
+        if self.shape.has_own_end() { &[WINDOW_START, WINDOW_END] } else { &[WINDOW_START] }
+    }
+}
+
+/// GROUP BY over a stream. Output: what a row does to earlier ones if that is asked for, the window's columns if there
+/// is a window, the keys, the aggregates.
 #[derive(Debug, Clone)]
 pub(crate) struct WindowAggregate {
     pub(crate) input: Arc<LogicalPlan>,
     pub(crate) window: Option<Window>,
+    /// The event-time column, where changes are told by it.
+    pub(crate) time: Option<Expr>,
     pub(crate) keys: Vec<Expr>,
     pub(crate) aggregates: Vec<Expr>,
     pub(crate) emit: EmitMode,
@@ -99,14 +147,19 @@ impl WindowAggregate {
     pub(crate) fn try_new(
         input: Arc<LogicalPlan>,
         window: Option<Window>,
+        time: Option<Expr>,
         keys: Vec<Expr>,
         aggregates: Vec<Expr>,
         emit: EmitMode,
     ) -> Result<Self> {
         let mut fields = vec![];
+        if emit.has_ops() {
+            fields.push((None, Arc::new(Field::new(OP, DataType::Utf8, false))));
+        }
         if let Some(window) = &window {
             let data_type = window.start.get_type(input.schema())?;
-            fields.push((None, Arc::new(Field::new(WINDOW_START, data_type, true))));
+            let columns = window.columns().iter();
+            fields.extend(columns.map(|name| (None, Arc::new(Field::new(*name, data_type.clone(), true)))));
         }
         // Output columns carry no qualifier: "flights.origin" is the whole name, so that no two of them collide.
         let columns = exprlist_to_fields(keys.iter().chain(&aggregates), &input)?;
@@ -115,7 +168,7 @@ impl WindowAggregate {
             fields.push((None, Arc::new(field)));
         }
         let schema = Arc::new(DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?);
-        Ok(Self { input, window, keys, aggregates, emit, schema })
+        Ok(Self { input, window, time, keys, aggregates, emit, schema })
     }
 }
 
@@ -124,6 +177,7 @@ impl PartialEq for WindowAggregate {
     fn eq(&self, other: &Self) -> bool {
         self.input == other.input
             && self.window == other.window
+            && self.time == other.time
             && self.keys == other.keys
             && self.aggregates == other.aggregates
             && self.emit == other.emit
@@ -132,7 +186,7 @@ impl PartialEq for WindowAggregate {
 impl Eq for WindowAggregate {}
 impl Hash for WindowAggregate {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.input, &self.window, &self.keys, &self.aggregates, &self.emit).hash(state);
+        (&self.input, &self.window, &self.time, &self.keys, &self.aggregates, &self.emit).hash(state);
     }
 }
 
@@ -148,22 +202,24 @@ impl UserDefinedLogicalNodeCore for WindowAggregate {
     }
     fn expressions(&self) -> Vec<Expr> {
         let window = self.window.iter().map(|window| &window.start);
-        window.chain(&self.keys).chain(&self.aggregates).cloned().collect()
+        window.chain(&self.time).chain(&self.keys).chain(&self.aggregates).cloned().collect()
     }
     fn fmt_for_explain(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "WindowAggregate: ")?;
         if let Some(window) = &self.window {
-            write!(f, "window=[{}], ", unnormalize_col(window.start.clone()))?;
+            write!(f, "window=[{} {}], ", unnormalize_col(window.start.clone()), window.shape)?;
         }
-        write!(f, "groupBy=[[{}]], aggr=[[{}]], emit={:?}", list(&self.keys), list(&self.aggregates), self.emit)
+        write!(f, "groupBy=[[{}]], aggr=[[{}]], emit={}", list(&self.keys), list(&self.aggregates), self.emit)
     }
     fn with_exprs_and_inputs(&self, mut exprs: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
-        let window = self.window.as_ref().map(|window| Window { start: exprs.remove(0), size: window.size });
+        let window = self.window.as_ref().map(|window| Window { start: exprs.remove(0), ..window.clone() });
+        let time = self.time.as_ref().map(|_| exprs.remove(0));
         let aggregates = exprs.split_off(self.keys.len());
         // The schema stays as it was: rewritten expressions keep their columns' names.
         Ok(Self {
             input: only(inputs, "WindowAggregate")?,
             window,
+            time,
             keys: exprs,
             aggregates,
             emit: self.emit,
@@ -172,6 +228,42 @@ impl UserDefinedLogicalNodeCore for WindowAggregate {
     }
     fn necessary_children_exprs(&self, _: &[usize]) -> Option<Vec<Vec<usize>>> {
         Some(vec![column_indices(self.expressions().iter(), &self.input)])
+    }
+}
+
+/// A filter of changes: what no longer passes is withdrawn. The input has retractions.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct ChangesFilter {
+    pub(crate) input: Arc<LogicalPlan>,
+    pub(crate) predicate: Expr,
+}
+
+impl UserDefinedLogicalNodeCore for ChangesFilter {
+    fn name(&self) -> &str {
+        "ChangesFilter"
+    }
+    fn inputs(&self) -> Vec<&LogicalPlan> {
+        vec![&self.input]
+    }
+    fn schema(&self) -> &DFSchemaRef {
+        self.input.schema()
+    }
+    fn expressions(&self) -> Vec<Expr> {
+        vec![self.predicate.clone()]
+    }
+    fn fmt_for_explain(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "ChangesFilter: {}", self.predicate)
+    }
+    fn with_exprs_and_inputs(&self, mut exprs: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
+        Ok(Self { input: only(inputs, "ChangesFilter")?, predicate: exprs.remove(0) })
+    }
+    fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
+        let op = self.input.schema().index_of_column_by_name(None, OP);
+        let mut needed = column_indices([&self.predicate].into_iter(), &self.input);
+        needed.extend(output_columns.iter().copied().chain(op));
+        needed.sort_unstable();
+        needed.dedup();
+        Some(vec![needed])
     }
 }
 

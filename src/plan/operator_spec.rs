@@ -2,19 +2,26 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::catalog::Session;
 use datafusion::common::{DataFusionError, Result, ScalarValue, internal_datafusion_err, plan_datafusion_err};
 use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
-use datafusion::logical_expr::{Expr, UserDefinedLogicalNodeCore, WindowFrameBound, WindowFunctionDefinition};
+use datafusion::logical_expr::{
+    Expr, ExprSchemable, UserDefinedLogicalNodeCore, WindowFrameBound, WindowFunctionDefinition,
+};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr, LoweredAggregateBuilder};
 use datafusion::physical_expr::create_physical_expr;
 
-use crate::operator::{AggregateSpec, Frame, RowsFunction, RowsFunctionKind, RowsWindowSpec, WindowSpec, sorted};
+use crate::operator::{
+    AggregateSpec, ChangesSpec, Frame, Often, Ops, RowsFunction, RowsFunctionKind, RowsWindowSpec, WindowSpec, sorted,
+};
 
+use crate::sql::{self, Changes, EmitMode, When};
+
+use super::interval::window_ticks;
 use super::nodes::{RowsWindow, WindowAggregate};
 use super::over::window_function;
 
@@ -27,10 +34,10 @@ pub(super) fn aggregate_spec(
 ) -> Result<AggregateSpec> {
     let logical = node.input.schema();
     let physical = |expr: &Expr| create_physical_expr(expr, logical, session.execution_props(), context);
-    let window = node
-        .window
-        .as_ref()
-        .map(|window| Ok::<_, DataFusionError>(WindowSpec { start: physical(&window.start)?, size: window.size }));
+    let window = node.window.as_ref().map(|window| {
+        let (start, shape) = (physical(&window.start)?, window.shape.clone());
+        Ok::<_, DataFusionError>(WindowSpec { start, shape })
+    });
     let keys = node.keys.iter().map(|key| Ok((physical(key)?, key.schema_name().to_string())));
     let (mut aggregates, mut filters) = (vec![], vec![]);
     for expr in &node.aggregates {
@@ -42,13 +49,77 @@ pub(super) fn aggregate_spec(
         });
         filters.push(lowered.filter);
     }
+    let is_ordered = !aggregates.iter().all(|aggregate| is_free_of_order(aggregate.fun().name()));
     Ok(AggregateSpec {
         window: window.transpose()?,
         keys: keys.collect::<Result<_>>()?,
         aggregates,
         filters,
-        schema: Arc::new(node.schema().as_arrow().clone()),
+        schema: Arc::new(without_op(node.schema().as_arrow(), node.emit)),
+        is_ordered,
     })
+}
+
+/// The schema of the rows themselves.
+fn without_op(schema: &Schema, emit: EmitMode) -> Schema {
+    let fields = schema.fields().iter().skip(usize::from(emit.has_ops())).cloned().collect::<Vec<_>>();
+    Schema::new_with_metadata(fields, schema.metadata().clone())
+}
+
+/// The form of a changelog over a physical input.
+pub(super) fn changes_spec(
+    changes: Changes,
+    node: &WindowAggregate,
+    session: &dyn Session,
+    context: &PhysicalPlanningContext,
+) -> Result<ChangesSpec> {
+    let often = match (changes.when, &node.time) {
+        (When::EachRow, _) => Often::EachRow,
+        (When::EachBatch, _) => Often::EachBatch,
+        (When::Every { interval_ns }, Some(time)) => {
+            let logical = node.input.schema();
+            let interval = ScalarValue::DurationNanosecond(Some(interval_ns));
+            let interval = window_ticks(&interval, &time.get_type(logical)?)?;
+            Often::Every { time: create_physical_expr(time, logical, session.execution_props(), context)?, interval }
+        }
+        (When::Every { .. }, None) => return Err(internal_datafusion_err!("EVERY without an event time")),
+    };
+    let ops = match changes.ops {
+        sql::Ops::None => Ops::None,
+        sql::Ops::Op => Ops::Op,
+        sql::Ops::Retractions => Ops::Retractions,
+    };
+    Ok(ChangesSpec { often, ops })
+}
+
+/// Whether an aggregate is known to answer the same whatever order its rows come in.
+pub(super) fn is_free_of_order(aggregate: &str) -> bool {
+    const KNOWN: [&str; 23] = [
+        "avg",
+        "bit_and",
+        "bit_or",
+        "bit_xor",
+        "bool_and",
+        "bool_or",
+        "corr",
+        "count",
+        "covar_pop",
+        "covar_samp",
+        "grouping",
+        "max",
+        "median",
+        "min",
+        "percentile_cont",
+        "stddev",
+        "stddev_pop",
+        "sum",
+        "var",
+        "var_pop",
+        "approx_distinct",
+        "approx_median",
+        "approx_percentile_cont",
+    ];
+    KNOWN.contains(&aggregate) || aggregate.starts_with("regr_")
 }
 
 /// Whether an aggregate's rows are to be sorted before they come. These declare so, and do without.

@@ -12,6 +12,7 @@ use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{LogicalPlan, UserDefinedLogicalNode};
+use datafusion::physical_expr::create_physical_expr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
@@ -23,18 +24,20 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, Phy
 
 use crate::config::StreamlinesOptions;
 use crate::error::Error;
+use crate::exec::changes_filter::ChangesFilterExec;
 use crate::exec::filter::StreamFilterExec;
 use crate::exec::lookup::LookupJoinExec;
 use crate::exec::operator::{OperatorExec, OperatorSpec};
 use crate::exec::scan::StreamScanExec;
+use crate::operator::WindowShape;
 use crate::runtime::{PipelinesExec, WriteExec, find};
 use crate::sink::{FileSink, OutputFormat};
 use crate::source::{Division, Split};
 use crate::sql::EmitMode;
 
 use super::coded_keys::with_coded_keys;
-use super::nodes::{Pipelines, RowsWindow, WindowAggregate, WriteFiles};
-use super::operator_spec::{aggregate_spec, rows_window_spec};
+use super::nodes::{ChangesFilter, Pipelines, RowsWindow, WindowAggregate, WriteFiles};
+use super::operator_spec::{aggregate_spec, changes_spec, rows_window_spec};
 use super::routing::RoutingKind;
 
 /// Plans queries over streams; every other query goes to DataFusion's planner as it is.
@@ -104,11 +107,21 @@ impl ExtensionPlanner for NodePlanner {
         let node = node.as_any();
         if let Some(node) = node.downcast_ref::<WindowAggregate>() {
             let spec = Arc::new(aggregate_spec(node, &input.schema(), session, context)?);
-            let spec = match node.emit {
-                EmitMode::Final => OperatorSpec::WindowAggregate(spec),
-                EmitMode::Changes => OperatorSpec::ChangelogAggregate(spec),
+            let changes = match node.emit {
+                EmitMode::Final => None,
+                EmitMode::Changes(changes) => Some(changes_spec(changes, node, session, context)?),
+            };
+            let spec = match (node.window.as_ref().map(|window| &window.shape), changes) {
+                (Some(WindowShape::Session { gap }), changes) => OperatorSpec::SessionAggregate(spec, *gap, changes),
+                (_, None) => OperatorSpec::WindowAggregate(spec),
+                (_, Some(changes)) => OperatorSpec::ChangelogAggregate(spec, changes),
             };
             return Ok(Some(Arc::new(OperatorExec::new(spec, input))));
+        }
+        if let Some(node) = node.downcast_ref::<ChangesFilter>() {
+            let predicate =
+                create_physical_expr(&node.predicate, node.input.schema(), session.execution_props(), context)?;
+            return Ok(Some(Arc::new(ChangesFilterExec::try_new(predicate, input)?)));
         }
         if let Some(node) = node.downcast_ref::<RowsWindow>() {
             let spec = OperatorSpec::RowsWindow(Arc::new(rows_window_spec(node, &input.schema(), session, context)?));
@@ -256,6 +269,7 @@ fn check_node(node: &Arc<dyn ExecutionPlan>) -> Result<()> {
         || node.is::<StreamFilterExec>()
         || node.is::<LookupJoinExec>()
         || node.is::<OperatorExec>()
+        || node.is::<ChangesFilterExec>()
         || node.is::<ProjectionExec>()
         || node.is::<UnnestExec>()
         || node.is::<CooperativeExec>();

@@ -34,8 +34,16 @@ pub(super) fn changes_without_stream(options: &StreamlinesOptions, at: Location)
     Error::refused("EMIT CHANGES", reason, "leave EMIT CHANGES out, or read a stream (CREATE STREAM …)").at(Some(at))
 }
 
+pub(super) fn every_without_time() -> Error {
+    Error::refused(
+        "EMIT CHANGES EVERY over rows without an event time",
+        "the intervals are of event time",
+        "declare WATERMARK FOR ts in CREATE STREAM, or use EMIT CHANGES PER BATCH",
+    )
+}
+
 pub(super) fn sorted_changes(emit: EmitMode, at: Option<Location>) -> Result<()> {
-    refuse_if(emit == EmitMode::Changes, || {
+    refuse_if(emit.is_changes(), || {
         Error::refused(
             "ORDER BY with EMIT CHANGES",
             "an order over all changes is known only when the stream ends",
@@ -46,7 +54,7 @@ pub(super) fn sorted_changes(emit: EmitMode, at: Option<Location>) -> Result<()>
 }
 
 pub(super) fn distinct_changes(emit: EmitMode, at: Option<Location>) -> Result<()> {
-    refuse_if(emit == EmitMode::Changes, || {
+    refuse_if(emit.is_changes(), || {
         Error::refused(
             "DISTINCT with EMIT CHANGES",
             "a row that was there before is no change",
@@ -60,7 +68,7 @@ pub(super) fn filtered_changes() -> Error {
     Error::refused(
         "HAVING with EMIT CHANGES",
         "a row that no longer qualifies would have to be withdrawn",
-        "use EMIT FINAL, or filter where the changes are read",
+        "EMIT CHANGES WITH OP or WITH RETRACTIONS, which withdraw it (-D), or EMIT FINAL",
     )
 }
 
@@ -91,10 +99,19 @@ pub(super) fn grouping_sets(aggregate: &Aggregate) -> Result<()> {
     })
 }
 
+/// Changes of sessions, told now and then.
+pub(super) fn deferred_sessions() -> Error {
+    Error::refused(
+        "EMIT CHANGES PER BATCH or EVERY over sessions",
+        "the bounds of a session are part of its key, and change too",
+        "EMIT CHANGES WITH OP, for each row, or EMIT FINAL",
+    )
+}
+
 /// An aggregate over what an earlier one gives: only a last answer, and only without a window.
 pub(super) fn aggregate_of_results(aggregate: &Aggregate, emit: EmitMode, at: Option<Location>) -> Result<()> {
     let below = first_stage(&aggregate.input);
-    refuse_if(emit == EmitMode::Changes, || {
+    refuse_if(emit.is_changes(), || {
         Error::refused(
             format!("EMIT CHANGES over {below}"),
             "what comes out below would have to be taken back when it changes, or is in no order of its own",
@@ -133,14 +150,21 @@ pub(super) fn spread_changes(
     at: Option<Location>,
 ) -> Result<()> {
     let spread = routing.kind == RoutingKind::Single && stream.partitions() > 1;
-    refuse_if(spread && matches!(state, KeyedState::Aggregate(EmitMode::Changes)), || {
-        Error::refused(
-            format!("EMIT CHANGES over the partitions of stream {}", stream.name()),
-            "a key's rows may be spread over several partitions, whose order against each other is not known",
-            "declare 'partitioned_by' with group keys in CREATE STREAM, leave 'partitions' out, or use EMIT FINAL",
-        )
-        .at(at)
-    })
+    refuse_if(
+        spread
+            && matches!(
+                state,
+                KeyedState::Aggregate(EmitMode::Changes(_)) | KeyedState::Sessions(EmitMode::Changes(_))
+            ),
+        || {
+            Error::refused(
+                format!("EMIT CHANGES over the partitions of stream {}", stream.name()),
+                "a key's rows may be spread over several partitions, whose order against each other is not known",
+                "declare 'partitioned_by' with group keys in CREATE STREAM, leave 'partitions' out, or use EMIT FINAL",
+            )
+            .at(at)
+        },
+    )
 }
 
 pub(super) fn join_of_streams(join: &Join) -> Error {

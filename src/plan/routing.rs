@@ -45,6 +45,8 @@ pub(crate) enum KeyedState {
     None,
     /// A GROUP BY.
     Aggregate(EmitMode),
+    /// A GROUP BY of sessions: what is known of a key in several places does not add up to its sessions.
+    Sessions(EmitMode),
     /// OVER columns.
     RowsWindow,
 }

@@ -1,7 +1,7 @@
 //! What syntax alone does not say of a window, and the columns that a query reads do.
 //!
 //! `WINDOW TUMBLING (SIZE 1 HOUR)` names no column: the event time of what the query reads is filled in. The syntax
-//! comes here as `tumble(size)` with one argument. The FROM clause of that SELECT is planned by itself, with the WITH
+//! comes here as `tumble(size)`, whose first argument is no time but a length. The FROM clause of that SELECT is planned by itself, with the WITH
 //! clauses around it, and the first of its columns that is an event time is the one.
 //!
 //! `window_start` beside `date_bin(…)` is the bin's start, unless what the query reads has a column of that name.
@@ -19,7 +19,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use crate::error::{Error, Location};
-use crate::sql::names::{for_each_select, is_window_name, names_bins, resolve_bin_names};
+use crate::sql::names::{for_each_select, is_window_function, is_window_name, names_bins, resolve_bin_names};
 
 use super::event_time::trace_index;
 
@@ -204,7 +204,11 @@ fn lacks_time(select: &Select) -> bool {
 fn timeless_arguments(expr: &mut Expr) -> Option<&mut Vec<FunctionArg>> {
     match expr {
         Expr::Function(Function { name, args: FunctionArguments::List(list), .. })
-            if name.to_string().eq_ignore_ascii_case("tumble") && list.args.len() == 1 =>
+            if is_window_function(&name.to_string())
+                && matches!(
+                    list.args.first(),
+                    Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Interval(_))))
+                ) =>
         {
             Some(&mut list.args)
         }

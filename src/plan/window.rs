@@ -1,37 +1,59 @@
-//! Which group expressions are windows: the spellings of a tumbling window, all read as one.
+//! Which group expressions are windows: the spellings of a window, all read as one.
 //!
-//! `tumble(ts, size)` is a window by name and must be over the event time. `date_bin` and `date_trunc` stay
-//! DataFusion's functions: over the event time, and where their bins are fixed instants, they are windows too;
-//! everywhere else they are plain group keys.
+//! `tumble(ts, size)`, `hop`, `cumulate` and `session` are windows by name and must be over the event time. `date_bin`
+//! and `date_trunc` stay DataFusion's functions: over the event time, and where their bins are fixed instants, they are
+//! windows too; everywhere else they are plain group keys.
 
-use datafusion::arrow::datatypes::{DataType, IntervalMonthDayNano};
-use datafusion::common::{Result, ScalarValue};
+use datafusion::arrow::datatypes::{DataType, IntervalMonthDayNano, TimeUnit};
+use datafusion::common::{DataFusionError, Result, ScalarValue, internal_datafusion_err};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, lit};
 
 use crate::error::{Error, Location};
+use crate::operator::{Length, WindowShape};
 
 use super::event_time::{StreamColumn, index_of, side_of, trace};
-use super::functions::{is_utc, tumble, window_size_ticks};
-use super::nodes::Window;
+use super::functions::{not_constant, tumble};
+use super::interval::{is_utc, window_length, window_ticks};
+use super::overlapping::{is_overlapping, shape};
 
 const DAY_NS: i64 = 86_400_000_000_000;
 
+/// A window that a group expression stands for.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Recognised {
+    /// Start of a row's window or pane, or its time (see [`super::nodes::Window`]).
+    pub(crate) start: Expr,
+    pub(crate) shape: WindowShape,
+}
+
+impl Recognised {
+    fn tumbling(start: Expr, length: Length) -> Self {
+        Self { start, shape: WindowShape::Tumble(length) }
+    }
+}
+
 /// The window that `expr`, a group expression over `plan`, stands for, if it is one.
-pub(crate) fn recognise(expr: &Expr, plan: &LogicalPlan) -> Result<Option<Window>> {
+pub(crate) fn recognise(expr: &Expr, plan: &LogicalPlan) -> Result<Option<Recognised>> {
     match expr {
         Expr::Alias(alias) => recognise(&alias.expr, plan),
         Expr::Column(column) => {
             let Some((inner, input)) = index_of(column, plan.schema()).and_then(|index| behind(index, plan)) else {
                 return Ok(None);
             };
-            let size = recognise(&inner, input)?.map(|window| window.size);
-            Ok(size.map(|size| Window { start: expr.clone(), size }))
+            // Rows that meet each of their windows tumble through them.
+            let length = match recognise(&inner, input)?.map(|window| window.shape) {
+                Some(WindowShape::Tumble(length)) => length,
+                Some(WindowShape::Hop { size, .. }) => Length::Ticks(size),
+                _ => return Ok(None),
+            };
+            Ok(Some(Recognised::tumbling(expr.clone(), length)))
         }
         Expr::ScalarFunction(call) => match call.name() {
             "tumble" => recognise_tumble(call, plan).map(Some),
             "date_bin" => recognise_date_bin(call, plan),
             "date_trunc" => recognise_date_trunc(call, plan),
+            _ if is_overlapping(expr) => recognise_overlapping(call, plan).map(Some),
             _ => Ok(None),
         },
         _ => Ok(None),
@@ -62,32 +84,71 @@ fn behind(index: usize, plan: &LogicalPlan) -> Option<(Expr, &LogicalPlan)> {
     }
 }
 
-/// What is wrong with a window is told at its time column: the planner keeps no other place of a call.
-fn recognise_tumble(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Window> {
-    let place = call.args.first().and_then(|time| time.spans()?.first());
-    tumble_window(call, plan).map_err(|error| Error::locate(error, place.map(Location::from)))
+fn recognise_tumble(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Recognised> {
+    at_time(call, tumbling(call, plan))
 }
 
-fn tumble_window(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Window> {
-    let (time, size) = match call.args.as_slice() {
-        [time, Expr::Literal(size, _)] | [time, Expr::Literal(size, _), Expr::Literal(_, _)] => (time, size),
-        _ => {
-            return Err(Error::sql("the size and the offset of a window must be constant intervals")
-                .help("write tumble(ts, INTERVAL '1 hour')")
-                .into());
-        }
+fn recognise_overlapping(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Recognised> {
+    at_time(call, overlapping(call, plan))
+}
+
+/// What is wrong with a window is told at its time column: the planner keeps no other place of a call.
+fn at_time<T>(call: &ScalarFunction, result: Result<T>) -> Result<T> {
+    let place = call.args.first().and_then(|time| time.spans()?.first());
+    result.map_err(|error| Error::locate(error, place.map(Location::from)))
+}
+
+fn tumbling(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Recognised> {
+    let (time, size, zone) = match call.args.as_slice() {
+        [time, Expr::Literal(size, _)] => (time, size, None),
+        [time, Expr::Literal(size, _), Expr::Literal(last, _)] => (time, size, last.try_as_str().flatten()),
+        _ => return Err(not_constant().into()),
     };
-    let Some(column) = trace(date_itself(time, plan), plan) else {
-        return Err(Error::refused(
-            format!("tumble over {time}"),
+    check_time(time, plan, "tumble")?;
+    let length = window_length(size, zone, &time.get_type(plan.schema())?)?;
+    Ok(Recognised::tumbling(Expr::ScalarFunction(call.clone()), length))
+}
+
+fn overlapping(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Recognised> {
+    let no_window = || internal_datafusion_err!("{} is no window", call.name());
+    let time = call.args.first().ok_or_else(no_window)?;
+    check_time(time, plan, call.name())?;
+    let shape = shape(call, &time.get_type(plan.schema())?)?.ok_or_else(no_window)?;
+    let (width, offset) = match shape {
+        WindowShape::Hop { offset, .. } | WindowShape::Cumulate { offset, .. } => (shape.pane(), offset),
+        _ => (None, 0),
+    };
+    let start = match width {
+        Some(width) => {
+            let interval = |ticks| Ok::<_, DataFusionError>(lit(interval_of(ticks, &time.get_type(plan.schema())?)?));
+            tumble(vec![interval(width)?, interval(offset)?], time.clone())
+        }
+        None => time.clone(),
+    };
+    Ok(Recognised { start, shape })
+}
+
+/// Ticks of a time column as an interval.
+fn interval_of(ticks: i64, time: &DataType) -> Result<ScalarValue> {
+    match time {
+        DataType::Timestamp(TimeUnit::Second, _) => Ok(ScalarValue::DurationSecond(Some(ticks))),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => Ok(ScalarValue::DurationMillisecond(Some(ticks))),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => Ok(ScalarValue::DurationMicrosecond(Some(ticks))),
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => Ok(ScalarValue::DurationNanosecond(Some(ticks))),
+        other => Err(internal_datafusion_err!("a window over {other}")),
+    }
+}
+
+fn check_time(time: &Expr, plan: &LogicalPlan, function: &str) -> Result<()> {
+    match trace(date_itself(time, plan), plan) {
+        Some(column) => check_is_event_time(&column, function),
+        None => Err(Error::refused(
+            format!("{function} over {time}"),
             "a window needs a column of the stream, not something computed from it",
             "name the event-time column itself",
         )
-        .into());
-    };
-    check_is_event_time(&column, "tumble")?;
-    let size = window_size_ticks(size, &time.get_type(plan.schema())?)?;
-    Ok(Window { start: Expr::ScalarFunction(call.clone()), size })
+        .into()),
+    }
 }
 
 /// A date without the cast to the timestamp that windows start at.
@@ -119,7 +180,7 @@ fn check_is_event_time(column: &StreamColumn, function: &str) -> Result<()> {
 }
 
 /// `date_bin(interval, ts [, origin])` over the event time.
-fn recognise_date_bin(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Option<Window>> {
+fn recognise_date_bin(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Option<Recognised>> {
     let (size, time) = match call.args.as_slice() {
         [Expr::Literal(size, _), time, ..] => (size, time),
         _ => return Ok(None),
@@ -135,18 +196,18 @@ fn recognise_date_bin(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Optio
         return Err(error.help("date_bin(INTERVAL '1 hour', ts)").into());
     }
     // What is no window of a fixed length (a month, less than a tick) stays DataFusion's.
-    let Ok(size_ticks) = window_size_ticks(size, &time.get_type(plan.schema())?) else {
+    let Ok(size_ticks) = window_ticks(size, &time.get_type(plan.schema())?) else {
         return Ok(None);
     };
     let start = match call.args.len() {
-        2 => tumble(time.clone(), lit(size.clone())),
+        2 => tumble(vec![lit(size.clone())], time.clone()),
         _ => Expr::ScalarFunction(call.clone()),
     };
-    Ok(Some(Window { start, size: size_ticks }))
+    Ok(Some(Recognised::tumbling(start, Length::Ticks(size_ticks))))
 }
 
 /// `date_trunc('hour', ts)` over the event time.
-fn recognise_date_trunc(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Option<Window>> {
+fn recognise_date_trunc(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Option<Recognised>> {
     let [Expr::Literal(unit, _), time] = call.args.as_slice() else {
         return Ok(None);
     };
@@ -165,15 +226,15 @@ fn recognise_date_trunc(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Opt
         _ => return Ok(None),
     };
     let size = ScalarValue::new_interval_mdn(0, 0, size_ns);
-    let Ok(size_ticks) = window_size_ticks(&size, &time.get_type(plan.schema())?) else {
+    let Ok(size_ticks) = window_ticks(&size, &time.get_type(plan.schema())?) else {
         return Ok(None);
     };
     // Weeks begin on Mondays and 1970-01-01 was a Thursday, so a week keeps DataFusion's function.
     let start = match unit.to_lowercase().as_str() {
         "week" => Expr::ScalarFunction(call.clone()),
-        _ => tumble(time.clone(), lit(size)),
+        _ => tumble(vec![lit(size)], time.clone()),
     };
-    Ok(Some(Window { start, size: size_ticks }))
+    Ok(Some(Recognised::tumbling(start, Length::Ticks(size_ticks))))
 }
 
 /// Whether bins over `time` are windows: it is the event time, and its zone shifts no bin.

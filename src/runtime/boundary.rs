@@ -62,7 +62,7 @@ impl PipelinesExec {
         let starts = start_watermarks(&self.input);
         let pipelines = starts.len();
         let merger = match find::<OperatorExec>(&self.input).map(OperatorExec::spec) {
-            Some(OperatorSpec::MergedWindowAggregate(spec)) => Some(Merger::new(spec, starts)),
+            Some(OperatorSpec::MergedWindowAggregate(spec)) => Some(Merger::new(Arc::clone(spec), starts)),
             _ => None,
         };
         Run::new(pipelines, merger)

@@ -6,13 +6,18 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use crate::error::Error;
 
-use super::tokens::{Tokens, are_words, closing, is, is_word, location, location_at, snippet, text, word};
-use super::{Emit, EmitMode};
+use super::duration::nanoseconds;
+use super::tokens::{Tokens, are_words, closing, is, is_word, location, location_at, snippet, word};
+use super::{Changes, Emit, EmitMode, Ops, When};
+
+/// How EMIT is written.
+pub(super) const EMIT_FORMS: &str =
+    "EMIT FINAL, or EMIT CHANGES [PER BATCH | EVERY INTERVAL '1' SECOND] [WITH OP | WITH RETRACTIONS]";
 
 /// Cuts EMIT from the end of the outermost query.
 ///
 /// # Errors
-/// An EMIT elsewhere, and forms that are not supported.
+/// An EMIT elsewhere, and forms that there are not.
 pub(super) fn cut_emit(tokens: &mut Tokens) -> Result<Option<Emit>> {
     let is_emit = |index: &usize| {
         is_word(tokens, *index, "EMIT")
@@ -21,21 +26,61 @@ pub(super) fn cut_emit(tokens: &mut Tokens) -> Result<Option<Emit>> {
     let found: Vec<usize> = (0..tokens.len()).filter(is_emit).collect();
     let Some(&index) = found.last() else { return Ok(None) };
     let at = location(&tokens[index]);
-    refuse_variants(tokens, index)?;
-    if let Some(inner) = found.iter().find(|index| !ends_outermost_query(tokens, **index + 2)) {
-        let what = match word(tokens, inner + 2).as_deref() {
+    let (mode, end) = emit_mode(tokens, index)?;
+    let misplaced = found.iter().find(|inner| match **inner == index {
+        true => !ends_outermost_query(tokens, end),
+        false => true,
+    });
+    if let Some(inner) = misplaced {
+        let after = if *inner == index { end } else { inner + 2 };
+        let what = match word(tokens, after).as_deref() {
             Some(after @ ("limit" | "offset" | "order")) => format!("EMIT before {}", after.to_uppercase()),
             Some("emit") => "EMIT twice".to_string(),
+            Some(after @ ("per" | "every" | "with")) => format!("EMIT … {}, which there is not", after.to_uppercase()),
             _ => "EMIT in a sub-query".to_string(),
         };
         return Err(Error::sql(what)
             .at(location_at(tokens, *inner))
-            .help("EMIT stands once, at the end of the outermost query, after ORDER BY and LIMIT")
+            .help(format!(
+                "EMIT stands once, at the end of the outermost query, after ORDER BY and LIMIT: {EMIT_FORMS}"
+            ))
             .into());
     }
-    let mode = if is_word(tokens, index + 1, "CHANGES") { EmitMode::Changes } else { EmitMode::Final };
-    tokens.drain(index..index + 2);
+    tokens.drain(index..end);
     Ok(Some(Emit { mode, at }))
+}
+
+/// What the clause at `emit` says, and where it ends.
+fn emit_mode(tokens: &Tokens, emit: usize) -> Result<(EmitMode, usize)> {
+    let mut end = emit + 2;
+    if is_word(tokens, emit + 1, "FINAL") {
+        return Ok((EmitMode::Final, end));
+    }
+    let mut changes = Changes { when: When::EachRow, ops: Ops::None };
+    if are_words(tokens, end, &["PER", "BATCH"]) {
+        changes.when = When::EachBatch;
+        end += 2;
+    } else if is_word(tokens, end, "EVERY") {
+        let is_over = |index: &usize| {
+            *index == tokens.len() || is_word(tokens, *index, "WITH") || is(tokens, *index, &Token::RParen)
+        };
+        let over = (end + 1..=tokens.len()).find(is_over).unwrap_or(tokens.len());
+        changes.when = When::Every { interval_ns: interval_ns(tokens, end + 1, over)? };
+        end = over;
+    }
+    for (words, ops) in [(["WITH", "OP"], Ops::Op), (["WITH", "RETRACTIONS"], Ops::Retractions)] {
+        if are_words(tokens, end, &words) {
+            changes.ops = ops;
+            end += 2;
+            break;
+        }
+    }
+    Ok((EmitMode::Changes(changes), end))
+}
+
+fn interval_ns(tokens: &Tokens, begin: usize, end: usize) -> Result<i64> {
+    let interval = tokens.get(begin..end).unwrap_or_default();
+    nanoseconds(interval).map_err(|error| Error::locate(error, location_at(tokens, begin)))
 }
 
 /// The statement ends here, or the parenthesis of a COPY that holds all of its query.
@@ -49,20 +94,6 @@ fn ends_outermost_query(tokens: &Tokens, index: usize) -> bool {
             closing(tokens, copy + 1).ok() == Some(index)
         }
         _ => false,
-    }
-}
-
-fn refuse_variants(tokens: &Tokens, emit: usize) -> Result<()> {
-    let variants: [&[&str]; 4] = [&["PER", "BATCH"], &["EVERY"], &["WITH", "OP"], &["WITH", "RETRACTIONS"]];
-    match variants.iter().find(|words| are_words(tokens, emit + 2, words)) {
-        Some(words) => Err(Error::refused(
-            format!("EMIT CHANGES {}", words.join(" ")),
-            "this form is not supported",
-            "EMIT CHANGES gives the new values for each row",
-        )
-        .at(location_at(tokens, emit))
-        .into()),
-        None => Ok(()),
     }
 }
 
@@ -99,40 +130,4 @@ fn rewrite_buffer(tokens: &mut Tokens, index: usize, dialect: &dyn Dialect) -> R
     let frame = format!("ROWS BETWEEN {} PRECEDING AND CURRENT ROW", count - 1);
     tokens.splice(close..close, snippet(&frame, span, dialect)?);
     Ok(())
-}
-
-/// A duration at the start of a list of tokens: `INTERVAL '1' HOUR`, `1 HOUR`, `1h`, each also after SIZE. Gives an
-/// interval expression.
-///
-/// # Errors
-/// Anything else.
-pub(super) fn duration(tokens: &[datafusion::sql::sqlparser::tokenizer::TokenWithSpan]) -> Result<String> {
-    let tokens = if is_word(tokens, 0, "SIZE") { &tokens[1..] } else { tokens };
-    if is_word(tokens, 0, "INTERVAL") && tokens.len() > 1 {
-        return Ok(text(tokens));
-    }
-    let number = match tokens.first().map(|token| &token.token) {
-        Some(Token::Number(number, _)) => number.clone(),
-        _ => return Err(no_duration(tokens)),
-    };
-    // `1h` is one number and one word to the tokenizer, like `1 HOUR`.
-    let unit = match (word(tokens, 1).as_deref(), tokens.len()) {
-        (Some("ms" | "millisecond" | "milliseconds"), 2) => "milliseconds",
-        (Some("s" | "sec" | "second" | "seconds"), 2) => "seconds",
-        (Some("m" | "min" | "minute" | "minutes"), 2) => "minutes",
-        (Some("h" | "hour" | "hours"), 2) => "hours",
-        (Some("d" | "day" | "days"), 2) => "days",
-        (Some("w" | "week" | "weeks"), 2) => "weeks",
-        (Some("month" | "months"), 2) => "months",
-        (Some("year" | "years"), 2) => "years",
-        _ => return Err(no_duration(tokens)),
-    };
-    Ok(format!("INTERVAL '{number} {unit}'"))
-}
-
-fn no_duration(tokens: &[datafusion::sql::sqlparser::tokenizer::TokenWithSpan]) -> datafusion::error::DataFusionError {
-    Error::sql(format!("'{}' is no duration", text(tokens)))
-        .at(location_at(tokens, 0))
-        .help("write INTERVAL '1' HOUR, 1 HOUR or 1h")
-        .into()
 }

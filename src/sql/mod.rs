@@ -6,6 +6,7 @@
 
 mod clauses;
 mod create_stream;
+mod duration;
 pub(crate) mod names;
 pub(crate) mod places;
 mod tokens;
@@ -87,7 +88,7 @@ fn located(error: ParserError) -> DataFusionError {
     };
     let error = Error::sql(&message).at(at);
     match message.ends_with("found: EMIT") {
-        true => error.help("EMIT FINAL or EMIT CHANGES").into(),
+        true => error.help(clauses::EMIT_FORMS).into(),
         false => error.into(),
     }
 }
@@ -156,10 +157,10 @@ impl StreamStatement {
     }
 }
 
-/// `EMIT FINAL` or `EMIT CHANGES`.
+/// The EMIT clause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Emit {
-    /// Which of the two.
+    /// What it asks for.
     pub mode: EmitMode,
     /// Where the word EMIT stands.
     pub at: Location,
@@ -168,10 +169,73 @@ pub struct Emit {
 /// When an aggregate emits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EmitMode {
-    /// One row for each window and key, when the window closes.
+    /// `EMIT FINAL`: one row for each window and key, when the window closes.
     Final,
-    /// The new values for each row that reaches the aggregate.
-    Changes,
+    /// `EMIT CHANGES …`: the new values for rows that reach the aggregate.
+    Changes(Changes),
+}
+
+impl EmitMode {
+    /// Whether changes are asked for.
+    pub(crate) fn is_changes(self) -> bool {
+        matches!(self, Self::Changes(_))
+    }
+
+    /// Whether rows say what they do to earlier ones.
+    pub(crate) fn has_ops(self) -> bool {
+        matches!(self, Self::Changes(Changes { ops, .. }) if ops != Ops::None)
+    }
+}
+
+impl std::fmt::Display for EmitMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self::Changes(changes) = self else { return f.write_str("Final") };
+        f.write_str("Changes")?;
+        match changes.when {
+            When::EachRow => {}
+            When::EachBatch => f.write_str(" per batch")?,
+            When::Every { interval_ns } => write!(f, " every {interval_ns} ns")?,
+        }
+        match changes.ops {
+            Ops::None => Ok(()),
+            Ops::Op => f.write_str(" with op"),
+            Ops::Retractions => f.write_str(" with retractions"),
+        }
+    }
+}
+
+/// The form of `EMIT CHANGES`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Changes {
+    /// How often a key's change is told.
+    pub when: When,
+    /// Whether rows say what they do to earlier ones.
+    pub ops: Ops,
+}
+
+/// How often a key's change is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum When {
+    /// For each row.
+    EachRow,
+    /// `PER BATCH`: only the last change of each key in each batch of input.
+    EachBatch,
+    /// `EVERY INTERVAL …`: only the last change of each key in each interval of the highest event time so far.
+    Every {
+        /// Length of the interval.
+        interval_ns: i64,
+    },
+}
+
+/// What a first column `op` says of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Ops {
+    /// There is no such column: the latest row of a key wins.
+    None,
+    /// `WITH OP`: `+I` for a key's first row, `+U` for a later one, `-D` for one that is withdrawn.
+    Op,
+    /// `WITH RETRACTIONS`: the same, and before each `+U` the `-U` row that it replaces.
+    Retractions,
 }
 
 /// `CREATE [OR REPLACE] STREAM [IF NOT EXISTS] …` as written.

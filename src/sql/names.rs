@@ -13,6 +13,8 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 const NAMES: [&str; 3] = ["window_start", "window_end", "window_time"];
+/// Functions that are windows by name.
+const WINDOWS: [&str; 4] = ["tumble", "hop", "cumulate", "session"];
 
 /// Replaces the names in every SELECT of a statement that groups by `tumble`.
 pub(super) fn resolve_window_names<T: VisitMut>(statement: &mut T) {
@@ -20,7 +22,7 @@ pub(super) fn resolve_window_names<T: VisitMut>(statement: &mut T) {
     impl VisitorMut for Queries {
         type Break = ();
         fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-            for_each_select(query, &mut |select, order_by| resolve(select, order_by, as_tumble));
+            for_each_select(query, &mut |select, order_by| resolve(select, order_by, as_window));
             ControlFlow::Continue(())
         }
     }
@@ -66,14 +68,19 @@ pub(crate) fn is_window_name(name: &str) -> bool {
     NAMES.contains(&name)
 }
 
-/// What makes a window of an expression.
-type AsWindow = fn(&Expr) -> Option<Function>;
+/// Whether a function is a window by name.
+pub(crate) fn is_window_function(name: &str) -> bool {
+    WINDOWS.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
 
-fn resolve(select: &mut Select, order_by: Option<&mut OrderBy>, as_window: AsWindow) {
-    let Some(call) = window_call(select, as_window) else { return };
+/// What makes a window of an expression.
+type IsWindow = fn(&Expr) -> Option<Function>;
+
+fn resolve(select: &mut Select, order_by: Option<&mut OrderBy>, is_window: IsWindow) {
+    let Some(call) = window_call(select, is_window) else { return };
     let aliases: Vec<String> = select.projection.iter().filter_map(alias).collect();
     for item in &mut select.projection {
-        name_item(item, as_window);
+        name_item(item, is_window);
         let _ = item.visit(&mut Names { call: &call, aliases: &[], depth: 0 });
     }
     // Beside the SELECT list an alias comes first.
@@ -82,6 +89,7 @@ fn resolve(select: &mut Select, order_by: Option<&mut OrderBy>, as_window: AsWin
         let _ = having.visit(&mut names);
     }
     let outputs: Vec<String> = select.projection.iter().filter_map(output_name).collect();
+    group_by_ends(select);
     let Some(OrderByKind::Expressions(exprs)) = order_by.map(|order_by| &mut order_by.kind) else {
         return;
     };
@@ -93,6 +101,58 @@ fn resolve(select: &mut Select, order_by: Option<&mut OrderBy>, as_window: AsWin
     }
 }
 
+/// Where a window's start does not tell its end, the end is one more thing that the query groups by.
+fn group_by_ends(select: &mut Select) {
+    let mut ends = Ends { found: vec![], depth: 0 };
+    for item in &mut select.projection {
+        let _ = item.visit(&mut ends);
+    }
+    if let Some(having) = &mut select.having {
+        let _ = having.visit(&mut ends);
+    }
+    if let GroupByExpr::Expressions(groups, _) = &mut select.group_by {
+        ends.found.retain(|end| !groups.contains(end));
+        groups.append(&mut ends.found);
+    }
+}
+
+/// Finds the ends of windows whose starts do not tell them.
+struct Ends {
+    found: Vec<Expr>,
+    depth: usize,
+}
+
+impl VisitorMut for Ends {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if self.depth == 0 && is_own_end(expr) && !self.found.contains(expr) {
+            self.found.push(expr.clone());
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn is_own_end(expr: &Expr) -> bool {
+    let Expr::Function(Function { name, args: FunctionArguments::List(list), .. }) = expr else { return false };
+    let is_bound = NAMES[1..].contains(&name.to_string().to_lowercase().as_str());
+    let of = match list.args.first() {
+        Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(of))) => as_window(of),
+        _ => None,
+    };
+    is_bound && of.is_some_and(|call| ["cumulate", "session"].contains(&call.name.to_string().to_lowercase().as_str()))
+}
+
 fn alias(item: &SelectItem) -> Option<String> {
     match item {
         SelectItem::ExprWithAlias { alias, .. } => Some(alias.value.clone()),
@@ -101,7 +161,7 @@ fn alias(item: &SelectItem) -> Option<String> {
 }
 
 /// The window that a SELECT groups by: written there, by number, or by an alias of the projection.
-fn window_call(select: &Select, as_window: AsWindow) -> Option<Function> {
+fn window_call(select: &Select, is_window: IsWindow) -> Option<Function> {
     let GroupByExpr::Expressions(groups, _) = &select.group_by else {
         return None;
     };
@@ -109,21 +169,21 @@ fn window_call(select: &Select, as_window: AsWindow) -> Option<Function> {
         Expr::Value(value) => match &value.value {
             Value::Number(number, _) => {
                 let index = number.parse::<usize>().ok()?.checked_sub(1)?;
-                as_window(item_expr(select.projection.get(index)?)?)
+                is_window(item_expr(select.projection.get(index)?)?)
             }
             _ => None,
         },
         Expr::Identifier(name) => select.projection.iter().find_map(|item| match item {
-            SelectItem::ExprWithAlias { expr, alias } if alias.value == name.value => as_window(expr),
+            SelectItem::ExprWithAlias { expr, alias } if alias.value == name.value => is_window(expr),
             _ => None,
         }),
-        group => as_window(group),
+        group => is_window(group),
     })
 }
 
-fn as_tumble(expr: &Expr) -> Option<Function> {
+fn as_window(expr: &Expr) -> Option<Function> {
     match expr {
-        Expr::Function(call) if call.name.to_string().eq_ignore_ascii_case("tumble") => Some(call.clone()),
+        Expr::Function(call) if WINDOWS.contains(&call.name.to_string().to_lowercase().as_str()) => Some(call.clone()),
         _ => None,
     }
 }
@@ -158,6 +218,23 @@ fn size_of_bin(call: &Function) -> Option<FunctionArg> {
     }
 }
 
+/// The length of a window, and the time zone that it follows.
+fn size_of_window(call: &Function) -> Vec<FunctionArg> {
+    let FunctionArguments::List(list) = &call.args else { return vec![] };
+    let as_expr = |arg: &FunctionArg| match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+        _ => None,
+    };
+    // A column may be still to come before them, and an offset may follow.
+    let has_time = list.args.first().and_then(as_expr).is_some_and(|first| !matches!(first, Expr::Interval(_)));
+    let is_double = matches!(call.name.to_string().to_lowercase().as_str(), "hop" | "cumulate");
+    let mut rest = list.args.iter().skip(usize::from(has_time) + usize::from(is_double));
+    let size = rest.next().cloned();
+    let is_text = |arg: &&FunctionArg| matches!(as_expr(arg), Some(Expr::Value(value)) if matches!(value.value, Value::SingleQuotedString(_)));
+    let zone = rest.next().filter(is_text).cloned();
+    size.into_iter().chain(zone).collect()
+}
+
 fn item_expr(item: &SelectItem) -> Option<&Expr> {
     match item {
         SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => Some(expr),
@@ -173,12 +250,12 @@ fn output_name(item: &SelectItem) -> Option<String> {
     }
 }
 
-/// A bare name keeps its name, and a bare `tumble(…)` is `window_start`.
-fn name_item(item: &mut SelectItem, as_window: AsWindow) {
+/// A bare name keeps its name, and a bare window function is `window_start`.
+fn name_item(item: &mut SelectItem, is_window: IsWindow) {
     let SelectItem::UnnamedExpr(expr) = item else { return };
     let alias = match &*expr {
         Expr::Identifier(name) if window_name(name).is_some() => name.clone(),
-        expr if as_tumble(expr).is_some() && as_window(expr).is_some() => Ident::new(NAMES[0]),
+        expr if as_window(expr).is_some() && is_window(expr).is_some() => Ident::new(NAMES[0]),
         _ => return,
     };
     *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
@@ -230,11 +307,7 @@ impl Names<'_> {
         }
         let mut call = self.call.clone();
         call.name = ObjectName::from(vec![Ident::new(name)]);
-        let size = size_of_bin(self.call).or_else(|| match &self.call.args {
-            // An offset may follow, and a column may be still to come before it.
-            FunctionArguments::List(list) => list.args.get(1).or(list.args.first()).cloned(),
-            _ => None,
-        });
+        let size = size_of_bin(self.call).map(|size| vec![size]).unwrap_or_else(|| size_of_window(self.call));
         call.args = FunctionArguments::List(FunctionArgumentList {
             duplicate_treatment: None,
             args: std::iter::once(FunctionArg::Unnamed(FunctionArgExpr::Expr(start))).chain(size).collect(),

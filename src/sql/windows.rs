@@ -1,4 +1,4 @@
-//! The spellings of windows that sqlparser does not read: window table functions and the WINDOW TUMBLING clause.
+//! The spellings of windows that sqlparser does not read: window table functions and the WINDOW … (…) clauses.
 //!
 //! A table function becomes a sub-query that adds the window's columns; a clause becomes one more group expression.
 
@@ -8,18 +8,54 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::error::Error;
 
-use super::clauses::duration;
+use super::duration::{duration, is_duration};
 use super::tokens::{Tokens, are_words, closing, depths, is, is_word, list_items, location_at, snippet, text, word};
 
-/// Rewrites `TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), size))`, innermost first.
+/// A window table function: its name, the names of its lengths, and how it is written.
+struct TableFunction {
+    name: &'static str,
+    /// Parameters after the time column; the one that is [`TableFunction::length`] closes the required ones.
+    parameters: &'static [&'static str],
+    /// Which parameter `window_end` takes.
+    length: usize,
+    usage: &'static str,
+}
+
+const TABLE_FUNCTIONS: [TableFunction; 4] = [
+    TableFunction {
+        name: "tumble",
+        parameters: &["SIZE", "OFFSET"],
+        length: 0,
+        usage: "TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)",
+    },
+    TableFunction {
+        name: "hop",
+        parameters: &["SLIDE", "SIZE", "OFFSET"],
+        length: 1,
+        usage: "HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '5' MINUTES, INTERVAL '1' HOUR)",
+    },
+    TableFunction {
+        name: "cumulate",
+        parameters: &["STEP", "SIZE", "OFFSET"],
+        length: 1,
+        usage: "CUMULATE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' MINUTES, INTERVAL '1' HOUR)",
+    },
+    TableFunction {
+        name: "session",
+        parameters: &["GAP"],
+        length: 0,
+        usage: "SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), INTERVAL '30' MINUTES)",
+    },
+];
+
+/// Rewrites `TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), size))` and its like, innermost first.
 ///
 /// # Errors
-/// Other windows, wrong arguments.
+/// Wrong arguments.
 pub(super) fn rewrite_table_functions(tokens: &mut Tokens, dialect: &dyn Dialect) -> Result<()> {
-    while let Some(call) = (0..tokens.len()).rev().find(|index| is_table_function(tokens, *index)) {
-        refuse_other_windows(tokens, call, &["tumble"], "TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)")?;
+    while let Some((call, function)) = (0..tokens.len()).rev().find_map(|index| table_function(tokens, index)) {
         let close = closing(tokens, call + 1)?;
-        let subquery = table_function(tokens, call, close)?;
+        let subquery = function.subquery(tokens, call, close)?;
         let in_table = call >= 2
             && is(tokens, call - 1, &Token::LParen)
             && is_word(tokens, call - 2, "TABLE")
@@ -31,51 +67,87 @@ pub(super) fn rewrite_table_functions(tokens: &mut Tokens, dialect: &dyn Dialect
     Ok(())
 }
 
-fn is_table_function(tokens: &Tokens, index: usize) -> bool {
-    let named = ["tumble", "hop", "cumulate", "session"].iter().any(|name| is_word(tokens, index, name));
+fn table_function(tokens: &Tokens, index: usize) -> Option<(usize, &'static TableFunction)> {
+    let name = word(tokens, index)?;
+    let function = TABLE_FUNCTIONS.iter().find(|function| function.name == name)?;
     let has_data = is_word(tokens, index + 2, "TABLE")
         || (is_word(tokens, index + 2, "DATA") && is(tokens, index + 3, &Token::RArrow));
-    named && is(tokens, index + 1, &Token::LParen) && has_data
+    (is(tokens, index + 1, &Token::LParen) && has_data).then_some((index, function))
 }
 
-fn refuse_other_windows(tokens: &Tokens, index: usize, supported: &[&str], instead: &str) -> Result<()> {
-    let name = word(tokens, index).unwrap_or_default();
-    if supported.contains(&name.as_str()) {
-        return Ok(());
+impl TableFunction {
+    fn subquery(&self, tokens: &Tokens, call: usize, close: usize) -> Result<String> {
+        let usage = |message: String| Error::sql(message).at(location_at(tokens, call)).help(self.usage);
+        let name = self.name.to_uppercase();
+        let items = list_items(&tokens[call + 2..close]);
+        let is_time = |item: &&[TokenWithSpan]| is_word(argument(item, "TIMECOL"), 0, "DESCRIPTOR");
+        let Some(time_at) = items.iter().position(is_time) else {
+            return Err(usage(format!("{name} takes a table and DESCRIPTOR(time column)")).into());
+        };
+        let time = argument(items[time_at], "TIMECOL");
+        if !is(time, 1, &Token::LParen) || time.len() < 4 {
+            return Err(usage("the time column stands in DESCRIPTOR(…)".to_string()).into());
+        }
+        let time = text(&time[2..time.len() - 1]);
+        let (data, keys) = self
+            .data(&items[..time_at])
+            .ok_or_else(|| usage(format!("the first argument of {name} is TABLE and a name")))?;
+        let lengths = self.lengths(&items[time_at + 1..]).map_err(|error| Error::locate(error, None))?;
+        let Some(lengths) = lengths else {
+            let parameters = self.parameters.join(", ").to_lowercase();
+            return Err(usage(format!("{name} takes a table, a time column and {parameters}")).into());
+        };
+        let length = &lengths[self.length];
+        let window = match keys.as_str() {
+            "" => format!("{}({time}, {})", self.name, lengths.join(", ")),
+            keys => format!("{}({time}, {}, {keys})", self.name, lengths.join(", ")),
+        };
+        Ok(format!(
+            "(SELECT *, {window} AS window_start, window_end({window}, {length}) AS window_end, \
+             window_time({window}, {length}) AS window_time FROM {data})"
+        ))
     }
-    Err(Error::refused(format!("{} window", name.to_uppercase()), "the one kind of window is TUMBLE", instead)
-        .at(location_at(tokens, index))
-        .into())
-}
 
-fn table_function(tokens: &Tokens, call: usize, close: usize) -> Result<String> {
-    let usage = |message: &str| {
-        Error::sql(message).at(location_at(tokens, call)).help("TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)")
-    };
-    let items = list_items(&tokens[call + 2..close]);
-    let (data, time, size, offset) = match items.as_slice() {
-        [data, time, size] => (data, time, size, None),
-        [data, time, size, offset] => (data, time, size, Some(duration(argument(offset, "OFFSET"))?)),
-        _ => return Err(usage("TUMBLE takes a table, a time column, a size and maybe an offset").into()),
-    };
-    let data = argument(data, "DATA");
-    let time = argument(time, "TIMECOL");
-    let size = duration(argument(size, "SIZE"))?;
-    if !is_word(data, 0, "TABLE") || data.len() < 2 {
-        return Err(usage("the first argument of TUMBLE is TABLE and a name").into());
+    /// The table, and what its sessions go by.
+    fn data(&self, items: &[&[TokenWithSpan]]) -> Option<(String, String)> {
+        let (first, more) = items.split_first()?;
+        let data = argument(first, "DATA");
+        if !is_word(data, 0, "TABLE") || data.len() < 2 {
+            return None;
+        }
+        let partition = (1..data.len()).find(|index| are_words(data, *index, &["PARTITION", "BY"]));
+        match partition {
+            Some(partition) if self.name == "session" => {
+                let keys = &data[partition + 2..];
+                let keys = match keys {
+                    [open, inner @ .., close] if open.token == Token::LParen && close.token == Token::RParen => inner,
+                    keys => keys,
+                };
+                let keys: Vec<String> = [keys].iter().chain(more).map(|key| text(key)).collect();
+                Some((text(&data[1..partition]), keys.join(", ")))
+            }
+            None if more.is_empty() => {
+                // Without keys, all rows are in the same sessions.
+                let keys = if self.name == "session" { "TRUE" } else { "" };
+                Some((text(&data[1..]), keys.to_string()))
+            }
+            _ => None,
+        }
     }
-    if !is_word(time, 0, "DESCRIPTOR") || !is(time, 1, &Token::LParen) || time.len() < 4 {
-        return Err(usage("the second argument of TUMBLE is DESCRIPTOR(time column)").into());
+
+    /// The lengths in order, by name or by place; none if there are too few or too many.
+    fn lengths(&self, items: &[&[TokenWithSpan]]) -> Result<Option<Vec<String>>> {
+        let mut lengths: Vec<Option<String>> = vec![None; self.parameters.len()];
+        for (place, item) in items.iter().enumerate() {
+            let named = self.parameters.iter().position(|name| argument(item, name).len() < item.len());
+            let Some(slot) = lengths.get_mut(named.unwrap_or(place)) else { return Ok(None) };
+            let name = named.and_then(|named| self.parameters.get(named)).unwrap_or(&"");
+            *slot = Some(duration(argument(item, name))?);
+        }
+        let given: Vec<String> = lengths.iter().map_while(Clone::clone).collect();
+        let all = lengths.iter().flatten().count() == given.len();
+        Ok((all && given.len() > self.length).then_some(given))
     }
-    let (data, time) = (text(&data[1..]), text(&time[2..time.len() - 1]));
-    let start = match offset {
-        Some(offset) => format!("tumble({time}, {size}, {offset})"),
-        None => format!("tumble({time}, {size})"),
-    };
-    Ok(format!(
-        "(SELECT *, {start} AS window_start, window_end({start}, {size}) AS window_end, \
-         window_time({start}, {size}) AS window_time FROM {data})"
-    ))
 }
 
 /// An argument without its name, if it has one.
@@ -83,15 +155,14 @@ fn argument<'a>(tokens: &'a [TokenWithSpan], name: &str) -> &'a [TokenWithSpan] 
     if is_word(tokens, 0, name) && is(tokens, 1, &Token::RArrow) { &tokens[2..] } else { tokens }
 }
 
-/// Rewrites `… GROUP BY k WINDOW TUMBLING (ts, SIZE 1 HOUR)`.
+/// Rewrites `… GROUP BY k WINDOW TUMBLING (ts, SIZE 1 HOUR)` and its like.
 ///
 /// # Errors
-/// Other windows, wrong arguments.
+/// Wrong arguments.
 pub(super) fn rewrite_clauses(tokens: &mut Tokens, dialect: &dyn Dialect) -> Result<()> {
-    while let Some(clause) = (0..tokens.len()).find(|index| is_clause(tokens, *index)) {
-        refuse_other_windows(tokens, clause + 1, &["tumbling"], "WINDOW TUMBLING (ts, INTERVAL '1' HOUR)")?;
+    while let Some((clause, kind)) = (0..tokens.len()).find_map(|index| clause(tokens, index)) {
         let close = closing(tokens, clause + 2)?;
-        let window = tumbling(&tokens[clause + 3..close])?;
+        let window = kind.call(&tokens[clause + 3..close])?;
         let span = tokens[clause].span;
         tokens.drain(clause..=close);
         let (at, text) = match group_by(tokens, clause) {
@@ -104,22 +175,73 @@ pub(super) fn rewrite_clauses(tokens: &mut Tokens, dialect: &dyn Dialect) -> Res
     Ok(())
 }
 
-fn is_clause(tokens: &Tokens, index: usize) -> bool {
-    let kinds = ["tumbling", "hopping", "sliding", "session", "cumulating"];
-    is_word(tokens, index, "WINDOW")
-        && kinds.iter().any(|kind| is_word(tokens, index + 1, kind))
-        && is(tokens, index + 2, &Token::LParen)
+/// A window clause.
+struct Clause {
+    name: &'static str,
+    function: &'static str,
+    /// The words before each length, in the order of the clause, and its place in the function.
+    lengths: &'static [(&'static [&'static str], usize)],
+    usage: &'static str,
 }
 
-/// `(ts, size)` or `(size)` as a call of tumble; without a column the planner fills in the event time.
-fn tumbling(tokens: &[TokenWithSpan]) -> Result<String> {
-    match list_items(tokens).as_slice() {
-        [size] => Ok(format!("tumble({})", duration(size)?)),
-        [time, size] => Ok(format!("tumble({}, {})", text(time), duration(size)?)),
-        _ => Err(Error::sql("WINDOW TUMBLING takes a time column and a size")
-            .at(location_at(tokens, 0))
-            .help("WINDOW TUMBLING (ts, INTERVAL '1' HOUR)")
-            .into()),
+const CLAUSES: [Clause; 5] = [
+    Clause {
+        name: "tumbling",
+        function: "tumble",
+        lengths: &[(&["SIZE"], 0)],
+        usage: "WINDOW TUMBLING (ts, INTERVAL '1' HOUR)",
+    },
+    Clause {
+        name: "hopping",
+        function: "hop",
+        lengths: &[(&["SIZE"], 1), (&["ADVANCE", "BY"], 0)],
+        usage: "WINDOW HOPPING (ts, SIZE 1 HOUR, ADVANCE BY 5 MINUTES)",
+    },
+    Clause {
+        name: "sliding",
+        function: "hop",
+        lengths: &[(&["SIZE"], 1), (&["ADVANCE", "BY"], 0)],
+        usage: "WINDOW SLIDING (ts, 1 HOUR, 5 MINUTES)",
+    },
+    Clause {
+        name: "cumulating",
+        function: "cumulate",
+        lengths: &[(&["STEP"], 0), (&["SIZE"], 1)],
+        usage: "WINDOW CUMULATING (ts, STEP 10 MINUTES, SIZE 1 HOUR)",
+    },
+    Clause {
+        name: "session",
+        function: "session",
+        lengths: &[(&["GAP"], 0)],
+        usage: "WINDOW SESSION (ts, 30 MINUTES)",
+    },
+];
+
+fn clause(tokens: &Tokens, index: usize) -> Option<(usize, &'static Clause)> {
+    let kind = CLAUSES.iter().find(|kind| is_word(tokens, index + 1, kind.name))?;
+    (is_word(tokens, index, "WINDOW") && is(tokens, index + 2, &Token::LParen)).then_some((index, kind))
+}
+
+impl Clause {
+    /// `(ts, size)` or `(size)` as a call of the function; without a column the planner fills in the event time.
+    fn call(&self, tokens: &[TokenWithSpan]) -> Result<String> {
+        let mut items = list_items(tokens);
+        let is_named = |item: &[TokenWithSpan]| self.lengths.iter().any(|(words, _)| are_words(item, 0, words));
+        let has_time = items.first().is_some_and(|first| !is_named(first) && !is_duration(first));
+        let mut arguments = if has_time { vec![text(items.remove(0))] } else { vec![] };
+        let mut lengths = vec![None; self.lengths.len()];
+        for (item, (_, place)) in items.iter().zip(self.lengths) {
+            let named = self.lengths.iter().find(|(words, _)| are_words(item, 0, words));
+            let (words, place) = named.map_or((0, place), |(words, place)| (words.len(), place));
+            lengths[*place] = Some(duration(&item[words..])?);
+        }
+        arguments.extend(lengths.into_iter().flatten());
+        if items.len() != self.lengths.len() || arguments.len() != self.lengths.len() + usize::from(has_time) {
+            let words: Vec<_> = self.lengths.iter().map(|(words, _)| words.join(" ")).collect();
+            let message = format!("WINDOW {} takes a time column and {}", self.name.to_uppercase(), words.join(", "));
+            return Err(Error::sql(message).at(location_at(tokens, 0)).help(self.usage).into());
+        }
+        Ok(format!("{}({})", self.function, arguments.join(", ")))
     }
 }
 

@@ -1,75 +1,144 @@
-//! Running average of floats.
+//! avg: sums and counts, side by side because they are always used together.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array};
-use arrow::buffer::NullBuffer;
-use arrow::datatypes::{Float64Type, Int64Type};
-use datafusion::common::{Result, internal_datafusion_err};
+use arrow::array::types::{
+    Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, DecimalType, Float64Type, Int64Type, UInt64Type,
+};
+use arrow::array::{ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, UInt64Array};
+use arrow::buffer::ScalarBuffer;
+use arrow::compute::DecimalCast;
+use arrow::datatypes::{ArrowNativeType, DataType};
+use datafusion::common::{Result, exec_datafusion_err};
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use datafusion_functions_aggregate_common::utils::DecimalAverager;
 
-use super::{RunningAggregate, live_rows};
+use super::RunningAggregate;
+use super::column::{Column, Primitives, column_of, values_of};
+use super::typed::{Kind, typed};
 
-/// Sums and counts of all groups, side by side because they are always used together.
-#[derive(Debug, Default)]
-pub(super) struct RunningAvg {
-    groups: Vec<(f64, i64)>,
+/// The running average.
+pub(super) fn avg(aggregate: &AggregateFunctionExpr) -> Option<Box<dyn RunningAggregate>> {
+    let output = aggregate.field().data_type().clone();
+    // DataFusion chooses a type for the sums of decimals in which there is room.
+    let sums = aggregate.state_fields().ok()?.get(1)?.data_type().clone();
+    use DataType::*;
+    match (&output, &sums) {
+        (Float64, Float64) => {
+            of::<Float64Type, Float64Type, _>(&output, &sums, |sum: f64, count: u64| Ok(sum / count as f64))
+        }
+        (Duration(_), Duration(_)) => {
+            of::<Int64Type, Int64Type, _>(&output, &sums, |sum: i64, count: u64| Ok(sum / count as i64))
+        }
+        (Decimal32(_, _), Decimal64(_, _)) => decimal::<Decimal32Type, Decimal64Type>(&output, &sums),
+        (Decimal32(_, _), Decimal128(_, _)) => decimal::<Decimal32Type, Decimal128Type>(&output, &sums),
+        (Decimal64(_, _), Decimal64(_, _)) => decimal::<Decimal64Type, Decimal64Type>(&output, &sums),
+        (Decimal64(_, _), Decimal128(_, _)) => decimal::<Decimal64Type, Decimal128Type>(&output, &sums),
+        (Decimal128(_, _), Decimal128(_, _)) => decimal::<Decimal128Type, Decimal128Type>(&output, &sums),
+        (Decimal128(_, _), Decimal256(_, _)) => decimal::<Decimal128Type, Decimal256Type>(&output, &sums),
+        (Decimal256(_, _), Decimal256(_, _)) => decimal::<Decimal256Type, Decimal256Type>(&output, &sums),
+        _ => None,
+    }
 }
 
-impl RunningAggregate for RunningAvg {
-    fn update(
-        &mut self,
-        groups: &[usize],
-        groups_total: usize,
-        arguments: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<ArrayRef> {
-        let argument = arguments.first().and_then(|argument| argument.as_primitive_opt::<Float64Type>());
-        let argument = argument.ok_or_else(|| internal_datafusion_err!("avg over what is no float"))?;
-        self.groups.resize(groups_total, (0.0, 0));
-        let state = &mut self.groups;
-        let Some(live) = live_rows(argument, filter) else {
-            let values = groups.iter().zip(argument.values()).map(|(group, value)| {
-                let (sum, count) = &mut state[*group];
-                *sum += value;
-                *count += 1;
-                *sum / *count as f64
-            });
-            return Ok(Arc::new(Float64Array::from(values.collect::<Vec<_>>())));
-        };
-        let mut seen = Vec::with_capacity(groups.len());
-        let values = groups.iter().zip(argument.values()).zip(&live).map(|((group, value), live)| {
-            let (sum, count) = &mut state[*group];
-            if live {
-                *sum += value;
-                *count += 1;
-            }
-            seen.push(*count > 0);
-            *sum / *count as f64
-        });
-        let values: Vec<f64> = values.collect();
-        Ok(Arc::new(Float64Array::new(values.into(), Some(NullBuffer::from(seen)))))
+fn decimal<T, S>(output: &DataType, sums: &DataType) -> Option<Box<dyn RunningAggregate>>
+where
+    T: DecimalType<Native: Into<S::Native> + DecimalCast>,
+    S: DecimalType<Native: DecimalCast>,
+{
+    let (scale, (precision, output_scale)) = (decimal_type(sums)?.1, decimal_type(output)?);
+    let averager = DecimalAverager::<S>::try_new(scale, precision, output_scale).ok()?;
+    let mean = move |sum: S::Native, count: u64| {
+        let count = usize::try_from(count).ok().and_then(S::Native::from_usize);
+        let count = count.ok_or_else(|| exec_datafusion_err!("more rows than an average of decimals can count"))?;
+        let mean = T::Native::from_decimal(averager.avg(sum, count)?);
+        mean.ok_or_else(|| exec_datafusion_err!("an average of decimals that its type cannot hold"))
+    };
+    of::<T, S, _>(output, sums, mean)
+}
+
+/// Precision and scale.
+fn decimal_type(data_type: &DataType) -> Option<(u8, i8)> {
+    match data_type {
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale)
+        | DataType::Decimal256(precision, scale) => Some((*precision, *scale)),
+        _ => None,
+    }
+}
+
+/// Average of values of type `T` by sums of type `S`.
+struct Avg<T, S, M> {
+    output: DataType,
+    sums: DataType,
+    mean: M,
+    types: PhantomData<fn() -> (T, S)>,
+}
+
+fn of<T, S, M>(output: &DataType, sums: &DataType, mean: M) -> Option<Box<dyn RunningAggregate>>
+where
+    T: ArrowPrimitiveType<Native: Into<S::Native>>,
+    S: ArrowPrimitiveType,
+    M: Fn(S::Native, u64) -> Result<T::Native> + Send + 'static,
+{
+    Some(typed(Avg::<T, S, M> { output: output.clone(), sums: sums.clone(), mean, types: PhantomData }))
+}
+
+impl<T, S, M> Kind for Avg<T, S, M>
+where
+    T: ArrowPrimitiveType<Native: Into<S::Native>>,
+    S: ArrowPrimitiveType,
+    M: Fn(S::Native, u64) -> Result<T::Native> + Send + 'static,
+{
+    type Slot = (S::Native, u64);
+    type Input = ScalarBuffer<T::Native>;
+    type Output = <Primitives<T> as Column>::Builder;
+
+    fn input(&self, arguments: &[ArrayRef]) -> Result<Self::Input> {
+        values_of::<Primitives<T>>(arguments, 0)
     }
 
-    fn state(&mut self) -> Result<Vec<ArrayRef>> {
-        let sums: Float64Array = self.groups.iter().map(|(sum, _)| Some(*sum)).collect();
-        let counts: Int64Array = self.groups.iter().map(|(_, count)| Some(*count)).collect();
-        Ok(vec![Arc::new(sums), Arc::new(counts)])
+    fn take(&self, (sum, count): &mut Self::Slot, input: &Self::Input, row: usize) {
+        *sum = sum.add_wrapping(input[row].into());
+        *count += 1;
     }
 
-    fn restore(&mut self, state: &[ArrayRef]) -> Result<()> {
-        let [sums, counts] = state else {
-            return Err(internal_datafusion_err!("avg keeps a sum and a count"));
-        };
-        let (sums, counts) = (sums.as_primitive::<Float64Type>(), counts.as_primitive::<Int64Type>());
-        self.groups = sums.values().iter().copied().zip(counts.values().iter().copied()).collect();
+    fn merge(&self, (sum, count): &mut Self::Slot, from: Self::Slot) {
+        *sum = sum.add_wrapping(from.0);
+        *count += from.1;
+    }
+
+    fn output(&self, rows: usize) -> Self::Output {
+        Primitives::<T>::builder(rows)
+    }
+
+    fn write(&self, (sum, count): &Self::Slot, output: &mut Self::Output) -> Result<()> {
+        match count {
+            0 => output.append_null(),
+            _ => output.append_value((self.mean)(*sum, *count)?),
+        }
         Ok(())
     }
 
-    fn state_width(&self) -> Result<usize> {
-        Ok(2)
+    fn finish(&self, output: Self::Output) -> Result<ArrayRef> {
+        Primitives::<T>::finish(output, &self.output)
     }
 
-    fn size(&self) -> usize {
-        self.groups.capacity() * size_of::<(f64, i64)>()
+    fn state(&self, slots: &[Self::Slot]) -> Result<Vec<ArrayRef>> {
+        let counts = UInt64Array::from_iter_values(slots.iter().map(|(_, count)| *count));
+        let sums = column_of::<Primitives<S>>(slots.iter().map(|(sum, _)| Some(sum)), &self.sums)?;
+        Ok(vec![Arc::new(counts), sums])
+    }
+
+    fn restore(&self, state: &[ArrayRef]) -> Result<Vec<Self::Slot>> {
+        let counts = values_of::<Primitives<UInt64Type>>(state, 0)?;
+        let sums = values_of::<Primitives<S>>(state, 1)?;
+        Ok(sums.iter().copied().zip(counts.iter().copied()).collect())
+    }
+
+    fn state_width(&self) -> usize {
+        2
     }
 }

@@ -1,64 +1,62 @@
-//! Running count.
+//! count: the number of rows without nulls.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array};
+use arrow::array::{ArrayRef, AsArray, Int64Array};
 use arrow::datatypes::Int64Type;
 use datafusion::common::{Result, internal_datafusion_err};
 
-use super::{RunningAggregate, live_rows};
+use super::RunningAggregate;
+use super::typed::{Kind, typed};
 
-/// Counts of all groups.
-#[derive(Debug, Default)]
-pub(super) struct RunningCount {
-    counts: Vec<i64>,
+/// The running count.
+pub(super) fn count() -> Box<dyn RunningAggregate> {
+    typed(Count)
 }
 
-impl RunningAggregate for RunningCount {
-    fn update(
-        &mut self,
-        groups: &[usize],
-        groups_total: usize,
-        arguments: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<ArrayRef> {
-        let argument = arguments.first().ok_or_else(|| internal_datafusion_err!("count without an argument"))?;
-        self.counts.resize(groups_total, 0);
-        let counts = &mut self.counts;
-        let values: Vec<i64> = match live_rows(argument, filter) {
-            None => groups
-                .iter()
-                .map(|group| {
-                    counts[*group] += 1;
-                    counts[*group]
-                })
-                .collect(),
-            Some(live) => groups
-                .iter()
-                .zip(&live)
-                .map(|(group, live)| {
-                    counts[*group] += i64::from(live);
-                    counts[*group]
-                })
-                .collect(),
-        };
-        Ok(Arc::new(Int64Array::from(values)))
-    }
+struct Count;
 
-    fn state(&mut self) -> Result<Vec<ArrayRef>> {
-        Ok(vec![Arc::new(Int64Array::from(self.counts.clone()))])
-    }
+impl Kind for Count {
+    type Slot = i64;
+    type Input = ();
+    type Output = Vec<i64>;
 
-    fn restore(&mut self, state: &[ArrayRef]) -> Result<()> {
-        self.counts = state.iter().flat_map(|state| state.as_primitive::<Int64Type>().values().to_vec()).collect();
+    fn input(&self, _: &[ArrayRef]) -> Result<()> {
         Ok(())
     }
 
-    fn state_width(&self) -> Result<usize> {
-        Ok(1)
+    fn take(&self, slot: &mut i64, _: &(), _: usize) {
+        *slot += 1;
     }
 
-    fn size(&self) -> usize {
-        self.counts.capacity() * size_of::<i64>()
+    fn merge(&self, into: &mut i64, from: i64) {
+        *into += from;
+    }
+
+    fn output(&self, rows: usize) -> Vec<i64> {
+        Vec::with_capacity(rows)
+    }
+
+    fn write(&self, slot: &i64, output: &mut Vec<i64>) -> Result<()> {
+        output.push(*slot);
+        Ok(())
+    }
+
+    fn finish(&self, output: Vec<i64>) -> Result<ArrayRef> {
+        Ok(Arc::new(Int64Array::from(output)))
+    }
+
+    fn state(&self, slots: &[i64]) -> Result<Vec<ArrayRef>> {
+        Ok(vec![Arc::new(Int64Array::from(slots.to_vec()))])
+    }
+
+    fn restore(&self, state: &[ArrayRef]) -> Result<Vec<i64>> {
+        let counts = state.first().and_then(|counts| counts.as_primitive_opt::<Int64Type>());
+        let counts = counts.ok_or_else(|| internal_datafusion_err!("count keeps a number"))?;
+        Ok(counts.values().to_vec())
+    }
+
+    fn state_width(&self) -> usize {
+        1
     }
 }

@@ -1,166 +1,151 @@
-//! Running sum, minimum and maximum: a value for each group, and a function that takes the next one in.
+//! sum, min and max: a value for each group, and a step that takes the next one in.
 
-use std::sync::Arc;
+use std::borrow::Borrow;
+use std::marker::PhantomData;
 
-use arrow::array::types::{
-    Date32Type, Date64Type, Decimal128Type, Decimal256Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
-    Int64Type, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
-    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
-};
-use arrow::array::{Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray};
-use arrow::buffer::NullBuffer;
-use arrow::datatypes::{DataType, TimeUnit};
-use datafusion::common::{Result, internal_datafusion_err};
+use arrow::array::{ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType};
+use arrow::datatypes::DataType;
+use datafusion::common::Result;
 
-use super::{RunningAggregate, live_rows};
-
-/// Takes the next value of a group in.
-type Step<T> = fn(&mut T, T);
-
-/// A folded value for each group, null until the first row that counts.
-struct Fold<T: ArrowPrimitiveType> {
-    data_type: DataType,
-    step: Step<T::Native>,
-    values: Vec<T::Native>,
-    seen: Vec<bool>,
-}
+use super::RunningAggregate;
+use super::column::{Column, Kept, Primitives, any_column, column_of, kept_values, primitive_column, values_of};
+use super::typed::{Kind, typed};
 
 /// The running sum, for types that DataFusion sums into: integers wrap, as DataFusion's do.
 pub(super) fn sum(data_type: DataType) -> Option<Box<dyn RunningAggregate>> {
-    fn of<T: ArrowPrimitiveType>(data_type: DataType) -> Option<Box<dyn RunningAggregate>> {
-        fold::<T>(data_type, |sum, value| *sum = sum.add_wrapping(value))
-    }
-    match data_type {
-        DataType::Int64 => of::<Int64Type>(data_type),
-        DataType::UInt64 => of::<UInt64Type>(data_type),
-        DataType::Float64 => of::<Float64Type>(data_type),
-        DataType::Decimal128(_, _) => of::<Decimal128Type>(data_type),
-        DataType::Decimal256(_, _) => of::<Decimal256Type>(data_type),
-        _ => None,
-    }
+    primitive_column!(data_type => sum_of(data_type))
+}
+
+fn sum_of<C: Column>(data_type: DataType) -> Option<Box<dyn RunningAggregate>>
+where
+    Sum: Step<C>,
+{
+    fold::<C, Sum>(data_type)
 }
 
 /// The running minimum.
 pub(super) fn min(data_type: DataType) -> Option<Box<dyn RunningAggregate>> {
-    ordered(data_type, Extreme::Min)
+    any_column!(data_type => min_of(data_type))
+}
+
+fn min_of<C: Column>(data_type: DataType) -> Option<Box<dyn RunningAggregate>> {
+    fold::<C, Min>(data_type)
 }
 
 /// The running maximum.
 pub(super) fn max(data_type: DataType) -> Option<Box<dyn RunningAggregate>> {
-    ordered(data_type, Extreme::Max)
+    any_column!(data_type => max_of(data_type))
 }
 
-#[derive(Clone, Copy)]
-enum Extreme {
-    Min,
-    Max,
+fn max_of<C: Column>(data_type: DataType) -> Option<Box<dyn RunningAggregate>> {
+    fold::<C, Max>(data_type)
 }
 
-fn ordered(data_type: DataType, extreme: Extreme) -> Option<Box<dyn RunningAggregate>> {
-    // Floats are in the total order of IEEE 754, so that the order of rows is of no account where one is NaN.
-    fn of<T: ArrowPrimitiveType>(data_type: DataType, extreme: Extreme) -> Option<Box<dyn RunningAggregate>> {
-        match extreme {
-            Extreme::Min => fold::<T>(data_type, |least, value| {
-                if value.is_lt(*least) {
-                    *least = value;
-                }
-            }),
-            Extreme::Max => fold::<T>(data_type, |greatest, value| {
-                if value.is_gt(*greatest) {
-                    *greatest = value;
-                }
-            }),
+/// How values become one.
+trait Step<C: Column>: 'static {
+    /// What is kept of the first value.
+    fn first(value: &C::Value) -> Kept<C> {
+        value.to_owned()
+    }
+
+    /// Takes the next value in.
+    fn next(kept: &mut Kept<C>, value: &C::Value);
+}
+
+struct Sum;
+
+impl<T: ArrowPrimitiveType> Step<Primitives<T>> for Sum {
+    // Zero and minus zero are zero.
+    fn first(value: &T::Native) -> T::Native {
+        T::default_value().add_wrapping(*value)
+    }
+
+    fn next(sum: &mut T::Native, value: &T::Native) {
+        *sum = sum.add_wrapping(*value);
+    }
+}
+
+struct Min;
+
+impl<C: Column> Step<C> for Min {
+    fn next(least: &mut Kept<C>, value: &C::Value) {
+        if C::is_less(value, (*least).borrow()) {
+            value.clone_into(least);
         }
     }
-    match data_type {
-        DataType::Int8 => of::<Int8Type>(data_type, extreme),
-        DataType::Int16 => of::<Int16Type>(data_type, extreme),
-        DataType::Int32 => of::<Int32Type>(data_type, extreme),
-        DataType::Int64 => of::<Int64Type>(data_type, extreme),
-        DataType::UInt8 => of::<UInt8Type>(data_type, extreme),
-        DataType::UInt16 => of::<UInt16Type>(data_type, extreme),
-        DataType::UInt32 => of::<UInt32Type>(data_type, extreme),
-        DataType::UInt64 => of::<UInt64Type>(data_type, extreme),
-        DataType::Float32 => of::<Float32Type>(data_type, extreme),
-        DataType::Float64 => of::<Float64Type>(data_type, extreme),
-        DataType::Date32 => of::<Date32Type>(data_type, extreme),
-        DataType::Date64 => of::<Date64Type>(data_type, extreme),
-        DataType::Timestamp(TimeUnit::Second, _) => of::<TimestampSecondType>(data_type, extreme),
-        DataType::Timestamp(TimeUnit::Millisecond, _) => of::<TimestampMillisecondType>(data_type, extreme),
-        DataType::Timestamp(TimeUnit::Microsecond, _) => of::<TimestampMicrosecondType>(data_type, extreme),
-        DataType::Timestamp(TimeUnit::Nanosecond, _) => of::<TimestampNanosecondType>(data_type, extreme),
-        DataType::Decimal128(_, _) => of::<Decimal128Type>(data_type, extreme),
-        DataType::Decimal256(_, _) => of::<Decimal256Type>(data_type, extreme),
-        _ => None,
-    }
 }
 
-fn fold<T: ArrowPrimitiveType>(data_type: DataType, step: Step<T::Native>) -> Option<Box<dyn RunningAggregate>> {
-    Some(Box::new(Fold::<T> { data_type, step, values: vec![], seen: vec![] }))
-}
+struct Max;
 
-impl<T: ArrowPrimitiveType> Fold<T> {
-    /// Takes the next value of a group in, and gives the group's new one.
-    fn take(&mut self, group: usize, value: T::Native) -> T::Native {
-        match self.seen[group] {
-            true => (self.step)(&mut self.values[group], value),
-            false => {
-                self.seen[group] = true;
-                self.values[group] = value;
-            }
+impl<C: Column> Step<C> for Max {
+    fn next(greatest: &mut Kept<C>, value: &C::Value) {
+        if C::is_less((*greatest).borrow(), value) {
+            value.clone_into(greatest);
         }
-        self.values[group]
     }
 }
 
-impl<T: ArrowPrimitiveType> RunningAggregate for Fold<T> {
-    fn update(
-        &mut self,
-        groups: &[usize],
-        groups_total: usize,
-        arguments: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<ArrayRef> {
-        let argument = arguments.first().and_then(|argument| argument.as_primitive_opt::<T>());
-        let argument =
-            argument.ok_or_else(|| internal_datafusion_err!("a value of another type than {}", self.data_type))?;
-        self.values.resize(groups_total, T::default_value());
-        self.seen.resize(groups_total, false);
-        let rows = groups.iter().zip(argument.values());
-        let (values, nulls) = match live_rows(argument, filter) {
-            None => (rows.map(|(group, value)| self.take(*group, *value)).collect::<Vec<_>>(), None),
-            Some(live) => {
-                let mut seen = Vec::with_capacity(groups.len());
-                let values = rows.zip(&live).map(|((group, value), live)| {
-                    let value = if live { self.take(*group, *value) } else { self.values[*group] };
-                    seen.push(self.seen[*group]);
-                    value
-                });
-                (values.collect(), Some(NullBuffer::from(seen)))
-            }
-        };
-        Ok(Arc::new(PrimitiveArray::<T>::new(values.into(), nulls).with_data_type(self.data_type.clone())))
+/// A folded value for each group, none until the first row that counts.
+struct Fold<C, S> {
+    data_type: DataType,
+    types: PhantomData<fn() -> (C, S)>,
+}
+
+fn fold<C: Column, S: Step<C>>(data_type: DataType) -> Option<Box<dyn RunningAggregate>> {
+    Some(typed(Fold::<C, S> { data_type, types: PhantomData }))
+}
+
+impl<C: Column, S: Step<C>> Kind for Fold<C, S> {
+    type Slot = Option<Kept<C>>;
+    type Input = C::Values;
+    type Output = C::Builder;
+
+    fn input(&self, arguments: &[ArrayRef]) -> Result<Self::Input> {
+        values_of::<C>(arguments, 0)
     }
 
-    fn state(&mut self) -> Result<Vec<ArrayRef>> {
-        let nulls = NullBuffer::from(self.seen.clone());
-        let values = PrimitiveArray::<T>::new(self.values.clone().into(), Some(nulls));
-        Ok(vec![Arc::new(values.with_data_type(self.data_type.clone()))])
+    fn take(&self, slot: &mut Self::Slot, input: &Self::Input, row: usize) {
+        let value = C::value(input, row);
+        match slot {
+            Some(kept) => S::next(kept, value),
+            None => *slot = Some(S::first(value)),
+        }
     }
 
-    fn restore(&mut self, state: &[ArrayRef]) -> Result<()> {
-        let state = state.first().and_then(|state| state.as_primitive_opt::<T>());
-        let state = state.ok_or_else(|| internal_datafusion_err!("a state of another type than {}", self.data_type))?;
-        self.values = state.values().to_vec();
-        self.seen = (0..state.len()).map(|group| state.is_valid(group)).collect();
+    fn merge(&self, into: &mut Self::Slot, from: Self::Slot) {
+        match (into, from) {
+            (Some(kept), Some(from)) => S::next(kept, from.borrow()),
+            (into, Some(from)) => *into = Some(from),
+            (_, None) => {}
+        }
+    }
+
+    fn output(&self, rows: usize) -> Self::Output {
+        C::builder(rows)
+    }
+
+    fn write(&self, slot: &Self::Slot, output: &mut Self::Output) -> Result<()> {
+        C::append(output, slot.as_ref().map(Borrow::borrow));
         Ok(())
     }
 
-    fn state_width(&self) -> Result<usize> {
-        Ok(1)
+    fn finish(&self, output: Self::Output) -> Result<ArrayRef> {
+        C::finish(output, &self.data_type)
     }
 
-    fn size(&self) -> usize {
-        self.values.capacity() * size_of::<T::Native>() + self.seen.capacity()
+    fn state(&self, slots: &[Self::Slot]) -> Result<Vec<ArrayRef>> {
+        Ok(vec![column_of::<C>(slots.iter().map(Option::as_ref), &self.data_type)?])
+    }
+
+    fn restore(&self, state: &[ArrayRef]) -> Result<Vec<Self::Slot>> {
+        kept_values::<C>(state, 0)
+    }
+
+    fn state_width(&self) -> usize {
+        1
+    }
+
+    fn heap(slot: &Self::Slot) -> usize {
+        slot.as_ref().map_or(0, C::heap)
     }
 }

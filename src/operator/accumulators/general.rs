@@ -1,46 +1,70 @@
-//! Any aggregate, user-defined ones too: one DataFusion accumulator for each group, asked after each row.
+//! Any aggregate, user-defined ones too: one DataFusion accumulator for each group.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray};
+use arrow::array::{Array, ArrayRef, BooleanArray, UInt32Array};
+use arrow::compute::take_arrays;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::Accumulator;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
-use super::{RunningAggregate, live_rows};
+use super::{RunningAggregate, passed_rows};
 
 /// One accumulator for each group.
 pub(super) struct General {
     aggregate: Arc<AggregateFunctionExpr>,
-    groups: Vec<Box<dyn Accumulator>>,
-    /// The value of each group after its last row.
-    values: Vec<ScalarValue>,
+    /// The value of no rows.
+    empty: ScalarValue,
+    groups: Vec<Group>,
+}
+
+struct Group {
+    accumulator: Box<dyn Accumulator>,
+    /// The value after the last row, once it has been asked for.
+    value: Option<ScalarValue>,
 }
 
 impl General {
-    pub(super) fn new(aggregate: Arc<AggregateFunctionExpr>) -> Self {
-        Self { aggregate, groups: vec![], values: vec![] }
+    pub(super) fn try_new(aggregate: Arc<AggregateFunctionExpr>) -> Result<Self> {
+        let empty = aggregate.create_accumulator()?.evaluate()?;
+        Ok(Self { aggregate, empty, groups: vec![] })
     }
 
     fn grow(&mut self, groups_total: usize) -> Result<()> {
         while self.groups.len() < groups_total {
-            let mut empty = self.aggregate.create_accumulator()?;
-            self.values.push(empty.evaluate()?);
-            self.groups.push(self.aggregate.create_accumulator()?);
+            self.groups.push(self.fresh()?);
         }
         Ok(())
     }
 
+    fn fresh(&self) -> Result<Group> {
+        Ok(Group { accumulator: self.aggregate.create_accumulator()?, value: Some(self.empty.clone()) })
+    }
+
+    fn restored(&self, state: &[ArrayRef]) -> Result<Box<dyn Accumulator>> {
+        let mut accumulator = self.aggregate.create_accumulator()?;
+        accumulator.merge_batch(state)?;
+        Ok(accumulator)
+    }
+
     /// A group's value now. Some accumulators give their contents away when they are asked, so the one that is asked
     /// is made from the state of the one that is kept.
-    fn evaluate(&mut self, group: usize) -> Result<ScalarValue> {
-        let state = state_arrays(self.groups[group].as_mut())?;
-        let mut asked = self.aggregate.create_accumulator()?;
-        asked.merge_batch(&state)?;
-        let mut kept = self.aggregate.create_accumulator()?;
-        kept.merge_batch(&state)?;
-        self.groups[group] = kept;
-        asked.evaluate()
+    fn value(&mut self, group: usize) -> Result<ScalarValue> {
+        let Some(Group { accumulator, value }) = self.groups.get_mut(group) else { return Ok(self.empty.clone()) };
+        if let Some(value) = value {
+            return Ok(value.clone());
+        }
+        let state = state_arrays(accumulator.as_mut())?;
+        let value = self.restored(&state)?.evaluate()?;
+        self.groups[group] = Group { accumulator: self.restored(&state)?, value: Some(value.clone()) };
+        Ok(value)
+    }
+
+    fn column(&self, values: Vec<ScalarValue>) -> Result<ArrayRef> {
+        match values.is_empty() {
+            true => Ok(arrow::array::new_empty_array(self.aggregate.field().data_type())),
+            false => ScalarValue::iter_to_array(values),
+        }
     }
 }
 
@@ -57,25 +81,75 @@ impl RunningAggregate for General {
         filter: Option<&BooleanArray>,
     ) -> Result<ArrayRef> {
         self.grow(groups_total)?;
-        let no_nulls = arrow::array::NullArray::new(groups.len());
-        let passed = live_rows(&no_nulls, filter);
+        let passed = passed_rows(filter);
         let mut output = Vec::with_capacity(groups.len());
         for (row, group) in groups.iter().enumerate() {
             if passed.as_ref().is_none_or(|passed| passed.value(row)) {
                 let arguments: Vec<ArrayRef> = arguments.iter().map(|argument| argument.slice(row, 1)).collect();
-                self.groups[*group].update_batch(&arguments)?;
-                self.values[*group] = self.evaluate(*group)?;
+                let group = &mut self.groups[*group];
+                group.accumulator.update_batch(&arguments)?;
+                group.value = None;
             }
-            output.push(self.values[*group].clone());
+            output.push(self.value(*group)?);
         }
-        match output.is_empty() {
-            true => Ok(arrow::array::new_empty_array(self.aggregate.field().data_type())),
-            false => ScalarValue::iter_to_array(output),
+        self.column(output)
+    }
+
+    fn accumulate(
+        &mut self,
+        groups: &[usize],
+        groups_total: usize,
+        arguments: &[ArrayRef],
+        filter: Option<&BooleanArray>,
+    ) -> Result<()> {
+        self.grow(groups_total)?;
+        let mut rows: Vec<u32> = match passed_rows(filter) {
+            None => (0..groups.len() as u32).collect(),
+            Some(passed) => passed.set_indices_u32().collect(),
+        };
+        // Stable: the rows of a group stay in order.
+        rows.sort_by_key(|row| groups[*row as usize]);
+        let sorted = take_arrays(arguments, &UInt32Array::from(rows.clone()), None)?;
+        let mut first = 0;
+        for own in rows.chunk_by(|a, b| groups[*a as usize] == groups[*b as usize]) {
+            let arguments: Vec<ArrayRef> = sorted.iter().map(|argument| argument.slice(first, own.len())).collect();
+            first += own.len();
+            let group = &mut self.groups[groups[own[0] as usize]];
+            group.accumulator.update_batch(&arguments)?;
+            group.value = None;
         }
+        Ok(())
+    }
+
+    fn values(&mut self, slots: &[usize]) -> Result<ArrayRef> {
+        let values = slots.iter().map(|slot| self.value(*slot)).collect::<Result<_>>()?;
+        self.column(values)
+    }
+
+    fn merge(&mut self, into: usize, from: usize) -> Result<()> {
+        if into != from && from < self.groups.len() {
+            self.grow(into + 1)?;
+            let fresh = self.fresh()?;
+            let mut from = std::mem::replace(&mut self.groups[from], fresh);
+            let state = state_arrays(from.accumulator.as_mut())?;
+            let into = &mut self.groups[into];
+            into.accumulator.merge_batch(&state)?;
+            into.value = None;
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self, slots: &[usize]) -> Result<()> {
+        for slot in slots {
+            if *slot < self.groups.len() {
+                self.groups[*slot] = self.fresh()?;
+            }
+        }
+        Ok(())
     }
 
     fn state(&mut self) -> Result<Vec<ArrayRef>> {
-        let states = self.groups.iter_mut().map(|group| group.state()).collect::<Result<Vec<_>>>()?;
+        let states = self.groups.iter_mut().map(|group| group.accumulator.state()).collect::<Result<Vec<_>>>()?;
         let columns = (0..self.state_width()?).map(|column| {
             let values: Vec<ScalarValue> = states.iter().filter_map(|state| state.get(column).cloned()).collect();
             ScalarValue::iter_to_array(values)
@@ -87,16 +161,11 @@ impl RunningAggregate for General {
     }
 
     fn restore(&mut self, state: &[ArrayRef]) -> Result<()> {
-        (self.groups, self.values) = (vec![], vec![]);
-        for group in 0..state.first().map_or(0, |column| column.len()) {
+        let group = |group| {
             let own: Vec<ArrayRef> = state.iter().map(|column| column.slice(group, 1)).collect();
-            let mut kept = self.aggregate.create_accumulator()?;
-            kept.merge_batch(&own)?;
-            self.groups.push(kept);
-            let mut asked = self.aggregate.create_accumulator()?;
-            asked.merge_batch(&own)?;
-            self.values.push(asked.evaluate()?);
-        }
+            Ok(Group { accumulator: self.restored(&own)?, value: None })
+        };
+        self.groups = (0..state.first().map_or(0, |column| column.len())).map(group).collect::<Result<_>>()?;
         Ok(())
     }
 
@@ -105,7 +174,9 @@ impl RunningAggregate for General {
     }
 
     fn size(&self) -> usize {
-        let accumulators = self.groups.iter().map(|group| size_of_val(group) + group.size());
-        accumulators.sum::<usize>() + self.values.iter().map(ScalarValue::size).sum::<usize>()
+        let size = |group: &Group| {
+            size_of::<Group>() + group.accumulator.size() + group.value.as_ref().map_or(0, ScalarValue::size)
+        };
+        self.groups.iter().map(size).sum()
     }
 }

@@ -1,22 +1,28 @@
-//! Running values: after each row, what an aggregate's value is for the row's group.
+//! Values of groups that change with each row: after each row, what an aggregate's value is for the row's group, or
+//! the rows first and the values when they are due.
 //!
-//! | file | aggregates |
+//! A group is a slot, a number that the caller gives. Slots can be merged, emptied and used again.
+//!
+//! | file | what |
 //! |---|---|
-//! | `fold.rs` | sum, min, max: one typed vector of values |
-//! | `count.rs`, `avg.rs` | count, avg: vectors of counts and sums |
+//! | `typed.rs` | one vector of slots, and the loop over a batch's rows, for every kind of aggregate below |
+//! | `column.rs` | the columns that the kinds are generic over: numbers and times, booleans, strings and bytes |
+//! | `count.rs`, `avg.rs` | count, avg |
+//! | `fold.rs` | sum, min, max: a value, and a step that takes the next one in |
 //! | `general.rs` | everything else: one DataFusion accumulator for each group |
 
 mod avg;
+mod column;
 mod count;
 mod fold;
 mod general;
+mod typed;
 
 use std::any::Any;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray};
-use arrow::buffer::{BooleanBuffer, NullBuffer};
-use arrow::datatypes::DataType;
+use arrow::buffer::BooleanBuffer;
 use datafusion::common::Result;
 use datafusion::functions_aggregate::average::Avg;
 use datafusion::functions_aggregate::count::Count;
@@ -24,10 +30,11 @@ use datafusion::functions_aggregate::min_max::{Max, Min};
 use datafusion::functions_aggregate::sum::Sum;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
-/// An aggregate that gives its new value with each row.
+/// The values of an aggregate in slots, one for each group. A slot that has seen nothing, or that is not there yet,
+/// has the value that the aggregate has of no rows.
 pub(super) trait RunningAggregate: Send {
     /// Takes a batch's rows in order and gives, for each, the value of its group after it. A row that `filter` does
-    /// not let pass leaves the value as it was.
+    /// not let pass leaves the value as it was. `groups_total` is the number of slots there are now.
     fn update(
         &mut self,
         groups: &[usize],
@@ -36,7 +43,30 @@ pub(super) trait RunningAggregate: Send {
         filter: Option<&BooleanArray>,
     ) -> Result<ArrayRef>;
 
-    /// The state of all groups, one row for each. The aggregate goes on as before.
+    /// Takes rows like [`Self::update`], but gives no values.
+    #[allow(dead_code)]
+    fn accumulate(
+        &mut self,
+        groups: &[usize],
+        groups_total: usize,
+        arguments: &[ArrayRef],
+        filter: Option<&BooleanArray>,
+    ) -> Result<()>;
+
+    /// The values of some slots now, in that order.
+    #[allow(dead_code)]
+    fn values(&mut self, slots: &[usize]) -> Result<ArrayRef>;
+
+    /// Adds what slot `from` has seen to slot `into`, as if its rows had come after those of `into`, and empties
+    /// `from`.
+    #[allow(dead_code)]
+    fn merge(&mut self, into: usize, from: usize) -> Result<()>;
+
+    /// Empties slots, so that they can be used for other groups.
+    #[allow(dead_code)]
+    fn clear(&mut self, slots: &[usize]) -> Result<()>;
+
+    /// The state of all slots, one row for each. The aggregate goes on as before.
     fn state(&mut self) -> Result<Vec<ArrayRef>>;
 
     /// Puts a state into a fresh aggregate.
@@ -53,22 +83,21 @@ pub(super) trait RunningAggregate: Send {
 pub(super) fn running_aggregate(aggregate: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn RunningAggregate>> {
     Ok(match typed(aggregate) {
         Some(typed) => typed,
-        None => Box::new(general::General::new(Arc::clone(aggregate))),
+        None => Box::new(general::General::try_new(Arc::clone(aggregate))?),
     })
 }
 
 fn typed(aggregate: &AggregateFunctionExpr) -> Option<Box<dyn RunningAggregate>> {
-    let arguments = aggregate.expressions();
-    if aggregate.is_distinct() || !aggregate.order_bys().is_empty() || arguments.len() != 1 {
+    if aggregate.is_distinct() || !aggregate.order_bys().is_empty() {
         return None;
     }
     let function: &dyn Any = aggregate.fun().inner().as_ref();
     let output = aggregate.field().data_type().clone();
     if function.is::<Count>() {
-        return Some(Box::new(count::RunningCount::default()));
+        return Some(count::count());
     }
-    if function.is::<Avg>() && output == DataType::Float64 {
-        return Some(Box::new(avg::RunningAvg::default()));
+    if function.is::<Avg>() {
+        return avg::avg(aggregate);
     }
     if function.is::<Sum>() {
         return fold::sum(output);
@@ -82,16 +111,17 @@ fn typed(aggregate: &AggregateFunctionExpr) -> Option<Box<dyn RunningAggregate>>
     None
 }
 
-/// Which rows count: those with a value that the filter lets pass. None if all do.
-fn live_rows(argument: &dyn Array, filter: Option<&BooleanArray>) -> Option<BooleanBuffer> {
-    let nulls = argument.nulls().filter(|nulls| nulls.null_count() > 0).map(NullBuffer::inner);
-    let passed = filter.map(|filter| match filter.nulls() {
+/// Which rows count: those without nulls that the filter lets pass. None if all do.
+fn live_rows(arguments: &[ArrayRef], filter: Option<&BooleanArray>) -> Option<BooleanBuffer> {
+    let nulls = arguments.iter().filter_map(|argument| argument.logical_nulls());
+    let valid = nulls.filter(|nulls| nulls.null_count() > 0).map(|nulls| nulls.into_inner());
+    valid.chain(passed_rows(filter)).reduce(|valid, passed| &valid & &passed)
+}
+
+/// Which rows the filter lets pass. None if there is no filter.
+fn passed_rows(filter: Option<&BooleanArray>) -> Option<BooleanBuffer> {
+    filter.map(|filter| match filter.nulls() {
         Some(nulls) => filter.values() & nulls.inner(),
         None => filter.values().clone(),
-    });
-    match (nulls, passed) {
-        (Some(nulls), Some(passed)) => Some(nulls & &passed),
-        (Some(nulls), None) => Some(nulls.clone()),
-        (None, passed) => passed,
-    }
+    })
 }

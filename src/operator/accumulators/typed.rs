@@ -1,0 +1,185 @@
+//! The slots of a typed aggregate, and the loop over a batch's rows that all kinds share.
+
+use arrow::array::{ArrayRef, BooleanArray};
+use arrow::buffer::BooleanBuffer;
+use datafusion::common::Result;
+
+use super::{RunningAggregate, live_rows};
+
+/// A kind of aggregate: what it holds of a group, and what it does with a row.
+pub(super) trait Kind: Send + 'static {
+    /// What is held of one group; the default is that of no rows.
+    type Slot: Clone + Default + Send;
+    /// A batch's arguments.
+    type Input;
+    /// Values in the making.
+    type Output;
+
+    /// The arguments of a batch by their type.
+    fn input(&self, arguments: &[ArrayRef]) -> Result<Self::Input>;
+
+    /// Which rows count; none if all do.
+    fn live(&self, arguments: &[ArrayRef], filter: Option<&BooleanArray>) -> Option<BooleanBuffer> {
+        live_rows(arguments, filter)
+    }
+
+    /// Takes a row that counts in.
+    fn take(&self, slot: &mut Self::Slot, input: &Self::Input, row: usize);
+
+    /// Takes in what another slot has seen later.
+    fn merge(&self, into: &mut Self::Slot, from: Self::Slot);
+
+    /// Room for so many values.
+    fn output(&self, rows: usize) -> Self::Output;
+
+    /// Writes the value of a slot.
+    fn write(&self, slot: &Self::Slot, output: &mut Self::Output) -> Result<()>;
+
+    /// The values that were written.
+    fn finish(&self, output: Self::Output) -> Result<ArrayRef>;
+
+    /// Slots as columns.
+    fn state(&self, slots: &[Self::Slot]) -> Result<Vec<ArrayRef>>;
+
+    /// Slots from such columns.
+    fn restore(&self, state: &[ArrayRef]) -> Result<Vec<Self::Slot>>;
+
+    /// Number of such columns.
+    fn state_width(&self) -> usize;
+
+    /// Bytes that a slot holds elsewhere.
+    fn heap(_: &Self::Slot) -> usize {
+        0
+    }
+}
+
+/// An aggregate of one kind.
+struct Typed<K: Kind> {
+    kind: K,
+    slots: Vec<K::Slot>,
+    /// Bytes that the slots hold elsewhere.
+    heap: usize,
+}
+
+/// An aggregate of a kind.
+pub(super) fn typed<K: Kind>(kind: K) -> Box<dyn RunningAggregate> {
+    Box::new(Typed { kind, slots: vec![], heap: 0 })
+}
+
+impl<K: Kind> Typed<K> {
+    /// Takes rows in, and shows each row's slot after it.
+    fn take(
+        &mut self,
+        groups: &[usize],
+        groups_total: usize,
+        arguments: &[ArrayRef],
+        filter: Option<&BooleanArray>,
+        mut after: impl FnMut(&K, &K::Slot) -> Result<()>,
+    ) -> Result<()> {
+        let input = self.kind.input(arguments)?;
+        self.grow(groups_total);
+        let Self { kind, slots, heap } = self;
+        let mut take = |slot: &mut K::Slot, row| {
+            *heap -= K::heap(slot);
+            kind.take(slot, &input, row);
+            *heap += K::heap(slot);
+        };
+        match kind.live(arguments, filter) {
+            None => {
+                for (row, group) in groups.iter().enumerate() {
+                    take(&mut slots[*group], row);
+                    after(kind, &slots[*group])?;
+                }
+            }
+            Some(live) => {
+                for ((row, group), live) in groups.iter().enumerate().zip(&live) {
+                    if live {
+                        take(&mut slots[*group], row);
+                    }
+                    after(kind, &slots[*group])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn grow(&mut self, total: usize) {
+        self.slots.resize(total.max(self.slots.len()), K::Slot::default());
+    }
+
+    /// Takes what a slot holds out of it.
+    fn empty(&mut self, slot: usize) -> K::Slot {
+        let slot = self.slots.get_mut(slot).map(std::mem::take).unwrap_or_default();
+        self.heap -= K::heap(&slot);
+        slot
+    }
+}
+
+impl<K: Kind> RunningAggregate for Typed<K> {
+    fn update(
+        &mut self,
+        groups: &[usize],
+        groups_total: usize,
+        arguments: &[ArrayRef],
+        filter: Option<&BooleanArray>,
+    ) -> Result<ArrayRef> {
+        let mut output = self.kind.output(groups.len());
+        self.take(groups, groups_total, arguments, filter, |kind, slot| kind.write(slot, &mut output))?;
+        self.kind.finish(output)
+    }
+
+    fn accumulate(
+        &mut self,
+        groups: &[usize],
+        groups_total: usize,
+        arguments: &[ArrayRef],
+        filter: Option<&BooleanArray>,
+    ) -> Result<()> {
+        self.take(groups, groups_total, arguments, filter, |_, _| Ok(()))
+    }
+
+    fn values(&mut self, slots: &[usize]) -> Result<ArrayRef> {
+        let (mut output, empty) = (self.kind.output(slots.len()), K::Slot::default());
+        for slot in slots {
+            self.kind.write(self.slots.get(*slot).unwrap_or(&empty), &mut output)?;
+        }
+        self.kind.finish(output)
+    }
+
+    fn merge(&mut self, into: usize, from: usize) -> Result<()> {
+        if into != from {
+            self.grow(into + 1);
+            let from = self.empty(from);
+            let into = &mut self.slots[into];
+            self.heap -= K::heap(into);
+            self.kind.merge(into, from);
+            self.heap += K::heap(into);
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self, slots: &[usize]) -> Result<()> {
+        for slot in slots {
+            self.empty(*slot);
+        }
+        Ok(())
+    }
+
+    fn state(&mut self) -> Result<Vec<ArrayRef>> {
+        self.kind.state(&self.slots)
+    }
+
+    fn restore(&mut self, state: &[ArrayRef]) -> Result<()> {
+        self.slots = self.kind.restore(state)?;
+        self.heap = self.slots.iter().map(K::heap).sum();
+        Ok(())
+    }
+
+    fn state_width(&self) -> Result<usize> {
+        Ok(self.kind.state_width())
+    }
+
+    fn size(&self) -> usize {
+        self.slots.capacity() * size_of::<K::Slot>() + self.heap
+    }
+}

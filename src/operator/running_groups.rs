@@ -1,0 +1,306 @@
+//! The groups of one window under EMIT CHANGES: their running values, and the changes that are still to be told.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int8Array, RecordBatch, Scalar, UInt32Array};
+use arrow::compute::kernels::numeric::add;
+use arrow::compute::{cast, filter, interleave, take};
+use arrow::datatypes::{Field, Schema};
+use datafusion::common::{Result, internal_datafusion_err};
+
+use super::accumulators::{RunningAggregate, running_aggregate};
+use super::aggregate_spec::{AggregateSpec, Evaluated};
+use super::changes::{Op, Ops};
+use super::key_values::KeyValues;
+use super::keys::Keys;
+use super::open_windows::{Slice, slice_columns};
+
+/// Rows that a batch has made, and what each of them does.
+pub(super) struct ChangedRows {
+    pub(super) ops: Vec<Op>,
+    /// Keys, then aggregates.
+    pub(super) columns: Vec<ArrayRef>,
+}
+
+/// The groups of one window and their running values.
+pub(super) struct RunningGroups {
+    keys: Keys,
+    aggregates: Vec<Box<dyn RunningAggregate>>,
+    /// How many groups have been told of: the first ones.
+    told: usize,
+    pending: Option<Pending>,
+    pub(super) size: usize,
+}
+
+/// Changes that are still to be told.
+struct Pending {
+    keys: KeyValues,
+    /// The groups that have changed, in the order of their first changes.
+    groups: Vec<usize>,
+    is_pending: Vec<bool>,
+    /// Whether the values before are wanted, and those of groups that had been told of: each time a batch made some
+    /// groups pending, the columns of their values.
+    wants_before: bool,
+    before: Vec<Vec<ArrayRef>>,
+    /// Where in `before` a pending group's values are.
+    places: Vec<Option<(usize, usize)>>,
+}
+
+impl RunningGroups {
+    /// Groups whose changes are told at once, or when [`RunningGroups::flush`] asks for them.
+    pub(super) fn try_new(spec: &AggregateSpec, is_deferred: bool, ops: Ops) -> Result<Self> {
+        let aggregates = spec.aggregates.iter().map(running_aggregate).collect::<Result<_>>()?;
+        let pending = match is_deferred {
+            true => Some(Pending::try_new(spec, ops == Ops::Retractions)?),
+            false => None,
+        };
+        Ok(Self { keys: Keys::new(spec), aggregates, told: 0, pending, size: 0 })
+    }
+
+    /// Takes rows, and gives the change that each of them makes.
+    pub(super) fn changes(&mut self, rows: Evaluated, ops: Ops) -> Result<ChangedRows> {
+        self.keys.intern(&rows.keys, rows.rows)?;
+        let total = self.keys.len();
+        let changed = match ops {
+            Ops::None => ChangedRows { ops: vec![], columns: self.update(&rows, total)? },
+            Ops::Op => {
+                let ops = first_rows(&self.keys.groups, self.told, total);
+                ChangedRows { ops, columns: self.update(&rows, total)? }
+            }
+            Ops::Retractions => self.replacements(&rows, total)?,
+        };
+        self.told = total;
+        self.measure();
+        Ok(changed)
+    }
+
+    /// The columns of the rows' keys and of the values after each of them.
+    fn update(&mut self, rows: &Evaluated, total: usize) -> Result<Vec<ArrayRef>> {
+        let mut columns = rows.keys.iter().cloned().map(one_zero).collect::<Result<Vec<_>>>()?;
+        for ((aggregate, arguments), filter) in self.aggregates.iter_mut().zip(&rows.arguments).zip(&rows.filters) {
+            columns.push(aggregate.update(&self.keys.groups, total, arguments, filter.as_ref())?);
+        }
+        Ok(columns)
+    }
+
+    /// For each row the one that it replaces, if there is one, and then itself.
+    fn replacements(&mut self, rows: &Evaluated, total: usize) -> Result<ChangedRows> {
+        const NEVER: u32 = u32::MAX;
+        // Values before: of an earlier row of the batch, or of those that were there before it.
+        let mut latest = vec![NEVER; total];
+        let (mut ops, mut sources, mut rows_of_keys, mut known) = (vec![], vec![], vec![], vec![]);
+        for (row, group) in self.keys.groups.iter().enumerate() {
+            let before = match latest[*group] {
+                NEVER if *group >= self.told => None,
+                NEVER => {
+                    known.push(*group);
+                    Some((0, known.len() - 1))
+                }
+                earlier => Some((1, earlier as usize)),
+            };
+            latest[*group] = row as u32;
+            if let Some(before) = before {
+                (ops.push(Op::Before), sources.push(before), rows_of_keys.push(row as u32));
+            }
+            ops.push(if before.is_some() { Op::After } else { Op::Insert });
+            (sources.push((1, row)), rows_of_keys.push(row as u32));
+        }
+        let before = self.values(&known)?;
+        let rows_of_keys = UInt32Array::from(rows_of_keys);
+        let mut columns =
+            rows.keys.iter().map(|key| one_zero(take(key, &rows_of_keys, None)?)).collect::<Result<Vec<_>>>()?;
+        let after = self.update(rows, total)?.split_off(columns.len());
+        for (before, after) in before.iter().zip(&after) {
+            columns.push(interleave(&[before.as_ref(), after.as_ref()], &sources)?);
+        }
+        Ok(ChangedRows { ops, columns })
+    }
+
+    fn values(&mut self, groups: &[usize]) -> Result<Vec<ArrayRef>> {
+        self.aggregates.iter_mut().map(|aggregate| aggregate.values(groups)).collect()
+    }
+
+    /// Takes rows, whose changes are told later.
+    pub(super) fn defer(&mut self, rows: &Evaluated) -> Result<()> {
+        self.keys.intern(&rows.keys, rows.rows)?;
+        let total = self.keys.len();
+        if let Some(pending) = &mut self.pending {
+            let keys = rows.keys.iter().cloned().map(one_zero).collect::<Result<Vec<_>>>()?;
+            let known = pending.note(&self.keys.groups, total, self.told, &keys)?;
+            if !known.is_empty() {
+                let before = self.aggregates.iter_mut().map(|aggregate| aggregate.values(&known));
+                pending.before.push(before.collect::<Result<_>>()?);
+            }
+        }
+        for ((aggregate, arguments), filter) in self.aggregates.iter_mut().zip(&rows.arguments).zip(&rows.filters) {
+            aggregate.accumulate(&self.keys.groups, total, arguments, filter.as_ref())?;
+        }
+        self.measure();
+        Ok(())
+    }
+
+    /// The changes since the last time; none if there are none.
+    pub(super) fn flush(&mut self) -> Result<Option<ChangedRows>> {
+        let told = std::mem::replace(&mut self.told, self.keys.len());
+        let Some(mut pending) = self.pending.take_if(|pending| !pending.groups.is_empty()) else { return Ok(None) };
+        let mut groups = std::mem::take(&mut pending.groups);
+        groups.sort_unstable();
+        let after = self.values(&groups)?;
+        let chunks = pending.before.len();
+        let (mut ops, mut sources, mut groups_of_rows) = (vec![], vec![], vec![]);
+        for (row, group) in groups.iter().enumerate() {
+            if let Some(place) = pending.places[*group].take() {
+                (ops.push(Op::Before), sources.push(place), groups_of_rows.push(*group));
+            }
+            ops.push(if *group < told { Op::After } else { Op::Insert });
+            (sources.push((chunks, row)), groups_of_rows.push(*group));
+            pending.is_pending[*group] = false;
+        }
+        let mut columns = pending.keys.columns(&groups_of_rows)?;
+        for (index, after) in after.iter().enumerate() {
+            let mut arrays: Vec<&dyn Array> = pending.before.iter().map(|chunk| chunk[index].as_ref()).collect();
+            arrays.push(after.as_ref());
+            columns.push(interleave(&arrays, &sources)?);
+        }
+        pending.before.clear();
+        self.pending = Some(pending);
+        self.measure();
+        Ok(Some(ChangedRows { ops, columns }))
+    }
+
+    /// Takes everything out: for each group its key, its state, whether it has been told of, whether its change is
+    /// still to be told, and its values before that.
+    pub(super) fn state(mut self, slice: Option<Slice>) -> Result<RecordBatch> {
+        let rows = self.keys.len();
+        let mut columns = slice_columns(slice, rows);
+        let told = self.told;
+        let before = self.pending.take().map(|pending| pending.state(rows)).transpose()?.unwrap_or_default();
+        columns.push(Arc::new(BooleanArray::from_iter((0..rows).map(|group| Some(group < told)))));
+        columns.extend(self.keys.emit()?);
+        for aggregate in &mut self.aggregates {
+            columns.extend(aggregate.state()?);
+        }
+        columns.extend(before);
+        let fields = columns
+            .iter()
+            .enumerate()
+            .map(|(index, column)| Field::new(format!("column_{index}"), column.data_type().clone(), true));
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)?)
+    }
+
+    /// Puts such a batch into fresh groups.
+    pub(super) fn restore(&mut self, spec: &AggregateSpec, state: &RecordBatch) -> Result<()> {
+        let wrong = || internal_datafusion_err!("the state of another changelog");
+        let (told, rest) = state.columns()[2..].split_first().ok_or_else(wrong)?;
+        self.told = told.as_boolean().true_count();
+        let (keys, mut states) = rest.split_at_checked(spec.keys.len()).ok_or_else(wrong)?;
+        self.keys.intern(keys, state.num_rows())?;
+        for aggregate in &mut self.aggregates {
+            let (own, rest) = states.split_at_checked(aggregate.state_width()?).ok_or_else(wrong)?;
+            aggregate.restore(own)?;
+            states = rest;
+        }
+        if let (Some(pending), Some((is_pending, before))) = (&mut self.pending, states.split_first()) {
+            pending.restore(&self.keys.groups, keys, is_pending.as_boolean(), before, self.told)?;
+        }
+        self.measure();
+        Ok(())
+    }
+
+    fn measure(&mut self) {
+        let pending = self.pending.as_ref().map_or(0, Pending::size);
+        let aggregates = self.aggregates.iter().map(|aggregate| aggregate.size());
+        self.size = self.keys.size() + aggregates.sum::<usize>() + pending;
+    }
+}
+
+impl Pending {
+    fn try_new(spec: &AggregateSpec, wants_before: bool) -> Result<Self> {
+        let keys = KeyValues::try_new(&spec.key_schema())?;
+        Ok(Self { keys, groups: vec![], is_pending: vec![], wants_before, before: vec![], places: vec![] })
+    }
+
+    /// Notes that these rows' groups change, and gives those of them whose values before are wanted.
+    fn note(&mut self, groups: &[usize], total: usize, told: usize, keys: &[ArrayRef]) -> Result<Vec<usize>> {
+        self.keys.learn(groups, total, keys)?;
+        self.is_pending.resize(total, false);
+        self.places.resize(total, None);
+        let mut known = vec![];
+        for group in groups {
+            if std::mem::replace(&mut self.is_pending[*group], true) {
+                continue;
+            }
+            self.groups.push(*group);
+            if self.wants_before && *group < told {
+                self.places[*group] = Some((self.before.len(), known.len()));
+                known.push(*group);
+            }
+        }
+        Ok(known)
+    }
+
+    /// For each group whether its change is to be told, and its values before.
+    fn state(mut self, groups_total: usize) -> Result<Vec<ArrayRef>> {
+        self.is_pending.resize(groups_total, false);
+        self.places.resize(groups_total, None);
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(BooleanArray::from(self.is_pending))];
+        if !self.wants_before {
+            return Ok(columns);
+        }
+        for index in 0..self.before.first().map_or(0, Vec::len) {
+            let nothing = arrow::array::new_null_array(self.before[0][index].data_type(), 1);
+            let mut arrays: Vec<&dyn Array> = self.before.iter().map(|chunk| chunk[index].as_ref()).collect();
+            arrays.push(nothing.as_ref());
+            let places: Vec<_> = self.places.iter().map(|place| place.unwrap_or((arrays.len() - 1, 0))).collect();
+            columns.push(interleave(&arrays, &places)?);
+        }
+        Ok(columns)
+    }
+
+    fn restore(
+        &mut self,
+        groups: &[usize],
+        keys: &[ArrayRef],
+        is_pending: &BooleanArray,
+        before: &[ArrayRef],
+        told: usize,
+    ) -> Result<()> {
+        self.keys.learn(groups, groups.len(), keys)?;
+        self.is_pending = is_pending.iter().map(|pending| pending == Some(true)).collect();
+        self.groups = (0..groups.len()).filter(|group| self.is_pending[*group]).collect();
+        self.places = vec![None; groups.len()];
+        if self.wants_before && !before.is_empty() {
+            let with_before: Vec<bool> =
+                (0..groups.len()).map(|group| self.is_pending[group] && group < told).collect();
+            let known = (0..groups.len()).filter(|group| with_before[*group]);
+            known.enumerate().for_each(|(row, group)| self.places[group] = Some((0, row)));
+            let mask = BooleanArray::from(with_before);
+            self.before = vec![before.iter().map(|column| Ok(filter(column, &mask)?)).collect::<Result<_>>()?];
+        }
+        Ok(())
+    }
+
+    fn size(&self) -> usize {
+        let before = self.before.iter().flatten().map(|column| column.get_array_memory_size());
+        self.keys.size() + before.sum::<usize>() + self.places.len() * size_of::<(usize, usize)>()
+    }
+}
+
+/// What each row does, where rows come in order: the first row of a group that has not been told of is new.
+fn first_rows(groups: &[usize], told: usize, total: usize) -> Vec<Op> {
+    let mut is_told = vec![false; total.saturating_sub(told)];
+    let op = |group: &usize| {
+        let new = group.checked_sub(told).and_then(|new| is_told.get_mut(new));
+        let was_told = new.is_none_or(|is_told| std::mem::replace(is_told, true));
+        if was_told { Op::After } else { Op::Insert }
+    };
+    groups.iter().map(op).collect()
+}
+
+/// Zero and minus zero are one key, so changes of both bear one of them.
+fn one_zero(keys: ArrayRef) -> Result<ArrayRef> {
+    match keys.data_type().is_floating() {
+        true => Ok(add(&keys, &Scalar::new(cast(&Int8Array::from(vec![0]), keys.data_type())?))?),
+        false => Ok(keys),
+    }
+}

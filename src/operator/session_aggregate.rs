@@ -1,0 +1,279 @@
+//! GROUP BY with session windows: rows of a key that are less than a gap apart are one session, whatever order they
+//! come in.
+//!
+//! An open session is a slot of the running aggregates. A row that comes to one of its key extends it, one that comes
+//! to two joins them, and any other row begins a new one. A session ends when the watermark has passed its last row by
+//! the gap; its slot is then used again. Under EMIT CHANGES a row gives the new values of its session, and withdraws
+//! what was told of the sessions that it has changed the bounds of.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::{cast, take};
+use arrow::datatypes::{Field, Int64Type, Schema, SchemaRef};
+use datafusion::common::{Result, internal_datafusion_err};
+
+use super::accumulators::{RunningAggregate, running_aggregate};
+use super::aggregate_spec::{AggregateSpec, Evaluated};
+use super::changes::{ChangesSpec, Op, Ops};
+use super::key_values::KeyValues;
+use super::keys::Keys;
+use super::open_sessions::{Bounds, OpenSessions, Placed};
+use super::session_changes::SessionChanges;
+use super::snapshot::{counters_batch, split_counters};
+use super::{Counters, Operator, Stamp, WATERMARK_MAX};
+
+/// Aggregates rows by session and key.
+pub(crate) struct SessionAggregate {
+    spec: Arc<AggregateSpec>,
+    /// None for final values.
+    changes: Option<ChangesSpec>,
+    schema: SchemaRef,
+    gap: i64,
+    state: State,
+}
+
+/// All that changes while rows pass.
+struct State {
+    keys: Keys,
+    values: KeyValues,
+    sessions: OpenSessions,
+    aggregates: Vec<Box<dyn RunningAggregate>>,
+    counters: Counters,
+}
+
+impl State {
+    fn try_new(spec: &AggregateSpec, gap: i64) -> Result<Self> {
+        Ok(Self {
+            keys: Keys::new(spec),
+            values: KeyValues::try_new(&spec.key_schema())?,
+            sessions: OpenSessions::new(gap),
+            aggregates: spec.aggregates.iter().map(running_aggregate).collect::<Result<_>>()?,
+            counters: Counters::default(),
+        })
+    }
+}
+
+impl SessionAggregate {
+    /// Sessions `gap` ticks apart; none for changes gives final values.
+    ///
+    /// # Errors
+    /// Aggregates that DataFusion cannot make.
+    pub(crate) fn try_new(spec: Arc<AggregateSpec>, gap: i64, changes: Option<ChangesSpec>) -> Result<Self> {
+        let schema = changes.as_ref().map_or_else(|| Arc::clone(&spec.schema), |changes| changes.schema(&spec.schema));
+        let state = State::try_new(&spec, gap)?;
+        Ok(Self { spec, changes, schema, gap, state })
+    }
+
+    fn take(&mut self, batch: &RecordBatch, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
+        let rows = self.spec.evaluate(batch)?;
+        let Some(times) = &rows.starts else { return Err(internal_datafusion_err!("sessions without an event time")) };
+        let state = &mut self.state;
+        state.keys.intern(&rows.keys, rows.rows)?;
+        state.values.learn(&state.keys.groups, state.keys.len(), &rows.keys)?;
+        let mut placed = state.sessions.place(&state.keys.groups, state.keys.len(), times, watermark);
+        state.counters.late_rows += (rows.rows - placed.len()) as u64;
+        state.counters.null_time_rows += times.null_count() as u64;
+        let mut begin = 0;
+        for end in 0..=placed.len() {
+            let joins = placed.get(end).is_some_and(|placed| !placed.joined.is_empty());
+            if end == placed.len() || joins {
+                self.update(&rows, &placed[begin..end], output)?;
+                begin = end;
+            }
+            if let Some(placed) = placed.get_mut(end).filter(|_| joins) {
+                self.join(placed, output)?;
+                // What was told of its session has been withdrawn.
+                placed.before = None;
+            }
+        }
+        self.state.sessions.release_joined();
+        Ok(())
+    }
+
+    /// Takes rows none of which joins sessions.
+    fn update(&mut self, rows: &Evaluated, placed: &[Placed], output: &mut Vec<RecordBatch>) -> Result<()> {
+        if placed.is_empty() {
+            return Ok(());
+        }
+        let slots: Vec<usize> = placed.iter().map(|placed| placed.slot).collect();
+        let rows = select(rows, placed)?;
+        let total = self.state.sessions.slots();
+        let mut changes = match &self.changes {
+            Some(spec) => Some(SessionChanges::new(spec.ops, placed, &mut self.state.aggregates)?),
+            None => None,
+        };
+        for ((aggregate, arguments), filter) in self.state.aggregates.iter_mut().zip(&rows.arguments).zip(&rows.filters)
+        {
+            match &mut changes {
+                Some(changes) => changes.push(&aggregate.update(&slots, total, arguments, filter.as_ref())?)?,
+                None => aggregate.accumulate(&slots, total, arguments, filter.as_ref())?,
+            }
+        }
+        if let (Some(changes), Some(spec)) = (changes, &self.changes) {
+            let told = changes.finish(&self.state.sessions);
+            let keys = self.state.values.columns(&told.keys)?;
+            let rows = self.rows(&told.bounds, [keys, told.values].concat())?;
+            output.push(spec.output(&self.schema, &told.ops, rows)?);
+        }
+        Ok(())
+    }
+
+    /// Joins sessions that a row has brought together, whose own change comes next.
+    fn join(&mut self, placed: &Placed, output: &mut Vec<RecordBatch>) -> Result<()> {
+        if let Some(spec) = self.changes.as_ref().filter(|spec| spec.ops != Ops::None) {
+            let own = placed.before.flatten().map(|bounds| (placed.slot, bounds));
+            let (slots, bounds): (Vec<usize>, Vec<Bounds>) =
+                own.iter().chain(&placed.joined).map(|(slot, bounds)| (*slot, Some(*bounds))).unzip();
+            let keys = self.state.values.columns(&self.state.sessions.keys(&slots))?;
+            let values = self.state.aggregates.iter_mut().map(|aggregate| aggregate.values(&slots));
+            let values = values.collect::<Result<Vec<_>>>()?;
+            let rows = self.rows(&bounds, [keys, values].concat())?;
+            output.push(spec.output(&self.schema, &vec![Op::Delete; slots.len()], rows)?);
+        }
+        for (from, _) in &placed.joined {
+            self.state.aggregates.iter_mut().try_for_each(|aggregate| aggregate.merge(placed.slot, *from))?;
+        }
+        Ok(())
+    }
+
+    /// Rows of sessions with these bounds.
+    fn rows(&self, bounds: &[Bounds], columns: Vec<ArrayRef>) -> Result<RecordBatch> {
+        let starts = Int64Array::from_iter(bounds.iter().map(|bounds| bounds.map(|(start, _)| start)));
+        let ends = bounds.iter().map(|bounds| bounds.map(|(_, last)| last.saturating_add(self.gap)));
+        let times = [starts, Int64Array::from_iter(ends)];
+        let columns = times.into_iter().map(|times| Arc::new(times) as ArrayRef).chain(columns);
+        let columns = columns.zip(self.spec.schema.fields()).map(|(column, field)| {
+            let same = column.data_type() == field.data_type();
+            if same { Ok(column) } else { Ok(cast(&column, field.data_type())?) }
+        });
+        let options = RecordBatchOptions::new().with_row_count(Some(bounds.len()));
+        let columns = columns.collect::<Result<Vec<_>>>()?;
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.spec.schema), columns, &options)?)
+    }
+
+    /// Ends the sessions that the watermark has passed, earliest first.
+    fn close(&mut self, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
+        let closed = self.state.sessions.close(watermark);
+        if closed.is_empty() {
+            return Ok(());
+        }
+        let state = &mut self.state;
+        let slots: Vec<usize> = closed.iter().map(|session| session.slot).collect();
+        state.counters.windows_closed += closed.iter().filter(|session| session.bounds.is_some()).count() as u64;
+        if self.changes.is_none() {
+            let keys: Vec<usize> = closed.iter().map(|session| session.key).collect();
+            let mut columns = state.values.columns(&keys)?;
+            for aggregate in &mut state.aggregates {
+                columns.push(aggregate.values(&slots)?);
+            }
+            let bounds: Vec<Bounds> = closed.iter().map(|session| session.bounds).collect();
+            output.push(self.rows(&bounds, columns)?);
+        }
+        self.state.aggregates.iter_mut().try_for_each(|aggregate| aggregate.clear(&slots))?;
+        self.forget_keys()
+    }
+
+    /// Numbers the keys anew when most of them have no session any more.
+    fn forget_keys(&mut self) -> Result<()> {
+        let keys = self.state.keys.len();
+        if keys > 1024 && keys > 4 * self.state.sessions.open() {
+            self.snapshot()?;
+        }
+        Ok(())
+    }
+}
+
+/// What the rows at hand are.
+fn select(rows: &Evaluated, placed: &[Placed]) -> Result<Evaluated> {
+    let (first, last) = match placed {
+        [first, .., last] => (first.row as usize, last.row as usize),
+        [only] => (only.row as usize, only.row as usize),
+        [] => (0, 0),
+    };
+    let length = placed.len();
+    let indices = UInt32Array::from_iter_values(placed.iter().map(|placed| placed.row));
+    let all = |array: &ArrayRef| match last - first + 1 == length {
+        true => Ok(array.slice(first, length)),
+        false => Ok(take(array, &indices, None)?),
+    };
+    let arguments = rows.arguments.iter().map(|own| own.iter().map(all).collect::<Result<_>>());
+    let filters = rows.filters.iter().map(|filter| match filter {
+        Some(filter) => Ok(Some(all(&(Arc::new(filter.clone()) as ArrayRef))?.as_boolean().clone())),
+        None => Ok(None),
+    });
+    let (arguments, filters) = (arguments.collect::<Result<_>>()?, filters.collect::<Result<_>>()?);
+    Ok(Evaluated { rows: length, starts: None, keys: vec![], arguments, filters })
+}
+
+impl Operator for SessionAggregate {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn push(&mut self, batch: &RecordBatch, stamp: Stamp, output: &mut Vec<RecordBatch>) -> Result<()> {
+        if batch.num_rows() > 0 {
+            self.take(batch, stamp.watermark, output)?;
+        }
+        self.close(stamp.next_watermark, output)
+    }
+
+    fn finish(&mut self, output: &mut Vec<RecordBatch>) -> Result<()> {
+        self.close(WATERMARK_MAX, output)
+    }
+
+    fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
+        let state = &mut self.state;
+        let open = state.sessions.in_order();
+        let bound = |of: fn((i64, i64)) -> i64| {
+            Arc::new(Int64Array::from_iter(open.iter().map(|session| session.bounds.map(of)))) as ArrayRef
+        };
+        let mut columns = vec![bound(|(start, _)| start), bound(|(_, last)| last)];
+        columns.extend(state.values.columns(&open.iter().map(|session| session.key).collect::<Vec<_>>())?);
+        let slots = UInt32Array::from_iter_values(open.iter().map(|session| session.slot as u32));
+        for aggregate in &mut state.aggregates {
+            for column in aggregate.state()? {
+                columns.push(take(&column, &slots, None)?);
+            }
+        }
+        let field = |(index, column): (usize, &ArrayRef)| {
+            Field::new(format!("column_{index}"), column.data_type().clone(), true)
+        };
+        let schema = Schema::new(columns.iter().enumerate().map(field).collect::<Vec<_>>());
+        let snapshot = vec![counters_batch(&state.counters)?, RecordBatch::try_new(Arc::new(schema), columns)?];
+        self.restore(&snapshot)?;
+        Ok(snapshot)
+    }
+
+    fn restore(&mut self, snapshot: &[RecordBatch]) -> Result<()> {
+        let wrong = || internal_datafusion_err!("a snapshot of another session window");
+        let (counters, rest) = split_counters(snapshot)?;
+        let sessions = rest.first().ok_or_else(wrong)?;
+        let mut state = State { counters, ..State::try_new(&self.spec, self.gap)? };
+        let (bounds, rest) = sessions.columns().split_at_checked(2).ok_or_else(wrong)?;
+        let (keys, mut states) = rest.split_at_checked(self.spec.keys.len()).ok_or_else(wrong)?;
+        if sessions.num_rows() > 0 {
+            state.keys.intern(keys, sessions.num_rows())?;
+            state.values.learn(&state.keys.groups, state.keys.len(), keys)?;
+            let times = |index: usize| bounds[index].as_primitive_opt::<Int64Type>().ok_or_else(wrong);
+            state.sessions.restore(&state.keys.groups, state.keys.len(), times(0)?, times(1)?);
+            for aggregate in &mut state.aggregates {
+                let (own, rest) = states.split_at_checked(aggregate.state_width()?).ok_or_else(wrong)?;
+                aggregate.restore(own)?;
+                states = rest;
+            }
+        }
+        self.state = state;
+        Ok(())
+    }
+
+    fn memory(&self) -> usize {
+        let State { keys, values, sessions, aggregates, .. } = &self.state;
+        let aggregates = aggregates.iter().map(|aggregate| aggregate.size());
+        keys.size() + values.size() + sessions.size() + aggregates.sum::<usize>()
+    }
+
+    fn counters(&self) -> Counters {
+        Counters { windows_open: self.state.sessions.open() as u64, ..self.state.counters }
+    }
+}
