@@ -321,7 +321,7 @@ pub(super) fn assert_same(schema: &Schema, got: &Text, expected: &Text) {
     }
 }
 
-fn is_near(a: &str, b: &str) -> bool {
+pub(super) fn is_near(a: &str, b: &str) -> bool {
     a == b
         || match (a.parse::<f64>(), b.parse::<f64>()) {
             (Ok(a), Ok(b)) => (a - b).abs() <= 1e-7 + 1e-9 * a.abs(),
@@ -374,7 +374,7 @@ pub(super) fn assert_snapshot_law<O: Operator>(
 }
 
 /// A batch as a checkpoint gives it back.
-fn through_ipc(batch: &RecordBatch) -> RecordBatch {
+pub(super) fn through_ipc(batch: &RecordBatch) -> RecordBatch {
     let mut writer = StreamWriter::try_new(vec![], &batch.schema()).unwrap();
     writer.write(batch).unwrap();
     let bytes = writer.into_inner().unwrap();
@@ -395,17 +395,26 @@ pub(super) fn every_aggregate() -> Vec<Arc<AggregateFunctionExpr>> {
         vec![column("value"), literal(ScalarValue::Int64(Some(2)))],
         vec![column("key"), literal(ScalarValue::Utf8(Some(",".into())))],
     ];
+    let aggregates = aggregates_over(&input_schema(), &arguments);
+    let names: BTreeSet<_> = aggregates.iter().map(|aggregate| aggregate.fun().name().to_string()).collect();
+    assert!(names.len() >= 20, "{names:?}");
+    aggregates
+}
+
+/// Every aggregate of DataFusion over every one of some lists of arguments that it takes as they are.
+pub(super) fn aggregates_over(
+    schema: &SchemaRef,
+    arguments: &[Vec<Arc<dyn PhysicalExpr>>],
+) -> Vec<Arc<AggregateFunctionExpr>> {
     let mut aggregates = vec![];
     for function in all_default_aggregate_functions() {
-        for arguments in &arguments {
+        for arguments in arguments {
             let variants = [(false, false), (true, false), (false, true)];
             aggregates.extend(variants.iter().filter_map(|(distinct, ignore_nulls)| {
-                variant(&function, arguments, *distinct, *ignore_nulls).map(Arc::new)
+                variant(&function, schema, arguments, *distinct, *ignore_nulls).map(Arc::new)
             }));
         }
     }
-    let names: BTreeSet<_> = aggregates.iter().map(|aggregate| aggregate.fun().name().to_string()).collect();
-    assert!(names.len() >= 20, "{names:?}");
     aggregates
 }
 
@@ -415,20 +424,23 @@ pub(super) fn computed_freshly(aggregate: &AggregateFunctionExpr, arguments: &[A
     if arguments.first().is_some_and(|argument| !argument.is_empty()) {
         accumulator.update_batch(arguments).unwrap();
     }
-    let value = accumulator.evaluate().unwrap().to_array().unwrap();
-    let field = Field::new("value", value.data_type().clone(), true);
-    let value = RecordBatch::try_new(Arc::new(Schema::new(vec![field])), vec![value]).unwrap();
-    text(&[value])[0][0].clone()
+    cells(accumulator.evaluate().unwrap().to_array().unwrap()).remove(0)
+}
+
+/// A column as text.
+pub(super) fn cells(column: ArrayRef) -> Vec<String> {
+    let batch = RecordBatch::try_from_iter_with_nullable([("value", column, true)]).unwrap();
+    text(&[batch]).into_iter().flatten().collect()
 }
 
 fn variant(
     function: &Arc<AggregateUDF>,
+    schema: &SchemaRef,
     arguments: &[Arc<dyn PhysicalExpr>],
     distinct: bool,
     ignore_nulls: bool,
 ) -> Option<AggregateFunctionExpr> {
-    let schema = input_schema();
-    let fields: Vec<_> = arguments.iter().map(|argument| argument.return_field(&schema).unwrap()).collect();
+    let fields: Vec<_> = arguments.iter().map(|argument| argument.return_field(schema).unwrap()).collect();
     let coerced = fields_with_udf(&fields, function.as_ref()).ok()?;
     if coerced.iter().zip(&fields).any(|(coerced, field)| coerced.data_type() != field.data_type()) {
         return None;
@@ -440,7 +452,7 @@ fn variant(
     let distinct_word = if distinct { "DISTINCT " } else { "" };
     let nulls_words = if ignore_nulls { " IGNORE NULLS" } else { "" };
     let aggregate = AggregateExprBuilder::new(Arc::clone(function), arguments.to_vec())
-        .schema(schema)
+        .schema(Arc::clone(schema))
         .alias(format!("{}({distinct_word}{list}){nulls_words}", function.name()))
         .with_distinct(distinct)
         .with_ignore_nulls(ignore_nulls)

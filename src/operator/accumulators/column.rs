@@ -93,22 +93,22 @@ macro_rules! primitive_column {
         use arrow::datatypes::{DataType, IntervalUnit};
         use $crate::operator::accumulators::column::{Primitives, numbers_of};
         match numbers_of(&$data_type) {
-            DataType::Int8 => $make::<Primitives<Int8Type>>($($arguments),*),
-            DataType::Int16 => $make::<Primitives<Int16Type>>($($arguments),*),
-            DataType::Int32 => $make::<Primitives<Int32Type>>($($arguments),*),
-            DataType::Int64 => $make::<Primitives<Int64Type>>($($arguments),*),
-            DataType::UInt8 => $make::<Primitives<UInt8Type>>($($arguments),*),
-            DataType::UInt16 => $make::<Primitives<UInt16Type>>($($arguments),*),
-            DataType::UInt32 => $make::<Primitives<UInt32Type>>($($arguments),*),
-            DataType::UInt64 => $make::<Primitives<UInt64Type>>($($arguments),*),
-            DataType::Float16 => $make::<Primitives<Float16Type>>($($arguments),*),
-            DataType::Float32 => $make::<Primitives<Float32Type>>($($arguments),*),
-            DataType::Float64 => $make::<Primitives<Float64Type>>($($arguments),*),
-            DataType::Decimal128(_, _) => $make::<Primitives<Decimal128Type>>($($arguments),*),
-            DataType::Decimal256(_, _) => $make::<Primitives<Decimal256Type>>($($arguments),*),
-            DataType::Interval(IntervalUnit::DayTime) => $make::<Primitives<IntervalDayTimeType>>($($arguments),*),
+            DataType::Int8 => $make::<Primitives<Int8Type>, _>($($arguments),*),
+            DataType::Int16 => $make::<Primitives<Int16Type>, _>($($arguments),*),
+            DataType::Int32 => $make::<Primitives<Int32Type>, _>($($arguments),*),
+            DataType::Int64 => $make::<Primitives<Int64Type>, _>($($arguments),*),
+            DataType::UInt8 => $make::<Primitives<UInt8Type>, _>($($arguments),*),
+            DataType::UInt16 => $make::<Primitives<UInt16Type>, _>($($arguments),*),
+            DataType::UInt32 => $make::<Primitives<UInt32Type>, _>($($arguments),*),
+            DataType::UInt64 => $make::<Primitives<UInt64Type>, _>($($arguments),*),
+            DataType::Float16 => $make::<Primitives<Float16Type>, _>($($arguments),*),
+            DataType::Float32 => $make::<Primitives<Float32Type>, _>($($arguments),*),
+            DataType::Float64 => $make::<Primitives<Float64Type>, _>($($arguments),*),
+            DataType::Decimal128(_, _) => $make::<Primitives<Decimal128Type>, _>($($arguments),*),
+            DataType::Decimal256(_, _) => $make::<Primitives<Decimal256Type>, _>($($arguments),*),
+            DataType::Interval(IntervalUnit::DayTime) => $make::<Primitives<IntervalDayTimeType>, _>($($arguments),*),
             DataType::Interval(IntervalUnit::MonthDayNano) => {
-                $make::<Primitives<IntervalMonthDayNanoType>>($($arguments),*)
+                $make::<Primitives<IntervalMonthDayNanoType>, _>($($arguments),*)
             }
             _ => None,
         }
@@ -118,15 +118,17 @@ macro_rules! primitive_column {
 /// Makes an aggregate over the column that a type is; none if it is no such type.
 macro_rules! any_column {
     ($data_type:expr => $make:ident($($arguments:expr),*)) => {{
+        use arrow::array::types::*;
+        use arrow::datatypes::DataType;
         use $crate::operator::accumulators::column::{Booleans, Bytes, Views, primitive_column};
         match &$data_type {
-            arrow::datatypes::DataType::Boolean => $make::<Booleans>($($arguments),*),
-            arrow::datatypes::DataType::Utf8 => $make::<Bytes<arrow::array::types::Utf8Type>>($($arguments),*),
-            arrow::datatypes::DataType::LargeUtf8 => $make::<Bytes<arrow::array::types::LargeUtf8Type>>($($arguments),*),
-            arrow::datatypes::DataType::Utf8View => $make::<Views<arrow::array::types::StringViewType>>($($arguments),*),
-            arrow::datatypes::DataType::Binary => $make::<Bytes<arrow::array::types::BinaryType>>($($arguments),*),
-            arrow::datatypes::DataType::LargeBinary => $make::<Bytes<arrow::array::types::LargeBinaryType>>($($arguments),*),
-            arrow::datatypes::DataType::BinaryView => $make::<Views<arrow::array::types::BinaryViewType>>($($arguments),*),
+            DataType::Boolean => $make::<Booleans, _>($($arguments),*),
+            DataType::Utf8 => $make::<Bytes<Utf8Type>, _>($($arguments),*),
+            DataType::LargeUtf8 => $make::<Bytes<LargeUtf8Type>, _>($($arguments),*),
+            DataType::Utf8View => $make::<Views<StringViewType>, _>($($arguments),*),
+            DataType::Binary => $make::<Bytes<BinaryType>, _>($($arguments),*),
+            DataType::LargeBinary => $make::<Bytes<LargeBinaryType>, _>($($arguments),*),
+            DataType::BinaryView => $make::<Views<BinaryViewType>, _>($($arguments),*),
             _ => primitive_column!($data_type => $make($($arguments),*)),
         }
     }};

@@ -1,4 +1,4 @@
-//! sum, min and max: a value for each group, and a step that takes the next one in.
+//! sum, and whatever else folds values: a value for each group, and a step that takes the next one in.
 
 use std::borrow::Borrow;
 use std::marker::PhantomData;
@@ -8,41 +8,16 @@ use arrow::datatypes::DataType;
 use datafusion::common::Result;
 
 use super::RunningAggregate;
-use super::column::{Column, Kept, Primitives, any_column, column_of, kept_values, primitive_column, values_of};
+use super::column::{Column, Kept, Primitives, column_of, kept_values, primitive_column, values_of};
 use super::typed::{Kind, typed};
 
 /// The running sum, for types that DataFusion sums into: integers wrap, as DataFusion's do.
 pub(super) fn sum(data_type: DataType) -> Option<Box<dyn RunningAggregate>> {
-    primitive_column!(data_type => sum_of(data_type))
-}
-
-fn sum_of<C: Column>(data_type: DataType) -> Option<Box<dyn RunningAggregate>>
-where
-    Sum: Step<C>,
-{
-    fold::<C, Sum>(data_type)
-}
-
-/// The running minimum.
-pub(super) fn min(data_type: DataType) -> Option<Box<dyn RunningAggregate>> {
-    any_column!(data_type => min_of(data_type))
-}
-
-fn min_of<C: Column>(data_type: DataType) -> Option<Box<dyn RunningAggregate>> {
-    fold::<C, Min>(data_type)
-}
-
-/// The running maximum.
-pub(super) fn max(data_type: DataType) -> Option<Box<dyn RunningAggregate>> {
-    any_column!(data_type => max_of(data_type))
-}
-
-fn max_of<C: Column>(data_type: DataType) -> Option<Box<dyn RunningAggregate>> {
-    fold::<C, Max>(data_type)
+    primitive_column!(data_type => fold(data_type, Sum))
 }
 
 /// How values become one.
-trait Step<C: Column>: 'static {
+pub(super) trait Step<C: Column>: 'static {
     /// What is kept of the first value.
     fn first(value: &C::Value) -> Kept<C> {
         value.to_owned()
@@ -65,33 +40,14 @@ impl<T: ArrowPrimitiveType> Step<Primitives<T>> for Sum {
     }
 }
 
-struct Min;
-
-impl<C: Column> Step<C> for Min {
-    fn next(least: &mut Kept<C>, value: &C::Value) {
-        if C::is_less(value, (*least).borrow()) {
-            value.clone_into(least);
-        }
-    }
-}
-
-struct Max;
-
-impl<C: Column> Step<C> for Max {
-    fn next(greatest: &mut Kept<C>, value: &C::Value) {
-        if C::is_less((*greatest).borrow(), value) {
-            value.clone_into(greatest);
-        }
-    }
-}
-
 /// A folded value for each group, none until the first row that counts.
 struct Fold<C, S> {
     data_type: DataType,
     types: PhantomData<fn() -> (C, S)>,
 }
 
-fn fold<C: Column, S: Step<C>>(data_type: DataType) -> Option<Box<dyn RunningAggregate>> {
+/// The running fold by a step.
+pub(super) fn fold<C: Column, S: Step<C>>(data_type: DataType, _: S) -> Option<Box<dyn RunningAggregate>> {
     Some(typed(Fold::<C, S> { data_type, types: PhantomData }))
 }
 

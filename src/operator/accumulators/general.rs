@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, BooleanArray, UInt32Array, new_empty_array};
 use arrow::compute::take_arrays;
+use arrow::datatypes::DataType;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::Accumulator;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
@@ -59,12 +60,14 @@ impl General {
         self.groups[group] = Group { accumulator: self.restored(&state)?, value: Some(value.clone()) };
         Ok(value)
     }
+}
 
-    fn column(&self, values: Vec<ScalarValue>) -> Result<ArrayRef> {
-        match values.is_empty() {
-            true => Ok(arrow::array::new_empty_array(self.aggregate.field().data_type())),
-            false => ScalarValue::iter_to_array(values),
-        }
+/// Values as a column, which may be empty.
+fn column(values: impl IntoIterator<Item = ScalarValue>, data_type: &DataType) -> Result<ArrayRef> {
+    let mut values = values.into_iter().peekable();
+    match values.peek() {
+        None => Ok(new_empty_array(data_type)),
+        Some(_) => ScalarValue::iter_to_array(values),
     }
 }
 
@@ -92,7 +95,7 @@ impl RunningAggregate for General {
             }
             output.push(self.value(*group)?);
         }
-        self.column(output)
+        column(output, self.aggregate.field().data_type())
     }
 
     fn accumulate(
@@ -122,8 +125,8 @@ impl RunningAggregate for General {
     }
 
     fn values(&mut self, slots: &[usize]) -> Result<ArrayRef> {
-        let values = slots.iter().map(|slot| self.value(*slot)).collect::<Result<_>>()?;
-        self.column(values)
+        let values = slots.iter().map(|slot| self.value(*slot)).collect::<Result<Vec<_>>>()?;
+        column(values, self.aggregate.field().data_type())
     }
 
     fn merge(&mut self, into: usize, from: usize) -> Result<()> {
@@ -150,9 +153,9 @@ impl RunningAggregate for General {
 
     fn state(&mut self) -> Result<Vec<ArrayRef>> {
         let states = self.groups.iter_mut().map(|group| group.accumulator.state()).collect::<Result<Vec<_>>>()?;
-        let columns = (0..self.state_width()?).map(|column| {
-            let values: Vec<ScalarValue> = states.iter().filter_map(|state| state.get(column).cloned()).collect();
-            ScalarValue::iter_to_array(values)
+        let fields = self.aggregate.state_fields()?;
+        let columns = fields.iter().enumerate().map(|(index, field)| {
+            column(states.iter().filter_map(|state| state.get(index).cloned()), field.data_type())
         });
         let columns = columns.collect::<Result<Vec<_>>>()?;
         // Giving the state away has emptied the accumulators.

@@ -8,15 +8,28 @@
 //! | `typed.rs` | one vector of slots, and the loop over a batch's rows, for every kind of aggregate below |
 //! | `column.rs` | the columns that the kinds are generic over: numbers and times, booleans, strings and bytes |
 //! | `count.rs`, `avg.rs` | count, avg |
-//! | `fold.rs` | sum, min, max: a value, and a step that takes the next one in |
+//! | `fold.rs` | a value, and a step that takes the next one in; sum |
+//! | `extreme.rs`, `bits.rs` | such steps: min and max; bool_and, bool_or, bit_and, bit_or, bit_xor |
+//! | `first_last.rs` | first_value, last_value |
+//! | `moments.rs` | means and sums of products around them |
+//! | `variance.rs`, `covariance.rs`, `correlation.rs` | what is made of those |
 //! | `general.rs` | everything else: one DataFusion accumulator for each group |
 
 mod avg;
+mod bits;
 mod column;
+mod correlation;
 mod count;
+mod covariance;
+mod extreme;
+mod first_last;
 mod fold;
 mod general;
+mod moments;
+#[cfg(test)]
+mod tests;
 mod typed;
+mod variance;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -25,9 +38,16 @@ use arrow::array::{Array, ArrayRef, BooleanArray};
 use arrow::buffer::BooleanBuffer;
 use datafusion::common::Result;
 use datafusion::functions_aggregate::average::Avg;
+use datafusion::functions_aggregate::bit_and_or_xor::{bit_and_udaf, bit_or_udaf, bit_xor_udaf};
+use datafusion::functions_aggregate::bool_and_or::{BoolAnd, BoolOr};
+use datafusion::functions_aggregate::correlation::Correlation;
 use datafusion::functions_aggregate::count::Count;
+use datafusion::functions_aggregate::covariance::{CovariancePopulation, CovarianceSample};
+use datafusion::functions_aggregate::first_last::{FirstValue, LastValue};
 use datafusion::functions_aggregate::min_max::{Max, Min};
+use datafusion::functions_aggregate::stddev::{Stddev, StddevPop};
 use datafusion::functions_aggregate::sum::Sum;
+use datafusion::functions_aggregate::variance::{VariancePopulation, VarianceSample};
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
 /// The values of an aggregate in slots, one for each group. A slot that has seen nothing, or that is not there yet,
@@ -93,22 +113,26 @@ fn typed(aggregate: &AggregateFunctionExpr) -> Option<Box<dyn RunningAggregate>>
     }
     let function: &dyn Any = aggregate.fun().inner().as_ref();
     let output = aggregate.field().data_type().clone();
-    if function.is::<Count>() {
-        return Some(count::count());
+    match function {
+        _ if function.is::<Count>() => Some(count::count()),
+        _ if function.is::<Sum>() => fold::sum(output),
+        _ if function.is::<Avg>() => avg::avg(aggregate),
+        _ if function.is::<Min>() => extreme::min(output),
+        _ if function.is::<Max>() => extreme::max(output),
+        _ if function.is::<FirstValue>() => first_last::first(output, aggregate.ignore_nulls()),
+        _ if function.is::<LastValue>() => first_last::last(output, aggregate.ignore_nulls()),
+        _ if function.is::<BoolAnd>() || *aggregate.fun() == *bit_and_udaf() => bits::and(output),
+        _ if function.is::<BoolOr>() || *aggregate.fun() == *bit_or_udaf() => bits::or(output),
+        _ if *aggregate.fun() == *bit_xor_udaf() => bits::xor(output),
+        _ if function.is::<VarianceSample>() => variance::variance(true),
+        _ if function.is::<VariancePopulation>() => variance::variance(false),
+        _ if function.is::<Stddev>() => variance::stddev(true),
+        _ if function.is::<StddevPop>() => variance::stddev(false),
+        _ if function.is::<CovarianceSample>() => covariance::covariance(true),
+        _ if function.is::<CovariancePopulation>() => covariance::covariance(false),
+        _ if function.is::<Correlation>() => correlation::correlation(),
+        _ => None,
     }
-    if function.is::<Avg>() {
-        return avg::avg(aggregate);
-    }
-    if function.is::<Sum>() {
-        return fold::sum(output);
-    }
-    if function.is::<Min>() {
-        return fold::min(output);
-    }
-    if function.is::<Max>() {
-        return fold::max(output);
-    }
-    None
 }
 
 /// Which rows count: those without nulls that the filter lets pass. None if all do.

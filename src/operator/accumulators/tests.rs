@@ -1,0 +1,290 @@
+//! Every aggregate over columns of every type, against DataFusion's accumulator over the same rows.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, BooleanArray, Float64Array, PrimitiveArray, RecordBatch,
+    StringArray, UInt32Array, downcast_primitive,
+};
+use arrow::compute::{cast, take};
+use arrow::datatypes::{DataType, Field, IntervalUnit, Schema, TimeUnit};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use datafusion::physical_expr::expressions::Column;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::super::testing::{aggregates_over, cells, computed_freshly, is_near, through_ipc};
+use super::{RunningAggregate, running_aggregate, typed};
+
+const GROUPS: usize = 4;
+/// Number of values in a palette.
+const VALUES: usize = 7;
+
+/// A row: its group, which values of the palette it has, and what the filter says of it.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    group: usize,
+    values: (u32, u32),
+    passes: Option<bool>,
+}
+
+fn row() -> impl Strategy<Value = Row> {
+    let values = (0..VALUES as u32, 0..VALUES as u32);
+    let passes = prop::option::weighted(0.9, prop::bool::weighted(0.7));
+    (0..GROUPS, values, passes).prop_map(|(group, values, passes)| Row { group, values, passes })
+}
+
+fn types() -> Vec<DataType> {
+    use DataType::*;
+    use TimeUnit::*;
+    let plain = [Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64, Float16, Float32, Float64, Boolean];
+    let bytes = [Utf8, LargeUtf8, Utf8View, Binary, LargeBinary, BinaryView];
+    let decimals =
+        [Decimal32(9, 2), Decimal64(5, 1), Decimal64(18, 4), Decimal128(10, 2), Decimal128(38, 10), Decimal256(70, 3)];
+    let times = [
+        Date32,
+        Date64,
+        Time32(Second),
+        Time64(Nanosecond),
+        Timestamp(Second, None),
+        Timestamp(Nanosecond, Some("Europe/Berlin".into())),
+        Duration(Millisecond),
+        Duration(Nanosecond),
+        Interval(IntervalUnit::YearMonth),
+        Interval(IntervalUnit::DayTime),
+        Interval(IntervalUnit::MonthDayNano),
+    ];
+    [plain.to_vec(), bytes.to_vec(), decimals.to_vec(), times.to_vec()].concat()
+}
+
+/// The values that the rows of a column choose from: null, ends of the range, and what compares or rounds oddly.
+fn palette(data_type: &DataType, with_nan: bool) -> ArrayRef {
+    fn of<T: ArrowPrimitiveType>(data_type: &DataType) -> ArrayRef {
+        let (zero, one) = (T::Native::ZERO, T::Native::ONE);
+        let two = one.add_wrapping(one);
+        // The ends are beyond the precision of decimals, and would not print as times.
+        let is_plain = data_type.is_integer() || matches!(data_type, DataType::Duration(_));
+        let (least, greatest) = match is_plain {
+            true => (T::Native::MIN_TOTAL_ORDER, T::Native::MAX_TOTAL_ORDER),
+            false => (one, two.add_wrapping(one)),
+        };
+        let values = [None, Some(zero), Some(one), Some(two), Some(least), Some(greatest), Some(two)];
+        Arc::new(PrimitiveArray::<T>::from_iter(values).with_data_type(data_type.clone()))
+    }
+    macro_rules! primitive {
+        ($t:ty) => {
+            of::<$t>(data_type)
+        };
+    }
+    if data_type.is_floating() {
+        return floats(data_type, with_nan);
+    }
+    downcast_primitive! {
+        data_type => (primitive),
+        DataType::Boolean => {
+            let values = [None, Some(true), Some(true), Some(true), Some(false), Some(true), None];
+            Arc::new(BooleanArray::from_iter(values))
+        },
+        _ => {
+            let long = "longer than a view holds itself";
+            let values = [None, Some(""), Some("a"), Some("ab"), Some("é"), Some(long), Some("longer than")];
+            cast(&StringArray::from_iter(values), data_type).unwrap()
+        }
+    }
+}
+
+fn floats(data_type: &DataType, with_nan: bool) -> ArrayRef {
+    let nans = if with_nan { [f64::NAN, -f64::NAN] } else { [7.25, -1e4] };
+    let values = [None, Some(0.0), Some(-0.0), Some(0.1), Some(-3.5), Some(nans[0]), Some(nans[1])];
+    cast(&Float64Array::from_iter(values), data_type).unwrap()
+}
+
+/// A stream of rows with two columns of one type, in batches.
+struct Stream {
+    aggregates: Vec<Arc<AggregateFunctionExpr>>,
+    rows: Vec<Row>,
+    batch: RecordBatch,
+    lengths: Vec<usize>,
+}
+
+impl Stream {
+    fn new(data_type: &DataType, with_nan: bool, rows: Vec<Row>, lengths: Vec<usize>) -> Self {
+        let field = |name| Field::new(name, data_type.clone(), true);
+        let schema = Arc::new(Schema::new(vec![field("x"), field("y")]));
+        let column = |name| Arc::new(Column::new_with_schema(name, &schema).unwrap()) as Arc<dyn PhysicalExpr>;
+        let aggregates = aggregates_over(&schema, &[vec![column("x")], vec![column("x"), column("y")]]);
+        let palette = palette(data_type, with_nan);
+        let of = |of: fn(&Row) -> u32| take(&palette, &UInt32Array::from_iter_values(rows.iter().map(of)), None);
+        let columns = vec![of(|row| row.values.0).unwrap(), of(|row| row.values.1).unwrap()];
+        Self { aggregates, batch: RecordBatch::try_new(schema, columns).unwrap(), rows, lengths }
+    }
+
+    /// The bounds of the batches.
+    fn batches(&self) -> Vec<std::ops::Range<usize>> {
+        let (mut batches, mut first) = (vec![], 0);
+        for length in self.lengths.iter().cycle() {
+            if first == self.rows.len() {
+                break;
+            }
+            let end = self.rows.len().min(first + length);
+            batches.push(first..end);
+            first = end;
+        }
+        batches
+    }
+
+    fn arguments(&self, aggregate: &AggregateFunctionExpr) -> Vec<ArrayRef> {
+        let array = |expr: &Arc<dyn PhysicalExpr>| expr.evaluate(&self.batch).unwrap().into_array(self.rows.len());
+        aggregate.expressions().iter().map(|expr| array(expr).unwrap()).collect()
+    }
+
+    /// What DataFusion makes of some rows.
+    fn expected(&self, aggregate: &AggregateFunctionExpr, rows: &[usize]) -> String {
+        let rows = rows.iter().filter(|row| self.rows[**row].passes == Some(true));
+        let rows = UInt32Array::from_iter_values(rows.map(|row| *row as u32));
+        let arguments = self.arguments(aggregate);
+        computed_freshly(aggregate, &arrow::compute::take_arrays(&arguments, &rows, None).unwrap())
+    }
+
+    /// The rows of a group before some row.
+    fn of_group(&self, group: usize, end: usize) -> Vec<usize> {
+        (0..end).filter(|row| self.rows[*row].group == group).collect()
+    }
+
+    /// The groups, arguments and filter of a batch.
+    fn input(
+        &self,
+        aggregate: &AggregateFunctionExpr,
+        batch: &std::ops::Range<usize>,
+    ) -> (Vec<usize>, Vec<ArrayRef>, BooleanArray) {
+        let arguments = self.arguments(aggregate);
+        let arguments = arguments.iter().map(|argument| argument.slice(batch.start, batch.len())).collect();
+        let rows = &self.rows[batch.clone()];
+        (rows.iter().map(|row| row.group).collect(), arguments, rows.iter().map(|row| row.passes).collect())
+    }
+
+    fn accumulate(&self, aggregate: &AggregateFunctionExpr, running: &mut dyn RunningAggregate) {
+        for batch in self.batches() {
+            let (groups, arguments, filter) = self.input(aggregate, &batch);
+            running.accumulate(&groups, GROUPS, &arguments, Some(&filter)).unwrap();
+        }
+    }
+}
+
+fn assert_near(aggregate: &AggregateFunctionExpr, got: &[String], expected: &[String]) {
+    let near = got.len() == expected.len() && got.iter().zip(expected).all(|(got, expected)| is_near(got, expected));
+    assert!(near, "{}: {got:?}, not {expected:?}", aggregate.name());
+}
+
+/// A fresh aggregate with the state that a checkpoint gives back.
+fn restored(aggregate: &Arc<AggregateFunctionExpr>, running: &mut dyn RunningAggregate) -> Box<dyn RunningAggregate> {
+    let state = running.state().unwrap();
+    assert_eq!(state.len(), running.state_width().unwrap());
+    let names = (0..state.len()).map(|column| column.to_string());
+    let batch = RecordBatch::try_from_iter_with_nullable(names.zip(state).map(|(name, column)| (name, column, true)));
+    let mut restored = running_aggregate(aggregate).unwrap();
+    restored.restore(through_ipc(&batch.unwrap()).columns()).unwrap();
+    restored
+}
+
+/// Sketches, whose answers hang on the pieces that their rows came in.
+fn is_sketch(aggregate: &AggregateFunctionExpr) -> bool {
+    aggregate.fun().name().starts_with("approx_")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn values_are_those_of_the_rows_so_far(
+        data_type in select(types()), with_nan: bool, rows in prop::collection::vec(row(), 1..40),
+        lengths in prop::collection::vec(1usize..9, 1..4), cut: prop::sample::Index,
+    ) {
+        let stream = Stream::new(&data_type, with_nan, rows, lengths);
+        let (batches, every_slot) = (stream.batches(), (0..=GROUPS).collect::<Vec<_>>());
+        for aggregate in &stream.aggregates {
+            let mut running = running_aggregate(aggregate).unwrap();
+            let mut silent = running_aggregate(aggregate).unwrap();
+            for (index, batch) in batches.iter().enumerate() {
+                if index == cut.index(batches.len()) {
+                    running = restored(aggregate, running.as_mut());
+                    silent.state().unwrap();
+                }
+                let (groups, arguments, filter) = stream.input(aggregate, batch);
+                let got = running.update(&groups, GROUPS, &arguments, Some(&filter)).unwrap();
+                prop_assert_eq!(got.data_type(), &aggregate.field().data_type().clone());
+                let prefix = |row: usize| stream.of_group(stream.rows[row].group, row + 1);
+                let expected: Vec<_> = batch.clone().map(|row| stream.expected(aggregate, &prefix(row))).collect();
+                assert_near(aggregate, &cells(got), &expected);
+
+                silent.accumulate(&groups, GROUPS, &arguments, Some(&filter)).unwrap();
+                let expected = cells(running.values(&every_slot).unwrap());
+                if !is_sketch(aggregate) {
+                    assert_near(aggregate, &cells(silent.values(&every_slot).unwrap()), &expected);
+                }
+            }
+            let expected: Vec<_> = every_slot
+                .iter()
+                .map(|group| stream.expected(aggregate, &stream.of_group(*group, stream.rows.len())))
+                .collect();
+            assert_near(aggregate, &cells(running.values(&every_slot).unwrap()), &expected);
+        }
+    }
+
+    #[test]
+    fn slots_merge_and_are_used_again(
+        data_type in select(types()), with_nan: bool, rows in prop::collection::vec(row(), 1..40),
+        lengths in prop::collection::vec(1usize..9, 1..4),
+    ) {
+        let stream = Stream::new(&data_type, with_nan, rows, lengths);
+        let of = |group| stream.of_group(group, stream.rows.len());
+        for aggregate in stream.aggregates.iter().filter(|aggregate| !is_sketch(aggregate)) {
+            let mut running = running_aggregate(aggregate).unwrap();
+            stream.accumulate(aggregate, running.as_mut());
+            running.merge(2, 0).unwrap();
+            running.merge(3, 3).unwrap();
+            running.merge(GROUPS + 1, GROUPS + 2).unwrap();
+            running.clear(&[1, GROUPS]).unwrap();
+            let expected = [vec![], vec![], [of(2), of(0)].concat(), of(3)];
+            let expected = expected.map(|rows| stream.expected(aggregate, &rows));
+            assert_near(aggregate, &cells(running.values(&[0, 1, 2, 3]).unwrap()), &expected);
+
+            let mut running = restored(aggregate, running.as_mut());
+            stream.accumulate(aggregate, running.as_mut());
+            let expected = [of(0), of(1), [of(2), of(0), of(2)].concat(), [of(3), of(3)].concat()];
+            let expected = expected.map(|rows| stream.expected(aggregate, &rows));
+            assert_near(aggregate, &cells(running.values(&[0, 1, 2, 3]).unwrap()), &expected);
+        }
+    }
+}
+
+#[test]
+fn the_usual_aggregates_are_typed() {
+    const TYPED: [&str; 18] = [
+        "count",
+        "sum",
+        "avg",
+        "min",
+        "max",
+        "first_value",
+        "last_value",
+        "bool_and",
+        "bool_or",
+        "bit_and",
+        "bit_or",
+        "bit_xor",
+        "stddev",
+        "stddev_pop",
+        "var",
+        "var_pop",
+        "covar_samp",
+        "covar_pop",
+    ];
+    for data_type in types() {
+        for aggregate in Stream::new(&data_type, false, vec![], vec![]).aggregates {
+            let is_usual = TYPED.contains(&aggregate.fun().name()) || aggregate.fun().name() == "corr";
+            assert_eq!(typed(&aggregate).is_some(), is_usual && !aggregate.is_distinct(), "{}", aggregate.name());
+        }
+    }
+}
