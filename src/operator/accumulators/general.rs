@@ -1,12 +1,15 @@
 //! Any aggregate, user-defined ones too: one DataFusion accumulator for each group.
 
+use std::any::{Any, TypeId};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, UInt32Array, new_empty_array};
 use arrow::compute::take_arrays;
 use arrow::datatypes::DataType;
 use datafusion::common::{Result, ScalarValue};
-use datafusion::logical_expr::Accumulator;
+use datafusion::functions_aggregate::all_default_aggregate_functions;
+use datafusion::functions_aggregate::array_agg::ArrayAgg;
+use datafusion::logical_expr::{Accumulator, AggregateUDF};
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
 use super::{RunningAggregate, passed_rows};
@@ -16,19 +19,34 @@ pub(super) struct General {
     aggregate: Arc<AggregateFunctionExpr>,
     /// The value of no rows.
     empty: ScalarValue,
+    /// Whether an accumulator goes on after it was asked for its value.
+    goes_on: bool,
     groups: Vec<Group>,
+    /// Bytes that the groups hold elsewhere.
+    heap: usize,
 }
 
 struct Group {
     accumulator: Box<dyn Accumulator>,
     /// The value after the last row, once it has been asked for.
     value: Option<ScalarValue>,
+    /// Bytes that it held elsewhere when it was measured.
+    heap: usize,
+}
+
+/// DataFusion's own accumulators tell their value without losing it. Of others, and of those that sort, nothing is
+/// known; and that of array_agg keeps a piece for each row until its state makes them one.
+fn goes_on(aggregate: &AggregateFunctionExpr) -> bool {
+    let type_of = |function: &AggregateUDF| (function.inner().as_ref() as &dyn Any).type_id();
+    aggregate.order_bys().is_empty()
+        && type_of(aggregate.fun()) != TypeId::of::<ArrayAgg>()
+        && all_default_aggregate_functions().iter().any(|known| type_of(known) == type_of(aggregate.fun()))
 }
 
 impl General {
     pub(super) fn try_new(aggregate: Arc<AggregateFunctionExpr>) -> Result<Self> {
         let empty = aggregate.create_accumulator()?.evaluate()?;
-        Ok(Self { aggregate, empty, groups: vec![] })
+        Ok(Self { goes_on: goes_on(&aggregate), aggregate, empty, groups: vec![], heap: 0 })
     }
 
     fn grow(&mut self, groups_total: usize) -> Result<()> {
@@ -39,7 +57,7 @@ impl General {
     }
 
     fn fresh(&self) -> Result<Group> {
-        Ok(Group { accumulator: self.aggregate.create_accumulator()?, value: Some(self.empty.clone()) })
+        Ok(Group { accumulator: self.aggregate.create_accumulator()?, value: Some(self.empty.clone()), heap: 0 })
     }
 
     fn restored(&self, state: &[ArrayRef]) -> Result<Box<dyn Accumulator>> {
@@ -48,17 +66,37 @@ impl General {
         Ok(accumulator)
     }
 
-    /// A group's value now. Some accumulators give their contents away when they are asked, so the one that is asked
-    /// is made from the state of the one that is kept.
+    /// A group's value now. Where accumulators may give their contents away when they are asked, the one that is
+    /// asked is made from the state of the one that is kept.
     fn value(&mut self, group: usize) -> Result<ScalarValue> {
-        let Some(Group { accumulator, value }) = self.groups.get_mut(group) else { return Ok(self.empty.clone()) };
+        let Some(Group { accumulator, value, .. }) = self.groups.get_mut(group) else { return Ok(self.empty.clone()) };
         if let Some(value) = value {
             return Ok(value.clone());
         }
-        let state = state_arrays(accumulator.as_mut())?;
-        let value = self.restored(&state)?.evaluate()?;
-        self.groups[group] = Group { accumulator: self.restored(&state)?, value: Some(value.clone()) };
-        Ok(value)
+        let now = match self.goes_on {
+            true => accumulator.evaluate()?,
+            false => {
+                let state = state_arrays(accumulator.as_mut())?;
+                self.groups[group].accumulator = self.restored(&state)?;
+                self.restored(&state)?.evaluate()?
+            }
+        };
+        self.groups[group].value = Some(now.clone());
+        Ok(now)
+    }
+
+    /// Measures groups that have changed.
+    fn measure(&mut self, groups: &[usize]) {
+        let mut groups = groups.to_vec();
+        groups.sort_unstable();
+        groups.dedup();
+        for group in groups {
+            if let Some(group) = self.groups.get_mut(group) {
+                self.heap -= group.heap;
+                group.heap = group.accumulator.size() + group.value.as_ref().map_or(0, ScalarValue::size);
+                self.heap += group.heap;
+            }
+        }
     }
 }
 
@@ -95,6 +133,7 @@ impl RunningAggregate for General {
             }
             output.push(self.value(*group)?);
         }
+        self.measure(groups);
         column(output, self.aggregate.field().data_type())
     }
 
@@ -121,23 +160,24 @@ impl RunningAggregate for General {
             group.accumulator.update_batch(&arguments)?;
             group.value = None;
         }
+        self.measure(groups);
         Ok(())
     }
 
     fn values(&mut self, slots: &[usize]) -> Result<ArrayRef> {
         let values = slots.iter().map(|slot| self.value(*slot)).collect::<Result<Vec<_>>>()?;
+        self.measure(slots);
         column(values, self.aggregate.field().data_type())
     }
 
     fn merge(&mut self, into: usize, from: usize) -> Result<()> {
         if into != from && from < self.groups.len() {
             self.grow(into + 1)?;
-            let fresh = self.fresh()?;
-            let mut from = std::mem::replace(&mut self.groups[from], fresh);
-            let state = state_arrays(from.accumulator.as_mut())?;
-            let into = &mut self.groups[into];
-            into.accumulator.merge_batch(&state)?;
-            into.value = None;
+            let state = state_arrays(self.groups[from].accumulator.as_mut())?;
+            self.clear(&[from])?;
+            self.groups[into].accumulator.merge_batch(&state)?;
+            self.groups[into].value = None;
+            self.measure(&[into]);
         }
         Ok(())
     }
@@ -145,9 +185,11 @@ impl RunningAggregate for General {
     fn clear(&mut self, slots: &[usize]) -> Result<()> {
         for slot in slots {
             if *slot < self.groups.len() {
+                self.heap -= self.groups[*slot].heap;
                 self.groups[*slot] = self.fresh()?;
             }
         }
+        self.measure(slots);
         Ok(())
     }
 
@@ -166,9 +208,12 @@ impl RunningAggregate for General {
     fn restore(&mut self, state: &[ArrayRef]) -> Result<()> {
         let group = |group| {
             let own: Vec<ArrayRef> = state.iter().map(|column| column.slice(group, 1)).collect();
-            Ok(Group { accumulator: self.restored(&own)?, value: None })
+            Ok(Group { accumulator: self.restored(&own)?, value: None, heap: 0 })
         };
-        self.groups = (0..state.first().map_or(0, |column| column.len())).map(group).collect::<Result<_>>()?;
+        let total = state.first().map_or(0, |column| column.len());
+        self.groups = (0..total).map(group).collect::<Result<_>>()?;
+        self.heap = 0;
+        self.measure(&(0..total).collect::<Vec<_>>());
         Ok(())
     }
 
@@ -177,9 +222,6 @@ impl RunningAggregate for General {
     }
 
     fn size(&self) -> usize {
-        let size = |group: &Group| {
-            size_of::<Group>() + group.accumulator.size() + group.value.as_ref().map_or(0, ScalarValue::size)
-        };
-        self.groups.iter().map(size).sum()
+        self.groups.capacity() * size_of::<Group>() + self.heap
     }
 }

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, BooleanArray, Float64Array, PrimitiveArray, RecordBatch,
-    StringArray, UInt32Array, downcast_primitive,
+    Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, BooleanArray, Float64Array, Int64Array,
+    PrimitiveArray, RecordBatch, StringArray, UInt32Array, downcast_primitive,
 };
 use arrow::compute::{cast, take};
-use arrow::datatypes::{DataType, Field, IntervalUnit, Schema, TimeUnit};
+use arrow::datatypes::{DataType, Field, Int64Type, IntervalUnit, Schema, TimeUnit};
+use datafusion::common::{Result, ScalarValue};
+use datafusion::logical_expr::function::AccumulatorArgs;
+use datafusion::logical_expr::{Accumulator, Volatility, create_udaf};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
 use datafusion::physical_expr::expressions::Column;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -287,4 +290,49 @@ fn the_usual_aggregates_are_typed() {
             assert_eq!(typed(&aggregate).is_some(), is_usual && !aggregate.is_distinct(), "{}", aggregate.name());
         }
     }
+}
+
+/// A count that forgets its rows when it is asked for its value.
+#[derive(Debug, Default)]
+struct Forgetful(i64);
+
+impl Accumulator for Forgetful {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.0 += values[0].len() as i64;
+        Ok(())
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        Ok(ScalarValue::from(std::mem::take(&mut self.0)))
+    }
+
+    fn size(&self) -> usize {
+        size_of::<Self>()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        Ok(vec![self.evaluate()?])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.0 += arrow::compute::sum(states[0].as_primitive::<Int64Type>()).unwrap_or_default();
+        Ok(())
+    }
+}
+
+#[test]
+fn accumulators_of_others_may_forget() {
+    let (int, accumulator) = (DataType::Int64, Arc::new(|_: AccumulatorArgs| Ok(Box::<Forgetful>::default() as _)));
+    let state = Arc::new(vec![int.clone()]);
+    let function = create_udaf("f", vec![int.clone()], Arc::new(int), Volatility::Immutable, accumulator, state);
+    let schema = Arc::new(Schema::new(vec![Field::new("x", DataType::Int64, true)]));
+    let argument = Arc::new(Column::new("x", 0)) as Arc<dyn PhysicalExpr>;
+    let builder = AggregateExprBuilder::new(Arc::new(function), vec![argument]).schema(schema).alias("f");
+    let mut running = running_aggregate(&Arc::new(builder.build().unwrap())).unwrap();
+    let rows = || vec![Arc::new(Int64Array::from(vec![1, 2, 3])) as ArrayRef];
+    assert_eq!(cells(running.update(&[0, 1, 0], 2, &rows(), None).unwrap()), ["1", "1", "2"]);
+    running.accumulate(&[0, 1, 1], 2, &rows(), None).unwrap();
+    assert_eq!(cells(running.values(&[1, 0, 1]).unwrap()), ["3", "3", "3"]);
+    running.merge(0, 1).unwrap();
+    assert_eq!(cells(running.update(&[0, 1, 2], 3, &rows(), None).unwrap()), ["7", "1", "1"]);
 }
