@@ -277,3 +277,134 @@ impl Operator for SessionAggregate {
         Counters { windows_open: self.state.sessions.open() as u64, ..self.state.counters }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::super::changes::Often;
+    use super::super::testing::{
+        Naive, Row, Text, assert_same, assert_snapshot_law, batch_lengths, or_null, rows, run, session_group_by,
+        sorted, stamped, text, with_watermarks,
+    };
+    use super::*;
+
+    /// A session of the model: its first and last time, and its rows.
+    type Session = (Bounds, Vec<Row>);
+
+    /// The rows of all sessions with their keys, and how many rows are late.
+    fn model(rows: &[Row], bound: i64, gap: i64, keyed: bool) -> (Text, u64) {
+        let (mut open, mut closed) = (BTreeMap::<Vec<String>, Vec<Session>>::new(), vec![]);
+        let mut late_rows = 0;
+        for (row, watermark) in with_watermarks(rows, bound) {
+            for (key, sessions) in &mut open {
+                let has_ended = |session: &mut Session| session.0.is_some_and(|(_, last)| last + gap <= watermark);
+                closed.extend(sessions.extract_if(.., has_ended).map(|session| (key.clone(), session)));
+            }
+            let key: Vec<String> = keyed.then(|| or_null(row.key)).into_iter().collect();
+            let is_near = |session: &mut Session| match (session.0, row.time) {
+                (Some((start, last)), Some(time)) => time - last < gap && start - time < gap,
+                (None, None) => true,
+                _ => false,
+            };
+            let sessions = open.entry(key).or_default();
+            let mut near: Vec<Session> = sessions.extract_if(.., is_near).collect();
+            near.push((row.time.map(|time| (time, time)), vec![row]));
+            let joined = near.into_iter().reduce(|(a, mut rows), (b, more)| {
+                rows.extend(more);
+                (a.zip(b).map(|(a, b)| (a.0.min(b.0), a.1.max(b.1))), rows)
+            });
+            let (bounds, rows) = joined.unwrap();
+            match bounds.is_some_and(|(_, last)| last + gap <= watermark) {
+                true => late_rows += 1,
+                false => sessions.push((bounds, rows)),
+            }
+        }
+        closed.extend(open.into_iter().flat_map(|(key, all)| all.into_iter().map(move |one| (key.clone(), one))));
+        let cells = |(key, (bounds, rows)): (Vec<String>, Session)| {
+            let mut naive = Naive::default();
+            rows.into_iter().for_each(|row| naive.take(row));
+            let (start, end) = (bounds.map(|(start, _)| start), bounds.map(|(_, last)| last + gap));
+            [vec![or_null(start), or_null(end)], key, naive.cells()].concat()
+        };
+        (closed.into_iter().map(cells).collect(), late_rows)
+    }
+
+    /// What is left of changes, and a check that rows do what they say. Without ops, a row replaces the rows of its key
+    /// whose sessions its own covers.
+    fn folded(rows: Text, ops: Ops, keyed: bool) -> Text {
+        let mut latest: Text = vec![];
+        for mut row in rows {
+            let op = (ops != Ops::None).then(|| row.remove(0));
+            let same_key = |other: &Vec<String>| !keyed || other[2] == row[2];
+            let is = |other: &Vec<String>| same_key(other) && other[..2] == row[..2];
+            let known = latest.iter().position(is);
+            let covers = |other: &mut Vec<String>| {
+                let time = |cell: &String| cell.parse::<i64>().ok();
+                same_key(other)
+                    && time(&other[0]).is_none() == time(&row[0]).is_none()
+                    && time(&row[0]) <= time(&other[0])
+                    && time(&other[1]) <= time(&row[1])
+            };
+            match op.as_deref() {
+                None => latest.retain_mut(|other| !covers(other)),
+                Some("+I") => assert_eq!(known, None),
+                Some("+U") => {
+                    assert_eq!(known.is_none(), ops == Ops::Retractions);
+                    known.map(|known| latest.remove(known));
+                }
+                Some(op) => {
+                    assert!(op == "-D" || ops == Ops::Retractions);
+                    assert_eq!(latest.remove(known.unwrap()), row);
+                    continue;
+                }
+            }
+            latest.push(row);
+        }
+        latest
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn equals_the_naive_model(
+            rows in rows(60), lengths in batch_lengths(), bound in 0i64..90, gap in 1i64..60, keyed: bool,
+        ) {
+            let spec = session_group_by(gap, keyed);
+            let mut operator = SessionAggregate::try_new(Arc::clone(&spec), gap, None).unwrap();
+            let output = run(&mut operator, &stamped(&rows, &lengths, bound, 0, None));
+            let (expected, late_rows) = model(&rows, bound, gap, keyed);
+            assert_same(&spec.schema, &sorted(text(&output)), &sorted(expected));
+            prop_assert_eq!(operator.counters().late_rows, late_rows);
+            prop_assert_eq!(operator.counters().windows_open, 0);
+        }
+
+        #[test]
+        fn changes_fold_to_the_final_answer(
+            rows in rows(60), lengths in batch_lengths(), bound in 0i64..90, gap in 1i64..60, keyed: bool,
+            ops in prop_oneof![Just(Ops::None), Just(Ops::Op), Just(Ops::Retractions)],
+        ) {
+            let spec = session_group_by(gap, keyed);
+            let changes = ChangesSpec { often: Often::EachRow, ops };
+            let mut operator = SessionAggregate::try_new(Arc::clone(&spec), gap, Some(changes)).unwrap();
+            let output = run(&mut operator, &stamped(&rows, &lengths, bound, 0, None));
+            let (expected, _) = model(&rows, bound, gap, keyed);
+            assert_same(&spec.schema, &sorted(folded(text(&output), ops, keyed)), &sorted(expected));
+        }
+
+        #[test]
+        fn snapshots_change_nothing(
+            rows in rows(60), lengths in batch_lengths(), bound in 0i64..90, gap in 1i64..60, keyed: bool,
+            ops in prop::option::of(prop_oneof![Just(Ops::None), Just(Ops::Op), Just(Ops::Retractions)]),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 1..4),
+        ) {
+            let spec = session_group_by(gap, keyed);
+            let changes = ops.map(|ops| ChangesSpec { often: Often::EachRow, ops });
+            let fresh = || SessionAggregate::try_new(Arc::clone(&spec), gap, changes.clone()).unwrap();
+            assert_snapshot_law(fresh, &stamped(&rows, &lengths, bound, 0, None), &cuts);
+        }
+    }
+}

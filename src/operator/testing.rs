@@ -222,6 +222,24 @@ pub(super) fn overlapping_group_by(shape: &WindowShape, keyed: bool, by_panes: b
     Arc::new(AggregateSpec { window, keys, aggregates, filters, schema, is_ordered: !by_panes })
 }
 
+/// [`common_group_by`] over sessions.
+pub(super) fn session_group_by(gap: i64, keyed: bool) -> Arc<AggregateSpec> {
+    let shape = WindowShape::Session { gap };
+    let AggregateSpec { keys, aggregates, filters, schema, .. } =
+        Arc::try_unwrap(common_group_by(Some(1), keyed)).unwrap();
+    let window = Some(WindowSpec { start: column("ts"), shape });
+    let mut fields = schema.fields().to_vec();
+    fields.insert(1, Arc::new(fields[0].as_ref().clone().with_name("window_end")));
+    Arc::new(AggregateSpec {
+        window,
+        keys,
+        aggregates,
+        filters,
+        schema: Arc::new(Schema::new(fields)),
+        is_ordered: false,
+    })
+}
+
 /// The windows of a shape that hold a time, by ends.
 pub(super) fn windows_of(shape: &WindowShape, time: i64) -> Vec<(i64, i64)> {
     let starts = time - 400..=time;

@@ -99,7 +99,6 @@ fn hides_overlapping(above: &LogicalPlan, below: &LogicalPlan) -> bool {
 
 /// Rewrites `aggregate`, whose grouping's input has become `input`.
 pub(super) fn stream(input: LogicalPlan, grouping: Grouping, aggregate: &Aggregate, emit: EmitMode) -> Result<Flow> {
-    refuse::grouping_sets(aggregate)?;
     let Grouping { groups: exprs, aggregates } = grouping;
     let window = pick_window(&exprs, &input)?;
     let outputs = exprs

@@ -36,7 +36,7 @@ use super::event_time::{first_stream, reads_stream};
 use super::explode::{explode, explode_aggregate};
 use super::nodes::{Emit, Pipelines, WriteFiles};
 use super::routing::{self, KeyedState};
-use super::{aggregate, changes, over, overlapping, refuse};
+use super::{aggregate, changes, grouping_sets, over, overlapping, refuse};
 
 /// What flows out of a plan node.
 pub(super) enum Shape {
@@ -248,6 +248,9 @@ impl Rewriter {
     }
 
     fn aggregate(&self, aggregate: Aggregate, emit: EmitMode) -> Result<Flow> {
+        if grouping_sets::has_sets(&aggregate) {
+            return self.rewrite(grouping_sets::expand(aggregate)?, emit);
+        }
         if aggregate::is_to_explode(&aggregate)? {
             return self.rewrite(explode_aggregate(aggregate)?, emit);
         }
@@ -257,7 +260,7 @@ impl Rewriter {
             Shape::Rows => aggregate::stream(flow.plan, grouping, &aggregate, emit),
             Shape::Results | Shape::Table | Shape::Tail => {
                 let flow = self.rewrite(aggregate.input.as_ref().clone(), EmitMode::Final)?;
-                refuse::aggregate_of_results(&aggregate, emit, self.emit_at)?;
+                refuse::changes_of_results(&aggregate, emit, self.emit_at)?;
                 let input = self.close(flow)?;
                 let plan = LogicalPlan::Aggregate(aggregate);
                 Ok(Flow::stateless(plan.with_new_exprs(plan.expressions(), vec![input])?, Shape::Tail))

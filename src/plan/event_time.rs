@@ -99,10 +99,7 @@ pub(crate) fn trace_index(index: usize, plan: &LogicalPlan) -> Option<StreamColu
         LogicalPlan::Projection(projection) => trace(projection.expr.get(index)?, &projection.input),
         LogicalPlan::SubqueryAlias(alias) => trace_index(index, &alias.input),
         LogicalPlan::Filter(filter) => trace_index(index, &filter.input),
-        LogicalPlan::Unnest(unnest) => match unnest.dependency_indices.get(index) {
-            Some(&input) if !is_unnested(unnest, input) => trace_index(input, &unnest.input),
-            _ => None,
-        },
+        LogicalPlan::Unnest(unnest) => trace_index(passed_by_unnest(unnest, index)?, &unnest.input),
         LogicalPlan::Join(join) => {
             let (index, side) = side_of(join, index)?;
             trace_index(index, side)
@@ -113,6 +110,11 @@ pub(crate) fn trace_index(index: usize, plan: &LogicalPlan) -> Option<StreamColu
         }
         _ => None,
     }
+}
+
+/// The input column that output column `index` of an UNNEST is, if it is one that passes.
+pub(super) fn passed_by_unnest(unnest: &Unnest, index: usize) -> Option<usize> {
+    unnest.dependency_indices.get(index).copied().filter(|input| !is_unnested(unnest, *input))
 }
 
 fn is_unnested(unnest: &Unnest, input: usize) -> bool {

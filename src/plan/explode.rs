@@ -15,12 +15,13 @@ use datafusion::arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, NullHandling, Result, ScalarValue, UnnestOptions, internal_datafusion_err};
 use datafusion::functions::core::expr_fn::get_field;
-use datafusion::functions_aggregate::expr_fn::{max, min, sum};
+use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
+use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::functions_window::expr_fn::lag;
-use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::expr::{ScalarFunction, WindowFunction};
 use datafusion::logical_expr::{
-    Aggregate, Expr, ExprFunctionExt, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Projection, WindowFrame,
-    WindowFrameBound, WindowFrameUnits, cast, lit, when,
+    Aggregate, AggregateUDF, Expr, ExprFunctionExt, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Projection,
+    WindowFrame, WindowFrameBound, WindowFrameUnits, cast, lit, when,
 };
 
 use crate::operator::WindowShape;
@@ -219,16 +220,25 @@ fn with_session(
         WindowFrameBound::Preceding(ScalarValue::UInt64(None)),
         WindowFrameBound::CurrentRow,
     );
-    let number = sum(column(&begins)).partition_by(keys.clone()).order_by(by_time()).window_frame(so_far).build()?;
+    let number = over(sum_udaf(), column(&begins))
+        .partition_by(keys.clone())
+        .order_by(by_time())
+        .window_frame(so_far)
+        .build()?;
     let plan = with_column(plan, number, &session)?;
 
     let of_session: Vec<Expr> = keys.into_iter().chain([column(&session)]).collect();
-    let first = min(time.clone()).partition_by(of_session.clone()).build()?;
+    let first = over(min_udaf(), time.clone()).partition_by(of_session.clone()).build()?;
     let plan = with_column(plan, first, start)?;
-    let latest = max(time).partition_by(of_session).build()?;
+    let latest = over(max_udaf(), time).partition_by(of_session).build()?;
     let plan = with_column(plan, latest, &last)?;
     let bounds = [column(start), window_end(column(&last), gap).alias(end)];
     plan.project(columns.into_iter().chain(bounds))?.build()
+}
+
+/// An aggregate over the rows of a partition.
+fn over(aggregate: Arc<AggregateUDF>, argument: Expr) -> Expr {
+    Expr::from(WindowFunction::new(aggregate, vec![argument]))
 }
 
 /// One more column.

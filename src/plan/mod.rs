@@ -10,6 +10,7 @@ mod coded_keys;
 mod event_time;
 mod explode;
 pub(crate) mod functions;
+mod grouping_sets;
 mod interval;
 mod nodes;
 mod operator_spec;

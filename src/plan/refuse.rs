@@ -9,7 +9,6 @@ use crate::error::{Error, Location};
 use crate::source::StreamTable;
 use crate::sql::EmitMode;
 
-use super::aggregate::calls_window;
 use super::event_time::reads_stream;
 use super::routing::{KeyedState, Routing, RoutingKind};
 
@@ -88,17 +87,6 @@ pub(super) fn over_changes() -> Error {
     )
 }
 
-pub(super) fn grouping_sets(aggregate: &Aggregate) -> Result<()> {
-    refuse_if(aggregate.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))), || {
-        Error::refused(
-            "GROUPING SETS, ROLLUP or CUBE",
-            "a streaming GROUP BY has one set of keys",
-            "write one query for each set of keys",
-        )
-        .at(place_of(&aggregate.group_expr))
-    })
-}
-
 /// Changes of sessions, told now and then.
 pub(super) fn deferred_sessions() -> Error {
     Error::refused(
@@ -108,8 +96,8 @@ pub(super) fn deferred_sessions() -> Error {
     )
 }
 
-/// An aggregate over what an earlier one gives: only a last answer, and only without a window.
-pub(super) fn aggregate_of_results(aggregate: &Aggregate, emit: EmitMode, at: Option<Location>) -> Result<()> {
+/// Changes of what an earlier aggregate gives.
+pub(super) fn changes_of_results(aggregate: &Aggregate, emit: EmitMode, at: Option<Location>) -> Result<()> {
     let below = first_stage(&aggregate.input);
     refuse_if(emit.is_changes(), || {
         Error::refused(
@@ -118,14 +106,6 @@ pub(super) fn aggregate_of_results(aggregate: &Aggregate, emit: EmitMode, at: Op
             "use EMIT FINAL, or emit the changes of the inner query",
         )
         .at(at)
-    })?;
-    refuse_if(aggregate.group_expr.iter().any(calls_window), || {
-        Error::refused(
-            format!("a window over {below}"),
-            "what comes out below carries no watermark of its own",
-            "use the longer window over the stream itself, or date_bin(…) of a plain column for a last answer",
-        )
-        .at(place_of(&aggregate.group_expr))
     })
 }
 

@@ -19,7 +19,9 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use crate::error::{Error, Location};
-use crate::sql::names::{for_each_select, is_window_function, is_window_name, names_bins, resolve_bin_names};
+use crate::sql::names::{
+    WINDOW_TIME, for_each_select, is_window_function, is_window_name, names_bins, resolve_bin_names,
+};
 
 use super::event_time::trace_index;
 
@@ -222,7 +224,10 @@ async fn event_time_of(with: Option<With>, select: Select, state: &SessionState)
     let at = Location { line: start.line, column: start.column };
     let plan = columns_of(with, select, state).await?;
     let is_event_time = |index: &usize| trace_index(*index, &plan).is_some_and(|column| column.is_event_time());
-    match (0..plan.schema().fields().len()).find(is_event_time) {
+    let is_window_time = |index: &usize| plan.schema().field(*index).name() == WINDOW_TIME;
+    let all = || 0..plan.schema().fields().len();
+    // A windowed result goes by its windows' times.
+    match all().find(is_event_time).or_else(|| all().find(is_window_time)) {
         Some(index) => {
             let (qualifier, field) = plan.schema().qualified_field(index);
             let is_alone = plan.schema().fields_with_unqualified_name(field.name()).len() == 1;

@@ -12,7 +12,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, lit};
 use crate::error::{Error, Location};
 use crate::operator::{Length, WindowShape};
 
-use super::event_time::{StreamColumn, index_of, side_of, trace};
+use super::event_time::{StreamColumn, index_of, passed_by_unnest, side_of, trace};
 use super::functions::{not_constant, tumble};
 use super::interval::{is_utc, window_length, window_ticks};
 use super::overlapping::{is_overlapping, shape};
@@ -76,6 +76,7 @@ fn behind(index: usize, plan: &LogicalPlan) -> Option<(Expr, &LogicalPlan)> {
         LogicalPlan::Projection(projection) => Some((projection.expr.get(index)?.clone(), &projection.input)),
         LogicalPlan::SubqueryAlias(alias) => behind(index, &alias.input),
         LogicalPlan::Filter(filter) => behind(index, &filter.input),
+        LogicalPlan::Unnest(unnest) => behind(passed_by_unnest(unnest, index)?, &unnest.input),
         LogicalPlan::Join(join) => {
             let (index, side) = side_of(join, index)?;
             behind(index, side)

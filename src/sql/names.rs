@@ -12,7 +12,9 @@ use datafusion::sql::sqlparser::ast::{
     Interval, ObjectName, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, Value, VisitMut, VisitorMut,
 };
 
-const NAMES: [&str; 3] = ["window_start", "window_end", "window_time"];
+/// The event time of a windowed result: the last tick of a window.
+pub(crate) const WINDOW_TIME: &str = "window_time";
+const NAMES: [&str; 3] = ["window_start", "window_end", WINDOW_TIME];
 /// Functions that are windows by name.
 const WINDOWS: [&str; 4] = ["tumble", "hop", "cumulate", "session"];
 
