@@ -31,7 +31,7 @@ mod window_merge;
 pub(crate) use aggregate_spec::{AggregateSpec, WindowSpec};
 pub(crate) use changelog_aggregate::ChangelogAggregate;
 pub(crate) use codes::{Codes, same_dictionary};
-pub(crate) use rows_window::{Frame, RowsFunction, RowsFunctionKind, RowsWindow, RowsWindowSpec};
+pub(crate) use rows_window::{Frame, RangeBound, RowsFunction, RowsFunctionKind, RowsWindow, RowsWindowSpec};
 pub(crate) use sorted_aggregate::sorted;
 pub(crate) use ticks::ticks;
 pub(crate) use window_aggregate::{Mode, WindowAggregate};

@@ -11,6 +11,7 @@ pub(crate) mod functions;
 mod nodes;
 mod operator_spec;
 mod over;
+mod over_spec;
 mod planner;
 mod refuse;
 mod routing;
