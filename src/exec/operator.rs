@@ -35,7 +35,7 @@ pub(crate) enum OperatorSpec {
     MergedWindowAggregate(Arc<AggregateSpec>),
     /// GROUP BY … EMIT CHANGES.
     ChangelogAggregate(Arc<AggregateSpec>),
-    /// OVER (… ROWS …).
+    /// OVER (… ORDER BY event time …).
     RowsWindow(Arc<RowsWindowSpec>),
 }
 

@@ -78,9 +78,10 @@ fn function_of(call: &WindowFunction, input: &DFSchema) -> Option<Streams> {
     }
 }
 
-/// How far lag and lead look; their default is a constant too.
+/// How far lag and lead look; their default is a constant too. A null takes its type from there.
 fn offset(call: &WindowFunction) -> Option<i64> {
     match call.params.args.as_slice() {
+        [Expr::Literal(value, _), ..] if value.is_null() => None,
         [_] => Some(1),
         [_, offset] | [_, offset, Expr::Literal(..)] => integer(offset),
         _ => None,

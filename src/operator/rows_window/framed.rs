@@ -18,7 +18,8 @@ use datafusion::common::{Result, ScalarValue};
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::window::StandardWindowFunctionExpr;
 
-use super::frames::{Due, History, Marks};
+use super::frames::{Due, Marks};
+use super::history::History;
 use super::pool::{Pool, RowId};
 use super::spec::{RowsFunction, RowsFunctionKind};
 use super::{running, sliding};

@@ -17,7 +17,8 @@ use datafusion::common::Result;
 use datafusion::physical_expr::PhysicalExpr;
 
 use super::framed::{self, Framed, Rows, wants};
-use super::frames::{FrameState, History, Moment};
+use super::frames::FrameState;
+use super::history::{History, Moment};
 use super::partitioning::Partitioning;
 use super::pool::{Pool, RowId};
 use super::spec::{RowsFunction, RowsWindowSpec};

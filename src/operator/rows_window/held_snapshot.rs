@@ -9,8 +9,9 @@ use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{Field, Int64Type, Schema};
 use datafusion::common::{Result, internal_datafusion_err};
 
-use super::frames::{Awaited, Marks, Moment};
+use super::frames::{Awaited, Marks};
 use super::held::{Framing, Held};
+use super::history::Moment;
 use super::pool::RowId;
 use crate::operator::ticks;
 

@@ -8,14 +8,15 @@
 //! | file | what |
 //! |---|---|
 //! | `waiting.rs` | rows that the watermark has not passed |
-//! | `sliding.rs`, `running.rs`, `lookback.rs`, `counting.rs` | values at once |
-//! | `held.rs`, `pool.rs`, `frames.rs`, `framed.rs` | rows and values of any other frame |
+//! | `sliding.rs` (by `two_stacks.rs`), `running.rs`, `lookback.rs`, `counting.rs` | values at once |
+//! | `held.rs`, `pool.rs`, `history.rs`, `frames.rs`, `framed.rs` | rows and values of any other frame |
 
 mod counting;
 mod framed;
 mod frames;
 mod held;
 mod held_snapshot;
+mod history;
 mod lookback;
 mod partitioning;
 mod pool;
@@ -24,6 +25,7 @@ mod sliding;
 mod spec;
 #[cfg(test)]
 mod tests;
+mod two_stacks;
 mod waiting;
 
 use std::sync::Arc;
