@@ -622,15 +622,6 @@ fn what_cannot_run_as_a_stream_is_refused_by_name() {
         ("SELECT 1 FROM trips JOIN trips AS o ON trips.fare < o.fare", "trips.fare", "a join of two streams"),
         ("SELECT 1 FROM trips WHERE fare > (SELECT avg(fare) FROM trips)", "fare >", "a stream in a sub-query"),
         ("SELECT count(*) FROM trips GROUP BY ROLLUP (distance)", "distance", "GROUPING SETS, ROLLUP or CUBE"),
-        ("SELECT rank() OVER (ORDER BY ts) FROM trips", "ts)", "rank OVER (…)"),
-        ("SELECT sum(fare) OVER (ORDER BY fare) FROM trips", "fare) OVER", "OVER with ORDER BY of more or other"),
-        ("SELECT sum(fare) OVER () FROM trips", "fare) OVER", "OVER without ORDER BY"),
-        (
-            "SELECT sum(fare) OVER (ORDER BY ts RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW) FROM trips",
-            "fare) OVER",
-            "a frame of RANGE",
-        ),
-        ("SELECT lag(fare, -1) OVER (ORDER BY ts) FROM trips", "fare, -1", "lag with an offset of -1"),
     ] {
         folder.refuses_query(query, place, &[told, "cannot run as a stream", "help: "]);
     }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,7 +16,9 @@ use datafusion::common::{Result, ScalarValue, exec_err};
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::functions_aggregate::expr_fn::count;
-use datafusion::logical_expr::{Accumulator, ColumnarValue, ScalarUDF, Volatility, create_udaf, create_udf};
+use datafusion::logical_expr::{
+    Accumulator, ColumnarValue, PartitionEvaluator, ScalarUDF, Volatility, create_udaf, create_udf, create_udwf,
+};
 use datafusion::physical_plan::execute_stream_partitioned;
 use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
 use futures::TryStreamExt;
@@ -225,6 +228,53 @@ async fn aggregates_of_the_callers() {
         latest.insert(row.split_once(' ').unwrap().0.to_string(), row);
     }
     assert_eq!(latest.into_values().collect::<Vec<_>>(), rows(&batch, by_origin).await);
+}
+
+/// The distance between the first and the last value of a frame; `is_bounded` if it says that it needs no other rows.
+#[derive(Debug)]
+struct Change {
+    is_bounded: bool,
+}
+
+impl PartitionEvaluator for Change {
+    fn evaluate(&mut self, values: &[ArrayRef], range: &Range<usize>) -> Result<ScalarValue> {
+        let values = values[0].as_primitive::<Float64Type>().slice(range.start, range.len());
+        let mut known = values.iter().flatten();
+        let first = known.next();
+        Ok(ScalarValue::Float64(first.map(|first| known.last().unwrap_or(first) - first)))
+    }
+    fn uses_window_frame(&self) -> bool {
+        true
+    }
+    fn supports_bounded_execution(&self) -> bool {
+        self.is_bounded
+    }
+}
+
+#[tokio::test]
+async fn window_functions_of_the_callers() {
+    let (stream, batch) = (session("partitioned").await, session("batch").await);
+    for ctx in [&stream, &batch] {
+        for (name, is_bounded) in [("change", true), ("far_change", false)] {
+            let evaluator = Arc::new(move || Ok(Box::new(Change { is_bounded }) as Box<dyn PartitionEvaluator>));
+            let double = DataType::Float64;
+            ctx.register_udwf(create_udwf(name, double.clone(), Arc::new(double), Volatility::Immutable, evaluator));
+        }
+    }
+    // Where frames tell, a stream answers them; else the end of the stream does.
+    for (call, streams) in [
+        ("change(dep_delay) OVER (k ROWS BETWEEN 2 PRECEDING AND CURRENT ROW)", true),
+        ("change(dep_delay) OVER (k ROWS BETWEEN 1 PRECEDING AND 2 FOLLOWING)", true),
+        ("change(dep_delay) OVER (k RANGE BETWEEN INTERVAL '3 days' PRECEDING AND INTERVAL '1 day' PRECEDING)", true),
+        ("change(dep_delay) OVER (k)", false),
+        ("far_change(dep_delay) OVER (k ROWS BETWEEN 2 PRECEDING AND CURRENT ROW)", false),
+    ] {
+        let call = call.replace("(k", "(PARTITION BY origin, carrier, flight ORDER BY scheduled");
+        let query = format!("SELECT scheduled, {call} FROM flights");
+        let plan = Job::new(stream.stream_sql(&query).await.unwrap()).await.unwrap().display();
+        assert_eq!(plan.contains("RowsWindowExec"), streams, "{plan}");
+        assert!(rows(&stream, &query).await == rows(&batch, &query).await, "{query}");
+    }
 }
 
 /// Counts how its writers end, and has no room for rows if `is_full`.

@@ -37,7 +37,7 @@ pub(crate) enum OperatorSpec {
     ChangelogAggregate(Arc<AggregateSpec>, ChangesSpec),
     /// GROUP BY sessions, with what ticks apart they are; none for changes gives final values.
     SessionAggregate(Arc<AggregateSpec>, i64, Option<ChangesSpec>),
-    /// OVER (… ROWS …).
+    /// OVER (… ORDER BY event time …).
     RowsWindow(Arc<RowsWindowSpec>),
 }
 

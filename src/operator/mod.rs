@@ -41,7 +41,7 @@ pub(crate) use calendar::{Calendar, Span, ticks_per_second};
 pub(crate) use changelog_aggregate::ChangelogAggregate;
 pub(crate) use changes::{ChangesSpec, OP, Often, Op, Ops};
 pub(crate) use codes::{Codes, same_dictionary};
-pub(crate) use rows_window::{Frame, RowsFunction, RowsFunctionKind, RowsWindow, RowsWindowSpec};
+pub(crate) use rows_window::{Frame, RangeBound, RowsFunction, RowsFunctionKind, RowsWindow, RowsWindowSpec};
 pub(crate) use session_aggregate::SessionAggregate;
 pub(crate) use sorted_aggregate::sorted;
 pub(crate) use ticks::ticks;

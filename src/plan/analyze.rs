@@ -268,7 +268,8 @@ impl Rewriter {
         }
     }
 
-    /// OVER columns: DataFusion stacks one node for each distinct OVER clause, a pipeline keeps them all at once.
+    /// OVER columns: DataFusion stacks one node for each distinct OVER clause, a pipeline keeps them all at once. What
+    /// no pipeline can keep is a tail.
     fn over(&self, plan: LogicalPlan, emit: EmitMode) -> Result<Flow> {
         let mut functions = vec![];
         let mut below = &plan;
@@ -277,10 +278,14 @@ impl Rewriter {
             below = &window.input;
         }
         let flow = self.rewrite(below.clone(), emit)?;
-        match flow.shape {
-            Shape::Rows => over::stream(flow.plan, functions),
-            _ if flow.is_changelog => Err(refuse::over_changes().at(self.emit_at).into()),
-            _ => {
+        let time = match flow.shape {
+            Shape::Rows => over::event_time(&functions, &flow.plan),
+            _ => None,
+        };
+        match time {
+            Some(time) => over::stream(flow.plan, time, functions),
+            None if flow.is_changelog => Err(refuse::over_changes().at(self.emit_at).into()),
+            None => {
                 let input = self.close(flow)?;
                 Ok(Flow::stateless(replace_input_of_windows(plan, input)?, Shape::Tail))
             }

@@ -15,6 +15,7 @@ mod interval;
 mod nodes;
 mod operator_spec;
 mod over;
+mod over_spec;
 mod overlapping;
 mod planner;
 mod refuse;

@@ -1,29 +1,21 @@
-//! The fixed parameters of operators, made from logical nodes.
+//! The fixed parameters of a GROUP BY, made from its logical node.
 
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::Session;
-use datafusion::common::{DataFusionError, Result, ScalarValue, internal_datafusion_err, plan_datafusion_err};
-use datafusion::logical_expr::expr::WindowFunction;
+use datafusion::common::{DataFusionError, Result, ScalarValue, internal_datafusion_err};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
-use datafusion::logical_expr::{
-    Expr, ExprSchemable, UserDefinedLogicalNodeCore, WindowFrameBound, WindowFunctionDefinition,
-};
-use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr, LoweredAggregateBuilder};
+use datafusion::logical_expr::{Expr, ExprSchemable, UserDefinedLogicalNodeCore};
+use datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggregateBuilder};
 use datafusion::physical_expr::create_physical_expr;
 
-use crate::operator::{
-    AggregateSpec, ChangesSpec, Frame, Often, Ops, RowsFunction, RowsFunctionKind, RowsWindowSpec, WindowSpec, sorted,
-};
-
+use crate::operator::{AggregateSpec, ChangesSpec, Often, Ops, WindowSpec, sorted};
 use crate::sql::{self, Changes, EmitMode, When};
 
 use super::interval::window_ticks;
-use super::nodes::{RowsWindow, WindowAggregate};
-use super::over::window_function;
+use super::nodes::WindowAggregate;
 
 /// The parameters of a [`WindowAggregate`] over a physical input.
 pub(super) fn aggregate_spec(
@@ -131,116 +123,4 @@ fn wants_sorted_rows(aggregate: &AggregateFunctionExpr) -> bool {
         && aggregate.order_sensitivity() != AggregateOrderSensitivity::Insensitive
         && aggregate.order_sensitivity() != AggregateOrderSensitivity::Beneficial
         && !IN_ANY_ORDER.contains(&aggregate.fun().name())
-}
-
-/// The parameters of a [`RowsWindow`] over a physical input.
-pub(super) fn rows_window_spec(
-    node: &RowsWindow,
-    input: &SchemaRef,
-    session: &dyn Session,
-    context: &PhysicalPlanningContext,
-) -> Result<RowsWindowSpec> {
-    let logical = node.input.schema();
-    let time = match &node.time {
-        Expr::Column(column) => logical.index_of_column(column)?,
-        other => return Err(internal_datafusion_err!("event time is a column, not {other}")),
-    };
-    let schema = Arc::new(node.schema().as_arrow().clone());
-    let functions = node.functions.iter().enumerate().map(|(index, expr)| {
-        let call = window_function(expr).ok_or_else(|| internal_datafusion_err!("{expr} is no window function"))?;
-        let field = schema.fields().get(input.fields().len() + index);
-        let field = field.ok_or_else(|| internal_datafusion_err!("a window function without a column"))?;
-        let physical = |expr: &Expr| create_physical_expr(expr, logical, session.execution_props(), context);
-        let argument = call.params.args.first().map(physical).transpose()?;
-        let kind = function_kind(call, argument.as_ref(), input)?;
-        Ok(RowsFunction {
-            argument: argument.filter(|_| !counts_all_rows(call)),
-            kind,
-            partition_by: call.params.partition_by.iter().map(physical).collect::<Result<_>>()?,
-            frame: frame(call)?,
-            filter: call.params.filter.as_deref().map(physical).transpose()?,
-            field: Arc::clone(field),
-        })
-    });
-    let functions = functions.collect::<Result<_>>()?;
-    Ok(RowsWindowSpec { input_schema: Arc::clone(input), schema, time, functions })
-}
-
-/// count(*) comes as the count of a constant.
-fn counts_all_rows(call: &WindowFunction) -> bool {
-    call.fun.name().eq_ignore_ascii_case("count")
-        && matches!(call.params.args.first(), Some(Expr::Literal(value, _)) if !value.is_null())
-}
-
-fn function_kind(
-    call: &WindowFunction,
-    argument: Option<&Arc<dyn PhysicalExpr>>,
-    input: &SchemaRef,
-) -> Result<RowsFunctionKind> {
-    let argument_type = argument.map(|argument| argument.data_type(input)).transpose()?;
-    let is_number = argument_type.as_ref().is_some_and(|data_type| {
-        data_type.is_numeric()
-            || data_type.is_temporal() && !matches!(data_type, DataType::Time32(_) | DataType::Time64(_))
-    });
-    Ok(match call.fun.name().to_lowercase().as_str() {
-        "count" => RowsFunctionKind::Count,
-        "sum" if is_number => RowsFunctionKind::Sum,
-        "avg" if argument_type == Some(DataType::Float64) => RowsFunctionKind::Avg,
-        "min" if is_number => RowsFunctionKind::Min,
-        "max" if is_number => RowsFunctionKind::Max,
-        "first_value" => RowsFunctionKind::FirstValue,
-        "last_value" => RowsFunctionKind::LastValue,
-        "lag" => lag(call)?,
-        _ => RowsFunctionKind::Aggregate(Arc::new(aggregate_of(call, argument, input)?)),
-    })
-}
-
-/// A window function that is an aggregate.
-fn aggregate_of(
-    call: &WindowFunction,
-    argument: Option<&Arc<dyn PhysicalExpr>>,
-    input: &SchemaRef,
-) -> Result<AggregateFunctionExpr> {
-    match &call.fun {
-        WindowFunctionDefinition::AggregateUDF(function) => {
-            AggregateExprBuilder::new(Arc::clone(function), argument.cloned().into_iter().collect())
-                .schema(Arc::clone(input))
-                .alias(call.fun.name())
-                .build()
-        }
-        other => Err(plan_datafusion_err!("{} OVER (…) has no streaming form", other.name())),
-    }
-}
-
-fn lag(call: &WindowFunction) -> Result<RowsFunctionKind> {
-    let literal = |index: usize| match call.params.args.get(index) {
-        None => Ok(None),
-        Some(Expr::Literal(value, _)) => Ok(Some(value.clone())),
-        Some(other) => Err(plan_datafusion_err!("lag takes a constant, not {other}")),
-    };
-    let offset = match literal(1)? {
-        None => 1,
-        Some(value) => match value.cast_to(&DataType::Int64)? {
-            ScalarValue::Int64(Some(offset)) if offset >= 0 => offset as usize,
-            other => return Err(plan_datafusion_err!("lag looks back, so its offset is not {other}")),
-        },
-    };
-    Ok(RowsFunctionKind::Lag { offset, default: literal(2)?.unwrap_or(ScalarValue::Null) })
-}
-
-fn frame(call: &WindowFunction) -> Result<Frame> {
-    let bounds = &call.params.window_frame;
-    let preceding = match &bounds.start_bound {
-        WindowFrameBound::Preceding(rows) if rows.is_null() => None,
-        WindowFrameBound::Preceding(rows) => Some(row_count(rows)?),
-        _ => Some(0),
-    };
-    Ok(Frame { preceding })
-}
-
-fn row_count(rows: &ScalarValue) -> Result<usize> {
-    match rows.cast_to(&DataType::UInt64)? {
-        ScalarValue::UInt64(Some(rows)) => Ok(rows as usize),
-        other => Err(plan_datafusion_err!("a frame counts rows, not {other}")),
-    }
 }

@@ -37,7 +37,8 @@ use crate::sql::EmitMode;
 
 use super::coded_keys::with_coded_keys;
 use super::nodes::{ChangesFilter, Pipelines, RowsWindow, WindowAggregate, WriteFiles};
-use super::operator_spec::{aggregate_spec, changes_spec, rows_window_spec};
+use super::operator_spec::{aggregate_spec, changes_spec};
+use super::over_spec::rows_window_spec;
 use super::routing::RoutingKind;
 
 /// Plans queries over streams; every other query goes to DataFusion's planner as it is.

@@ -1,5 +1,4 @@
-//! first_value, last_value, lag, and any other aggregate over a frame that has a beginning: functions that look at
-//! earlier rows themselves.
+//! first_value, last_value and lag: functions that look at earlier rows themselves.
 //!
 //! A key remembers where its last rows are: a chunk (the argument column of some released rows) and a row in it.
 //! Values of any type are then picked with one `interleave`. Chunks pile up while some key points into them, so now
@@ -9,13 +8,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt64Array, new_empty_array};
-use arrow::compute::{interleave, not, nullif, prep_null_mask_filter};
+use arrow::compute::interleave;
 use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
 use datafusion::common::{Result, ScalarValue, internal_datafusion_err};
-use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
+use super::RowsState;
+use super::spec::RowsFunctionKind;
 use super::waiting::{array_without_slack, bytes_of};
-use super::{RowsFunction, RowsFunctionKind, RowsState};
 
 /// Chunks before it is asked whether copying pays.
 const CHUNKS_FEW: usize = 64;
@@ -25,23 +24,23 @@ const CHUNKS_MAX: usize = 4096;
 /// Where a value is: chunk and row.
 type Place = (usize, usize);
 
-/// The state of a function that looks back.
-pub(super) fn state(function: &RowsFunction, argument: DataType) -> Result<Box<dyn RowsState>> {
-    let (looks, keeps) = match &function.kind {
-        RowsFunctionKind::LastValue => (Looks::Current, Some(0)),
+/// The state of a function that looks back over so many rows, all without a limit; none if it is of another kind.
+pub(super) fn state(
+    kind: &RowsFunctionKind,
+    preceding: Option<Option<usize>>,
+    argument: DataType,
+) -> Option<Box<dyn RowsState>> {
+    let (looks, keeps) = match kind {
+        RowsFunctionKind::LastValue => preceding.map(|_| (Looks::Current, Some(0)))?,
         // The first row of a key's frame: the oldest of those kept.
-        RowsFunctionKind::FirstValue => (Looks::Oldest, function.frame.preceding.map(|rows| rows.saturating_add(1))),
-        RowsFunctionKind::Lag { offset, default } => {
-            (Looks::Back { offset: *offset, default: default.clone() }, Some(offset.saturating_add(1)))
+        RowsFunctionKind::FirstValue => (Looks::Oldest, preceding?.map(|rows| rows.saturating_add(1))),
+        RowsFunctionKind::Shift { offset: offset @ ..=0, default } => {
+            let offset = usize::try_from(offset.unsigned_abs()).unwrap_or(usize::MAX);
+            (Looks::Back { offset, default: default.clone() }, Some(offset.saturating_add(1)))
         }
-        RowsFunctionKind::Aggregate(aggregate) => {
-            (Looks::Over(Arc::clone(aggregate)), function.frame.preceding.map(|rows| rows.saturating_add(1)))
-        }
-        other => {
-            return Err(internal_datafusion_err!("{other:?} over {argument} has no streaming form"));
-        }
+        _ => return None,
     };
-    Ok(Box::new(Lookback {
+    Some(Box::new(Lookback {
         looks,
         keeps,
         argument,
@@ -61,7 +60,6 @@ enum Looks {
     Current,
     Oldest,
     Back { offset: usize, default: ScalarValue },
-    Over(Arc<AggregateFunctionExpr>),
 }
 
 struct Lookback {
@@ -112,13 +110,6 @@ impl Lookback {
         Ok(interleave(&chunks, &places.collect::<Vec<_>>())?)
     }
 
-    fn aggregate(&self, aggregate: &AggregateFunctionExpr, kept: &VecDeque<Place>) -> Result<ScalarValue> {
-        let places: Vec<Place> = kept.iter().copied().collect();
-        let mut accumulator = aggregate.create_accumulator()?;
-        accumulator.update_batch(&[self.pick(&places)?])?;
-        accumulator.evaluate()
-    }
-
     /// Copies what is still pointed at into one chunk, when that frees half of the rows or chunks are very many.
     fn compact(&mut self) -> Result<()> {
         let pays = self.chunk_rows >= 2 * self.kept_rows || self.chunks.len() >= CHUNKS_MAX;
@@ -140,49 +131,36 @@ impl Lookback {
     }
 }
 
-/// The values whose rows `live` lets pass, and null for the others. They keep their place in the frame; the
-/// aggregates that take a FILTER pass over nulls.
-fn only_live(values: &ArrayRef, live: Option<&BooleanArray>) -> Result<ArrayRef> {
-    let Some(live) = live else { return Ok(Arc::clone(values)) };
-    let live = if live.null_count() > 0 { prep_null_mask_filter(live) } else { live.clone() };
-    Ok(nullif(values, &not(&live)?)?)
-}
-
 impl RowsState for Lookback {
     fn update(
         &mut self,
         groups: &[usize],
         groups_total: usize,
-        argument: &ArrayRef,
-        live: Option<&BooleanArray>,
+        arguments: &[ArrayRef],
+        _: Option<&BooleanArray>,
     ) -> Result<ArrayRef> {
+        let argument = arguments.first().ok_or_else(|| internal_datafusion_err!("a value without an argument"))?;
         if matches!(self.looks, Looks::Current) {
             return Ok(Arc::clone(argument));
-        }
-        if live.is_some() && !matches!(self.looks, Looks::Over(_)) {
-            return Err(internal_datafusion_err!("FILTER in this OVER column has no streaming form"));
         }
         self.compact()?;
         self.groups.resize(groups_total, VecDeque::new());
         let chunk = self.chunks.len();
-        self.add_chunk(only_live(argument, live)?);
-        let (mut places, mut values) = (Vec::with_capacity(groups.len()), vec![]);
+        self.add_chunk(Arc::clone(argument));
+        let mut places = Vec::with_capacity(groups.len());
         for (row, group) in groups.iter().enumerate() {
             self.remember(*group, (chunk, row));
             let kept = &self.groups[*group];
             match &self.looks {
                 Looks::Oldest => places.extend(kept.front().copied()),
                 Looks::Back { offset, .. } => {
-                    let index = kept.len().checked_sub(offset + 1);
+                    let index = kept.len().checked_sub(offset.saturating_add(1));
                     places.push(index.and_then(|index| kept.get(index)).copied().unwrap_or(NOWHERE));
                 }
-                Looks::Over(aggregate) => values.push(self.aggregate(aggregate, kept)?),
                 Looks::Current => {}
             }
         }
         match &self.looks {
-            Looks::Over(aggregate) if values.is_empty() => Ok(new_empty_array(aggregate.field().data_type())),
-            Looks::Over(_) => ScalarValue::iter_to_array(values),
             Looks::Back { default, .. } => self.pick_or(&places, default),
             _ => self.pick(&places),
         }

@@ -1,10 +1,6 @@
-//! count, sum, avg, min and max over the last rows of each key, without ever taking a value back out.
-//!
-//! Two stacks hold a frame: the back one takes new values and knows their total; the front one holds, for each of
-//! the older values, the total from it to the front's newest. When the front runs out, the back is turned over into
-//! it. Each value is combined about three times, whatever the frame's length, and floats stay exact because nothing
-//! is subtracted. The technique is the two-stack queue of Tangwongsan, Hirzel, Schneider and Wu (VLDB 2015).
+//! count, sum, avg, min and max over the rows of a frame of each key, without ever taking a value back out.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use arrow::array::types::{Float64Type, Int64Type, UInt64Type};
@@ -14,11 +10,16 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::{Result, internal_datafusion_err};
+use datafusion::functions_aggregate::average::Avg;
+use datafusion::functions_aggregate::count::Count;
+use datafusion::functions_aggregate::min_max::{Max, Min};
+use datafusion::functions_aggregate::sum::Sum;
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
-use super::{RowsFunction, RowsFunctionKind, RowsState};
-
-/// The total of some rows: a value and how many rows went into it.
-type Total<N> = (N, i64);
+use super::RowsState;
+use super::framed::{Framed, Rows};
+use super::frames::Due;
+use super::two_stacks::{Total, TwoStacks};
 
 /// What becomes of a total.
 #[derive(Debug, Clone, Copy)]
@@ -29,28 +30,44 @@ enum Finish<N> {
     Mean(fn(N) -> f64),
 }
 
-/// The state of a function whose values are numbers of a type that is known here.
-pub(super) fn state(function: &RowsFunction, argument: &DataType) -> Option<Box<dyn RowsState>> {
-    let preceding = function.frame.preceding;
-    match function.kind {
-        RowsFunctionKind::Count => {
-            Some(Box::new(Sliding::<Int64Type>::new(preceding, Finish::Count, DataType::Int64, |a, _| a)))
-        }
-        RowsFunctionKind::Avg if argument == &DataType::Float64 => Some(Box::new(Sliding::<Float64Type>::new(
-            preceding,
-            Finish::Mean(|sum| sum),
-            DataType::Float64,
-            |a, b| a + b,
-        ))),
-        RowsFunctionKind::Sum => sum(preceding, argument, function.field.data_type()),
-        RowsFunctionKind::Min => extreme(preceding, argument, true),
-        RowsFunctionKind::Max => extreme(preceding, argument, false),
-        _ => None,
+/// A frame's totals, from one row to the next.
+pub(super) trait Totals: RowsState + Framed {}
+impl<T: ArrowPrimitiveType> Totals for Sliding<T> {}
+
+/// The state of an aggregate whose values are numbers of a type that is known here. Without `preceding`, rows never
+/// leave the frame; it is of no account where frames are given row by row.
+pub(super) fn state(
+    aggregate: &AggregateFunctionExpr,
+    argument: &DataType,
+    preceding: Option<usize>,
+) -> Option<Box<dyn Totals>> {
+    if aggregate.expressions().len() != 1 || aggregate.is_distinct() {
+        return None;
     }
+    let function: &dyn Any = aggregate.fun().inner().as_ref();
+    let is_number = argument.is_numeric()
+        || argument.is_temporal() && !matches!(argument, DataType::Time32(_) | DataType::Time64(_));
+    if function.is::<Count>() {
+        return Some(Box::new(Sliding::<Int64Type>::new(preceding, Finish::Count, DataType::Int64, |a, _| a)));
+    }
+    if function.is::<Avg>() && argument == &DataType::Float64 {
+        let mean = Finish::Mean(|sum| sum);
+        return Some(Box::new(Sliding::<Float64Type>::new(preceding, mean, DataType::Float64, |a, b| a + b)));
+    }
+    if function.is::<Sum>() && is_number {
+        return sum(preceding, argument, aggregate.field().data_type());
+    }
+    if function.is::<Min>() && is_number {
+        return extreme(preceding, argument, true);
+    }
+    if function.is::<Max>() && is_number {
+        return extreme(preceding, argument, false);
+    }
+    None
 }
 
-fn sum(preceding: Option<usize>, argument: &DataType, output: &DataType) -> Option<Box<dyn RowsState>> {
-    fn of<T: ArrowPrimitiveType>(preceding: Option<usize>, output: &DataType) -> Option<Box<dyn RowsState>> {
+fn sum(preceding: Option<usize>, argument: &DataType, output: &DataType) -> Option<Box<dyn Totals>> {
+    fn of<T: ArrowPrimitiveType>(preceding: Option<usize>, output: &DataType) -> Option<Box<dyn Totals>> {
         let sum = |a: T::Native, b: T::Native| a.add_wrapping(b);
         let fits = PrimitiveArray::<T>::is_compatible(output);
         fits.then(|| Box::new(Sliding::<T>::new(preceding, Finish::Value, output.clone(), sum)) as _)
@@ -63,8 +80,8 @@ fn sum(preceding: Option<usize>, argument: &DataType, output: &DataType) -> Opti
     downcast_primitive!(argument => (of_type), _ => None)
 }
 
-fn extreme(preceding: Option<usize>, argument: &DataType, least: bool) -> Option<Box<dyn RowsState>> {
-    fn of<T: ArrowPrimitiveType>(preceding: Option<usize>, argument: &DataType, least: bool) -> Box<dyn RowsState> {
+fn extreme(preceding: Option<usize>, argument: &DataType, least: bool) -> Option<Box<dyn Totals>> {
+    fn of<T: ArrowPrimitiveType>(preceding: Option<usize>, argument: &DataType, least: bool) -> Box<dyn Totals> {
         let pick = if least {
             |a: T::Native, b: T::Native| if b.is_lt(a) { b } else { a }
         } else {
@@ -80,16 +97,6 @@ fn extreme(preceding: Option<usize>, argument: &DataType, least: bool) -> Option
     downcast_primitive!(argument => (of_type), _ => None)
 }
 
-/// One frame that slides over the rows of a key.
-#[derive(Debug, Clone)]
-struct TwoStacks<N> {
-    /// Totals from each older value on; the oldest is on top.
-    front: Vec<Total<N>>,
-    /// Newer values.
-    back: Vec<Total<N>>,
-    back_total: Total<N>,
-}
-
 struct Sliding<T: ArrowPrimitiveType> {
     /// Rows in a full frame, the current one included; none without a limit.
     frame_rows: Option<usize>,
@@ -99,6 +106,8 @@ struct Sliding<T: ArrowPrimitiveType> {
     groups: Vec<TwoStacks<T::Native>>,
     /// Totals that the stacks of all keys have room for.
     room: usize,
+    /// Where frames are given row by row: the rows of each key that the stacks hold.
+    reached: Vec<(usize, usize)>,
 }
 
 impl<T: ArrowPrimitiveType> Sliding<T> {
@@ -109,7 +118,7 @@ impl<T: ArrowPrimitiveType> Sliding<T> {
         combine: fn(T::Native, T::Native) -> T::Native,
     ) -> Self {
         let frame_rows = preceding.map(|preceding| preceding.saturating_add(1));
-        Self { frame_rows, finish, output, combine, groups: vec![], room: 0 }
+        Self { frame_rows, finish, output, combine, groups: vec![], room: 0, reached: vec![] }
     }
 
     fn grow(&mut self, groups_total: usize) {
@@ -117,7 +126,7 @@ impl<T: ArrowPrimitiveType> Sliding<T> {
         self.groups.resize(groups_total, empty);
     }
 
-    fn values(&self, totals: Vec<Total<T::Native>>) -> ArrayRef {
+    fn finished(&self, totals: Vec<Total<T::Native>>) -> ArrayRef {
         match self.finish {
             Finish::Count => Arc::new(Int64Array::from_iter_values(totals.into_iter().map(|(_, count)| count))),
             Finish::Value => {
@@ -132,60 +141,16 @@ impl<T: ArrowPrimitiveType> Sliding<T> {
     }
 }
 
-fn combined<N: Copy>(combine: fn(N, N) -> N, older: Total<N>, newer: Total<N>) -> Total<N> {
-    match (older.1, newer.1) {
-        (0, _) => newer,
-        (_, 0) => older,
-        (a, b) => (combine(older.0, newer.0), a + b),
-    }
-}
-
-impl<N: Copy> TwoStacks<N> {
-    /// Totals that there is room for.
-    fn room(&self) -> usize {
-        self.front.capacity() + self.back.capacity()
-    }
-
-    /// Takes the next row of the key in and gives the total of its frame.
-    fn slide(&mut self, next: Total<N>, frame_rows: Option<usize>, combine: fn(N, N) -> N) -> Total<N> {
-        let Some(frame_rows) = frame_rows else {
-            self.back_total = combined(combine, self.back_total, next);
-            return self.back_total;
-        };
-        if self.front.len() + self.back.len() == frame_rows {
-            if self.front.is_empty() {
-                self.turn_over(combine);
-            }
-            self.front.pop();
-        }
-        self.back_total = if self.back.is_empty() { next } else { combined(combine, self.back_total, next) };
-        self.back.push(next);
-        match self.front.last() {
-            Some(front) => combined(combine, *front, self.back_total),
-            None => self.back_total,
-        }
-    }
-
-    fn turn_over(&mut self, combine: fn(N, N) -> N) {
-        for value in self.back.drain(..).rev() {
-            let total = match self.front.last() {
-                Some(newer) => combined(combine, value, *newer),
-                None => value,
-            };
-            self.front.push(total);
-        }
-    }
-}
-
 impl<T: ArrowPrimitiveType> RowsState for Sliding<T> {
     fn update(
         &mut self,
         groups: &[usize],
         groups_total: usize,
-        argument: &ArrayRef,
+        arguments: &[ArrayRef],
         live: Option<&BooleanArray>,
     ) -> Result<ArrayRef> {
         self.grow(groups_total);
+        let argument = arguments.first().ok_or_else(|| internal_datafusion_err!("an aggregate without an argument"))?;
         let counts_rows = matches!(self.finish, Finish::Count);
         let values = argument.as_primitive_opt::<T>();
         if values.is_none() && !counts_rows {
@@ -200,11 +165,11 @@ impl<T: ArrowPrimitiveType> RowsState for Sliding<T> {
             let stacks = &mut self.groups[*group];
             let room = stacks.room();
             let total = stacks.slide((value, i64::from(counts)), frame_rows, combine);
-            self.room += stacks.room() - room;
+            self.room = self.room + stacks.room() - room;
             total
         });
         let totals = totals.collect();
-        Ok(self.values(totals))
+        Ok(self.finished(totals))
     }
 
     fn snapshot(&mut self) -> Result<RecordBatch> {
@@ -261,6 +226,50 @@ impl<T: ArrowPrimitiveType> RowsState for Sliding<T> {
     }
 }
 
+impl<T: ArrowPrimitiveType> Framed for Sliding<T> {
+    fn values(&mut self, due: &[Due], groups_total: usize, rows: &Rows<'_>) -> Result<ArrayRef> {
+        self.grow(groups_total);
+        self.reached.resize(groups_total, (0, 0));
+        let counts_rows = matches!(self.finish, Finish::Count);
+        let chunks: Vec<_> =
+            rows.argument(0).map(|chunk| chunk.and_then(|chunk| chunk.as_primitive_opt::<T>())).collect();
+        let nulls: Vec<_> = rows.argument(0).map(|chunk| chunk.and_then(|chunk| chunk.logical_nulls())).collect();
+        let (none, combine) = ((T::default_value(), 0), self.combine);
+        let totals = due.iter().map(|due| {
+            let (stacks, (start, end)) = (&mut self.groups[due.group], &mut self.reached[due.group]);
+            let room = stacks.room();
+            if due.start >= *end {
+                (stacks.front, stacks.back) = (vec![], vec![]);
+                (*start, *end) = (due.start, due.start);
+            }
+            for row in *end..due.end {
+                let (chunk, row) = rows.place(due.group, row);
+                let counts = nulls[chunk].as_ref().is_none_or(|nulls| nulls.is_valid(row)) && rows.is_live(chunk, row);
+                let value = chunks[chunk].filter(|_| !counts_rows).map_or(none.0, |values| values.value(row));
+                stacks.push((value, i64::from(counts)), combine);
+            }
+            (*start..due.start).for_each(|_| stacks.pop(combine));
+            (*start, *end) = (due.start, due.end);
+            self.room = self.room + stacks.room() - room;
+            stacks.total(none, combine)
+        });
+        let totals = totals.collect();
+        Ok(self.finished(totals))
+    }
+
+    fn forget(&mut self, group: usize) {
+        if let Some(stacks) = self.groups.get_mut(group) {
+            self.room -= stacks.room();
+            (stacks.front, stacks.back) = (vec![], vec![]);
+            self.reached[group] = (0, 0);
+        }
+    }
+
+    fn size(&self) -> usize {
+        RowsState::size(self) + self.reached.capacity() * size_of::<(usize, usize)>()
+    }
+}
+
 const FRONT: u64 = 0;
 const BACK: u64 = 1;
 const TOTAL: u64 = 2;
@@ -270,13 +279,26 @@ mod tests {
     use arrow::array::new_null_array;
     use arrow::datatypes::{IntervalUnit, TimeUnit};
 
-    use super::super::Frame;
+    use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
+    use datafusion::functions_aggregate::sum::sum_udaf;
+    use datafusion::logical_expr::AggregateUDF;
+    use datafusion::physical_expr::aggregate::AggregateExprBuilder;
+    use datafusion::physical_expr::expressions::Column;
+
     use super::*;
 
-    fn function(kind: RowsFunctionKind, preceding: usize, data_type: &DataType) -> RowsFunction {
-        let frame = Frame { preceding: Some(preceding) };
-        let field = Arc::new(Field::new("value", data_type.clone(), true));
-        RowsFunction { kind, argument: None, partition_by: vec![], frame, filter: None, field }
+    /// The state of a function and its type; none if DataFusion has no such function of this type.
+    fn sliding(
+        function: Arc<AggregateUDF>,
+        preceding: usize,
+        data_type: &DataType,
+    ) -> Option<(Box<dyn Totals>, DataType)> {
+        let schema = Arc::new(Schema::new(vec![Field::new("value", data_type.clone(), true)]));
+        let argument = Arc::new(Column::new("value", 0));
+        let aggregate = AggregateExprBuilder::new(function, vec![argument]).schema(schema).alias("of value").build();
+        let aggregate = aggregate.ok()?;
+        let state = state(&aggregate, data_type, Some(preceding)).unwrap();
+        Some((state, aggregate.field().data_type().clone()))
     }
 
     #[test]
@@ -290,20 +312,21 @@ mod tests {
             DataType::Interval(IntervalUnit::MonthDayNano),
         ];
         for data_type in types {
-            for kind in [RowsFunctionKind::Sum, RowsFunctionKind::Min, RowsFunctionKind::Max] {
-                let mut state = state(&function(kind, 2, &data_type), &data_type).unwrap();
-                let values = state.update(&[0, 0], 1, &new_null_array(&data_type, 2), None).unwrap();
-                assert_eq!((values.data_type(), values.null_count()), (&data_type, 2));
+            for function in [sum_udaf(), min_udaf(), max_udaf()] {
+                let Some((mut state, output)) = sliding(function, 2, &data_type) else { continue };
+                let values = state.update(&[0, 0], 1, &[new_null_array(&data_type, 2)], None).unwrap();
+                assert_eq!((values.data_type(), values.null_count()), (&output, 2));
             }
         }
     }
 
     #[test]
     fn a_wide_frame_of_few_rows_takes_little_memory() {
-        let mut state = state(&function(RowsFunctionKind::Sum, 999, &DataType::Int64), &DataType::Int64).unwrap();
+        let (mut state, _) = sliding(sum_udaf(), 999, &DataType::Int64).unwrap();
         let groups: Vec<usize> = (0..1000).collect();
         let values: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1000));
-        state.update(&groups, 1000, &values, None).unwrap();
-        assert!(state.size() < 1000 * 300, "{} bytes", state.size());
+        state.update(&groups, 1000, &[values], None).unwrap();
+        let bytes = RowsState::size(state.as_ref());
+        assert!(bytes < 1000 * 300, "{bytes} bytes");
     }
 }

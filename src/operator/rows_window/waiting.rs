@@ -17,7 +17,7 @@ use datafusion::common::Result;
 /// Rows of a run that is still joined with its neighbour.
 const JOINED_ROWS_MAX: usize = 8192;
 /// Rows of a batch that leaves.
-const RELEASED_ROWS_MAX: usize = 16_384;
+pub(super) const RELEASED_ROWS_MAX: usize = 16_384;
 
 /// The rows that wait.
 #[derive(Default)]
