@@ -1,5 +1,5 @@
 //! GROUP BY with EMIT CHANGES: the new values of a row's group, for each row, or the last ones of each batch or
-//! interval of event time.
+//! interval of event time; and with ALLOWED LATENESS, the values of a window that ends, and again for each later row.
 //!
 //! For each row, a batch is one pass for each aggregate, which updates the groups and writes the output column at once.
 //! A window that closes first tells what it still has to tell.
@@ -16,7 +16,7 @@ use super::changes::{ChangesSpec, Often, Op};
 use super::open_windows::{OpenWindows, Slice, Window, slice_of};
 use super::running_groups::{ChangedRows, RunningGroups};
 use super::snapshot::{counters_batch, split_counters};
-use super::{Counters, Operator, Stamp, ticks};
+use super::{Counters, Operator, Stamp, WATERMARK_MAX, ticks};
 
 /// Gives the running values of each group.
 pub(crate) struct ChangelogAggregate {
@@ -30,7 +30,8 @@ pub(crate) struct ChangelogAggregate {
 #[derive(Default)]
 struct State {
     windows: OpenWindows<RunningGroups>,
-    /// The highest event time so far, where changes are told by it.
+    /// The highest event time so far, where changes are told by it; or the watermark so far, where windows tell when
+    /// they end.
     highest: Option<i64>,
     counters: Counters,
 }
@@ -45,11 +46,28 @@ impl ChangelogAggregate {
         !matches!(self.changes.often, Often::EachRow)
     }
 
+    /// The watermark that ends all corrections.
+    fn later(&self, watermark: i64) -> i64 {
+        match self.changes.often {
+            Often::AtClose { lateness } if watermark != WATERMARK_MAX => watermark.saturating_sub(lateness),
+            _ => watermark,
+        }
+    }
+
+    /// Whether a window tells later what rows change.
+    fn defers(&self, slice: Option<Slice>) -> bool {
+        match (&self.changes.often, slice) {
+            (Often::EachRow, _) => false,
+            (Often::AtClose { .. }, Some(slice)) => self.state.highest.is_none_or(|reached| slice.next_end > reached),
+            _ => true,
+        }
+    }
+
     fn take(&mut self, batch: &RecordBatch, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
         let spec = Arc::clone(&self.spec);
         let rows = spec.evaluate(batch)?;
         let Some(window) = &spec.window else { return self.change(None, rows, output) };
-        let divided = rows.by_slice(window, watermark)?;
+        let divided = rows.by_slice(window, self.later(watermark))?;
         self.state.counters.add(&divided.counters);
         for part in divided.slices {
             match part.slice {
@@ -68,8 +86,9 @@ impl ChangelogAggregate {
     fn change(&mut self, slice: Option<Slice>, rows: Evaluated, output: &mut Vec<RecordBatch>) -> Result<()> {
         let (is_deferred, ops) = (self.is_deferred(), self.changes.ops);
         let fresh = || RunningGroups::try_new(&self.spec, is_deferred, ops);
+        let defers = self.defers(slice);
         let groups = self.state.windows.open(slice, fresh)?;
-        if is_deferred {
+        if defers {
             return groups.defer(&rows);
         }
         let count = rows.rows;
@@ -84,10 +103,11 @@ impl ChangelogAggregate {
         self.changes.output(&self.schema, &changed.ops, self.spec.output(window, rows, changed.columns)?)
     }
 
-    /// Tells all changes that are still to be told.
-    fn flush(&mut self, output: &mut Vec<RecordBatch>) -> Result<()> {
+    /// Tells all changes of windows that end at or before `until`, and with the last watermark all.
+    fn flush(&mut self, until: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
+        let is_due = |slice: Option<Slice>| slice.map_or(until == WATERMARK_MAX, |slice| slice.next_end <= until);
         let mut told = vec![];
-        for (slice, groups) in self.state.windows.entries() {
+        for (slice, groups) in self.state.windows.entries().take_while(|(slice, _)| is_due(*slice)) {
             told.extend(groups.flush()?.map(|changed| (slice, changed)));
         }
         for (slice, changed) in told {
@@ -142,15 +162,20 @@ impl Operator for ChangelogAggregate {
         if batch.num_rows() > 0 {
             for (run, rows) in self.intervals(batch)?.into_iter().enumerate() {
                 if run > 0 {
-                    self.flush(output)?;
+                    self.flush(WATERMARK_MAX, output)?;
                 }
                 self.take(&batch.slice(rows.start, rows.len()), stamp.watermark, output)?;
             }
         }
-        if matches!(self.changes.often, Often::EachBatch) {
-            self.flush(output)?;
+        match self.changes.often {
+            Often::EachBatch => self.flush(WATERMARK_MAX, output)?,
+            Often::AtClose { .. } => {
+                self.state.highest = self.state.highest.max(Some(stamp.next_watermark));
+                self.flush(stamp.next_watermark, output)?;
+            }
+            _ => {}
         }
-        self.close(stamp.next_watermark, output)
+        self.close(self.later(stamp.next_watermark), output)
     }
 
     fn finish(&mut self, output: &mut Vec<RecordBatch>) -> Result<()> {
@@ -158,7 +183,7 @@ impl Operator for ChangelogAggregate {
             let answer = self.spec.empty_answer()?;
             output.push(self.changes.output(&self.schema, &[Op::Insert], answer)?);
         }
-        self.flush(output)?;
+        self.flush(WATERMARK_MAX, output)?;
         self.state.counters.windows_closed += self.state.windows.count();
         self.state.windows = OpenWindows::default();
         Ok(())
@@ -218,7 +243,7 @@ mod tests {
     use super::super::testing::{
         Naive, Row, Text, assert_same, assert_snapshot_law, batch, batch_lengths, column, common_group_by,
         computed_freshly, every_aggregate, group_by, group_of, overlapping_group_by, overlapping_shapes, rows, run,
-        sorted, stamped, text, with_watermarks,
+        sorted, stamped, text, window_of, with_watermarks,
     };
     use super::super::{Mode, WindowAggregate};
     use super::*;
@@ -232,6 +257,7 @@ mod tests {
             Just(Often::EachRow),
             Just(Often::EachBatch),
             (1i64..200).prop_map(|interval| Often::Every { time: column("ts"), interval }),
+            Just(Often::AtClose { lateness: 0 }),
         ];
         let ops = prop_oneof![Just(Ops::None), Just(Ops::Op), Just(Ops::Retractions)];
         (often, ops).prop_map(|(often, ops)| ChangesSpec { often, ops })
@@ -348,6 +374,39 @@ mod tests {
             let folded = folded(got, ops, group_columns).into_values().collect();
             let mut last_rows = WindowAggregate::new(Arc::clone(&spec), Mode::Final);
             assert_same(&spec.schema, &sorted(folded), &sorted(text(&run(&mut last_rows, &input))));
+        }
+
+        /// A window tells when it ends, then again for each row that is late by less than is allowed.
+        #[test]
+        fn allowed_lateness_corrects_what_was_told(
+            rows in rows(60), lengths in batch_lengths(), bound in 0i64..50, lateness in 0i64..60,
+            size in 1i64..60, keyed: bool, ops in prop_oneof![Just(Ops::None), Just(Ops::Op), Just(Ops::Retractions)],
+        ) {
+            let spec = common_group_by(Some(size), keyed);
+            let changes = ChangesSpec { often: Often::AtClose { lateness }, ops };
+            let mut operator = ChangelogAggregate::new(Arc::clone(&spec), changes);
+            let got = text(&run(&mut operator, &stamped(&rows, &lengths, bound, 0, None)));
+            let group_columns = 1 + usize::from(keyed);
+            let mut model = BTreeMap::<Vec<String>, (Naive, usize)>::new();
+            let mut late_rows = 0;
+            for (row, watermark) in with_watermarks(&rows, bound) {
+                match group_of(&row, watermark.saturating_sub(lateness), Some(size), keyed) {
+                    None => late_rows += 1,
+                    Some(group) => {
+                        // What comes before the end is told once, and every later row again.
+                        let is_told = window_of(&row, size).is_some_and(|start| start + size <= watermark);
+                        let (naive, told) = model.entry(group).or_default();
+                        naive.take(row);
+                        *told = if is_told { *told + 1 } else { 1 };
+                    }
+                }
+            }
+            prop_assert_eq!(operator.counters().late_rows, late_rows);
+            let is_after = |row: &&Vec<String>| ops == Ops::None || row[0] == "+I" || row[0] == "+U";
+            prop_assert_eq!(got.iter().filter(is_after).count(), model.values().map(|(_, told)| told).sum::<usize>());
+            let folded = folded(got, ops, group_columns).into_values().collect();
+            let expected = model.into_iter().map(|(group, (naive, _))| [group, naive.cells()].concat()).collect();
+            assert_same(&spec.schema, &sorted(folded), &sorted(expected));
         }
 
         /// Only the last change of each key in each interval of the highest event time so far.

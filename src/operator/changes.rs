@@ -26,6 +26,10 @@ pub(crate) enum Often {
         time: Arc<dyn PhysicalExpr>,
         interval: i64,
     },
+    /// When a window ends, and again for each row that comes up to so many ticks of the watermark later.
+    AtClose {
+        lateness: i64,
+    },
 }
 
 /// What a column in front says of a row.
@@ -100,6 +104,7 @@ impl fmt::Display for ChangesSpec {
             Often::EachRow => write!(f, "each row")?,
             Often::EachBatch => write!(f, "each batch")?,
             Often::Every { time, interval } => write!(f, "every {interval} ticks of {time}")?,
+            Often::AtClose { lateness } => write!(f, "at close, and {lateness} ticks longer")?,
         }
         match self.ops {
             Ops::None => Ok(()),

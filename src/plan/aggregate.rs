@@ -121,6 +121,8 @@ pub(super) fn stream(input: LogicalPlan, grouping: Grouping, aggregate: &Aggrega
     let is_session = window.as_ref().is_some_and(|window| matches!(window.shape, WindowShape::Session { .. }));
     let is_deferred = matches!(emit, EmitMode::Changes(changes) if changes.when != When::EachRow);
     refuse::refuse_if(is_session && is_deferred, refuse::deferred_sessions)?;
+    let is_at_close = matches!(emit, EmitMode::Changes(Changes { when: When::AtClose { .. }, .. }));
+    refuse::refuse_if(is_at_close && window.is_none(), refuse::lateness_without_window)?;
     let window = window.map(|window| Window { start: window.start, shape: window.shape });
     let input = Arc::new(input);
     let every = match emit {

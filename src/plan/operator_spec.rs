@@ -74,6 +74,11 @@ pub(super) fn changes_spec(
             let interval = window_ticks(&interval, &time.get_type(logical)?)?;
             Often::Every { time: create_physical_expr(time, logical, session.execution_props(), context)?, interval }
         }
+        (When::AtClose { lateness_ns }, _) => {
+            let time = node.window.as_ref().map(|window| window.start.get_type(node.input.schema())).transpose()?;
+            let time = time.ok_or_else(|| internal_datafusion_err!("ALLOWED LATENESS without a window"))?;
+            Often::AtClose { lateness: window_ticks(&ScalarValue::DurationNanosecond(Some(lateness_ns)), &time)? }
+        }
         (When::Every { .. }, None) => return Err(internal_datafusion_err!("EVERY without an event time")),
     };
     let ops = match changes.ops {

@@ -87,10 +87,18 @@ pub(super) fn over_changes() -> Error {
     )
 }
 
+pub(super) fn lateness_without_window() -> Error {
+    Error::refused(
+        "ALLOWED LATENESS without a window",
+        "nothing closes before the stream ends, so nothing can be late for it",
+        "leave it out, or GROUP BY tumble(ts, INTERVAL '1 hour')",
+    )
+}
+
 /// Changes of sessions, told now and then.
 pub(super) fn deferred_sessions() -> Error {
     Error::refused(
-        "EMIT CHANGES PER BATCH or EVERY over sessions",
+        "EMIT CHANGES PER BATCH or EVERY, or ALLOWED LATENESS, over sessions",
         "the bounds of a session are part of its key, and change too",
         "EMIT CHANGES WITH OP, for each row, or EMIT FINAL",
     )

@@ -1,6 +1,6 @@
 //! The clauses that sqlparser does not know: EMIT, cut out; ROWS WINDOW BUFFER, rewritten.
 
-use datafusion::common::Result;
+use datafusion::common::{DataFusionError, Result};
 use datafusion::sql::sqlparser::dialect::Dialect;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
@@ -11,8 +11,8 @@ use super::tokens::{Tokens, are_words, closing, is, is_word, location, location_
 use super::{Changes, Emit, EmitMode, Ops, When};
 
 /// How EMIT is written.
-pub(super) const EMIT_FORMS: &str =
-    "EMIT FINAL, or EMIT CHANGES [PER BATCH | EVERY INTERVAL '1' SECOND] [WITH OP | WITH RETRACTIONS]";
+pub(super) const EMIT_FORMS: &str = "EMIT FINAL [ALLOWED LATENESS INTERVAL '1' HOUR [WITH OP | WITH RETRACTIONS]], or \
+    EMIT CHANGES [PER BATCH | EVERY INTERVAL '1' SECOND] [WITH OP | WITH RETRACTIONS]";
 
 /// Cuts EMIT from the end of the outermost query.
 ///
@@ -53,19 +53,26 @@ pub(super) fn cut_emit(tokens: &mut Tokens) -> Result<Option<Emit>> {
 /// What the clause at `emit` says, and where it ends.
 fn emit_mode(tokens: &Tokens, emit: usize) -> Result<(EmitMode, usize)> {
     let mut end = emit + 2;
-    if is_word(tokens, emit + 1, "FINAL") {
-        return Ok((EmitMode::Final, end));
-    }
+    let is_over =
+        |index: &usize| *index == tokens.len() || is_word(tokens, *index, "WITH") || is(tokens, *index, &Token::RParen);
+    let interval = |begin: usize| {
+        let over = (begin..=tokens.len()).find(is_over).unwrap_or(tokens.len());
+        Ok::<_, DataFusionError>((interval_ns(tokens, begin, over)?, over))
+    };
     let mut changes = Changes { when: When::EachRow, ops: Ops::None };
-    if are_words(tokens, end, &["PER", "BATCH"]) {
+    if is_word(tokens, emit + 1, "FINAL") {
+        if !are_words(tokens, end, &["ALLOWED", "LATENESS"]) {
+            return Ok((EmitMode::Final, end));
+        }
+        let (lateness_ns, over) = interval(end + 2)?;
+        changes.when = When::AtClose { lateness_ns };
+        end = over;
+    } else if are_words(tokens, end, &["PER", "BATCH"]) {
         changes.when = When::EachBatch;
         end += 2;
     } else if is_word(tokens, end, "EVERY") {
-        let is_over = |index: &usize| {
-            *index == tokens.len() || is_word(tokens, *index, "WITH") || is(tokens, *index, &Token::RParen)
-        };
-        let over = (end + 1..=tokens.len()).find(is_over).unwrap_or(tokens.len());
-        changes.when = When::Every { interval_ns: interval_ns(tokens, end + 1, over)? };
+        let (interval_ns, over) = interval(end + 1)?;
+        changes.when = When::Every { interval_ns };
         end = over;
     }
     for (words, ops) in [(["WITH", "OP"], Ops::Op), (["WITH", "RETRACTIONS"], Ops::Retractions)] {

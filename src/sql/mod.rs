@@ -195,6 +195,7 @@ impl std::fmt::Display for EmitMode {
             When::EachRow => {}
             When::EachBatch => f.write_str(" per batch")?,
             When::Every { interval_ns } => write!(f, " every {interval_ns} ns")?,
+            When::AtClose { lateness_ns } => write!(f, " at close, {lateness_ns} ns late at most")?,
         }
         match changes.ops {
             Ops::None => Ok(()),
@@ -224,6 +225,12 @@ pub enum When {
     Every {
         /// Length of the interval.
         interval_ns: i64,
+    },
+    /// `ALLOWED LATENESS INTERVAL …`: when a window ends, and again for each row that comes later, as long as the
+    /// watermark has not passed the end by so much.
+    AtClose {
+        /// How late rows may be.
+        lateness_ns: i64,
     },
 }
 
