@@ -257,7 +257,8 @@ impl Rewriter {
         let (input, grouping) = Grouping::of(&aggregate)?;
         let flow = self.rewrite(input, EmitMode::Final)?;
         match flow.shape {
-            Shape::Rows => aggregate::stream(flow.plan, grouping, &aggregate, emit),
+            Shape::Rows => aggregate::stream(flow.plan, grouping, &aggregate, emit)
+                .map_err(|error| Error::locate(error, self.emit_at)),
             Shape::Results | Shape::Table | Shape::Tail => {
                 let flow = self.rewrite(aggregate.input.as_ref().clone(), EmitMode::Final)?;
                 refuse::changes_of_results(&aggregate, emit, self.emit_at)?;
