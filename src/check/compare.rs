@@ -4,9 +4,9 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int8Array, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, Int8Array, RecordBatch, RecordBatchOptions, StringArray};
 use arrow::compute::{cast, concat_batches};
-use arrow::datatypes::{DataType, Float64Type, SchemaRef};
+use arrow::datatypes::{DataType, Float64Type, Schema, SchemaRef};
 use arrow::row::{RowConverter, Rows, SortField};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::Result;
@@ -142,8 +142,9 @@ impl Pair {
             None => (others, vec![]),
         };
         let converters = (converter(schema, &exact)?, converter(schema, &rest)?);
+        let schema = nullable(schema);
         let side = |batches: &[RecordBatch]| -> Result<Side> {
-            let batch = concat_batches(schema, &with_schema(batches, schema)?)?;
+            let batch = concat_batches(&schema, &with_schema(batches, &schema)?)?;
             let values = floats.iter().filter_map(|column| self::floats(batch.column(*column)).transpose());
             // Zero has two signs that are equal.
             let unsigned = |values: Vec<Option<f64>>| values.into_iter().map(|value| value.map(|value| value + 0.0));
@@ -268,32 +269,40 @@ impl Side {
     }
 }
 
-/// The same batches; that a column may be null is no difference, but its type is.
+fn nullable(schema: &SchemaRef) -> SchemaRef {
+    let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// The same batches under one schema; that a column may be null is no difference, but another type is.
 fn with_schema(batches: &[RecordBatch], schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
     let retyped = |batch: &RecordBatch| -> Result<RecordBatch> {
-        let types = |schema: &SchemaRef| -> Vec<DataType> {
-            schema.fields().iter().map(|field| field.data_type().clone()).collect()
-        };
         let own = batch.schema();
-        if !own
-            .fields()
-            .iter()
-            .zip(schema.fields())
-            .all(|(own, other)| own.data_type().equals_datatype(other.data_type()))
-            || own.fields().len() != schema.fields().len()
+        let mut pairs = own.fields().iter().zip(schema.fields());
+        if own.fields().len() != schema.fields().len()
+            || !pairs.all(|(own, other)| is_same_type(own.data_type(), other.data_type()))
         {
-            let message = format!("columns of {:?} instead of {:?}", types(&own), types(schema));
-            return Err(Error::data(message).into());
+            let types = |schema: &SchemaRef| {
+                schema.fields().iter().map(|field| field.data_type().to_string()).collect::<Vec<_>>().join(", ")
+            };
+            return Err(Error::data(format!("columns of {} instead of {}", types(&own), types(schema))).into());
         }
-        let nullable = schema.fields().iter().zip(batch.columns());
-        let columns =
-            nullable.map(|(field, column)| Ok(cast(column, field.data_type())?)).collect::<Result<Vec<_>>>()?;
-        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let fields: Vec<_> = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
-        let schema = Arc::new(arrow::datatypes::Schema::new(fields));
-        Ok(RecordBatch::try_new_with_options(schema, columns, &options)?)
+        let pairs = batch.columns().iter().zip(schema.fields());
+        let columns = pairs.map(|(column, field)| Ok(cast(column, field.data_type())?)).collect::<Result<_>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
     };
     batches.iter().map(retyped).collect()
+}
+
+/// Whether values of two types are the same where they read the same. DataFusion's rewrite of one DISTINCT beside other
+/// aggregates widens a decimal.
+fn is_same_type(left: &DataType, right: &DataType) -> bool {
+    match (left, right) {
+        (DataType::Decimal128(_, left), DataType::Decimal128(_, right)) => left == right,
+        _ if left.is_string() && right.is_string() => true,
+        _ => left.equals_datatype(right),
+    }
 }
 
 pub(super) fn converter(schema: &SchemaRef, columns: &[usize]) -> Result<RowConverter> {

@@ -28,6 +28,14 @@ pub struct Case {
     pub setups: Vec<Setup>,
 }
 
+/// What a case was about.
+#[derive(Debug)]
+pub struct About {
+    pub has_rows: bool,
+    pub has_late_rows: bool,
+    pub is_changelog: bool,
+}
+
 impl Case {
     pub fn random(seed: u64) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
@@ -49,11 +57,11 @@ impl Case {
         self
     }
 
-    /// Runs the query in every way.
+    /// Runs the query in every way, and says what the case was about.
     ///
     /// # Errors
     /// What differs, and where.
-    pub async fn run(&self) -> std::result::Result<(), String> {
+    pub async fn run(&self) -> std::result::Result<About, String> {
         let folder = tempfile::tempdir().unwrap();
         self.data.write(folder.path());
         let create = self.data.create_stream(folder.path());
@@ -79,10 +87,11 @@ impl Case {
             }
             first.get_or_insert(answer);
         }
+        let is_changelog = first.is_some_and(|answer| answer.is_changelog());
         if late_rows == 0 && self.query.emit != Emit::Changes {
-            return self.run_as_batch(&create, &expected).await;
+            self.run_as_batch(&create, &expected).await?;
         }
-        Ok(())
+        Ok(About { has_rows: expected.rows() > 0, has_late_rows: late_rows > 0, is_changelog })
     }
 
     /// Where no row is late, strategy batch knows the answer too.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
 
-use case::Case;
+use case::{About, Case};
 
 /// Cases that run in every test.
 const CASES: u64 = 1_000;
@@ -25,19 +25,21 @@ fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap())
 }
 
-/// Runs cases until there are none, or enough have failed. Gives the number of those that have run.
-fn run(seeds: impl Iterator<Item = u64>) -> usize {
+/// Runs cases until there are none, or enough have failed. Says what those that have run were about.
+fn run(seeds: impl Iterator<Item = u64>) -> Vec<About> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let cases = stream::iter(seeds).map(|seed| {
             let run = tokio::spawn(async move { Case::random(seed).run().await });
             async move { (seed, run.await.unwrap_or_else(|panic| Err(panic.to_string()))) }
         });
-        let (mut count, mut failures) = (0, vec![]);
+        let (mut about, mut failures) = (vec![], vec![]);
         let mut cases = cases.buffered(3);
         while let Some((seed, result)) = cases.next().await {
-            count += 1;
-            failures.extend(result.err().map(|failure| (seed, failure)));
+            match result {
+                Ok(case) => about.push(case),
+                Err(failure) => failures.push((seed, failure)),
+            }
             if failures.len() == SHOWN {
                 break;
             }
@@ -50,17 +52,22 @@ fn run(seeds: impl Iterator<Item = u64>) -> usize {
                 case.text()
             ));
         }
-        assert!(texts.is_empty(), "{} of {count} cases fail\n\n{}", texts.len(), texts.join("\n\n"));
-        count
+        assert!(texts.is_empty(), "{} cases fail, {} do not\n\n{}", texts.len(), about.len(), texts.join("\n\n"));
+        about
     })
 }
 
 #[test]
 fn a_thousand_queries() {
-    match variable("STREAMLINES_SEED") {
-        Some(seed) => run(seed..=seed),
-        None => run(0..CASES),
-    };
+    if let Some(seed) = variable("STREAMLINES_SEED") {
+        run(seed..=seed);
+        return;
+    }
+    let about = run(0..CASES);
+    // They would prove little if most were about nothing.
+    let share = |what: fn(&About) -> bool| about.iter().filter(|about| what(about)).count() * 100 / about.len();
+    let shares = [share(|about| about.has_rows), share(|about| about.has_late_rows), share(|about| about.is_changelog)];
+    assert!(shares[0] > 80 && shares[1] > 25 && shares[2] > 10, "shares of rows, late rows and changes: {shares:?}");
 }
 
 #[test]
@@ -71,5 +78,5 @@ fn new_queries() {
     // Far from the cases that are always run.
     let first = RandomState::new().hash_one(()) >> 1;
     let seeds = (first..).take_while(|_| begin.elapsed() < Duration::from_secs(seconds));
-    eprintln!("{} cases from seed {first}", run(seeds));
+    eprintln!("{} cases from seed {first}", run(seeds).len());
 }
