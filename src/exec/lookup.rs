@@ -13,6 +13,8 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, internal_datafusion_err};
 use datafusion::execution::TaskContext;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalSortExpr};
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
@@ -50,7 +52,7 @@ impl LookupJoinExec {
         stream: Arc<dyn ExecutionPlan>,
     ) -> Result<Self> {
         let partitions = stream.output_partitioning().partition_count();
-        let probe = Arc::new(ProbeExec { properties: streaming_properties(stream.schema(), partitions) });
+        let probe = Arc::new(ProbeExec { properties: probe_properties(&stream) });
         let join = replace_children_if_necessary(Arc::clone(join), vec![Arc::clone(&table), probe])?;
         let properties = streaming_properties(join.schema(), partitions);
         Ok(Self { join, table, stream, properties })
@@ -122,6 +124,17 @@ async fn join_batch(
         [batch] => Ok(batch.clone()),
         batches => Ok(concat_batches(&schema, batches)?),
     }
+}
+
+/// A hash join keeps the order of rows, those without a match among them, if it is told that they have one: of which
+/// column does not matter, and nobody else sees it.
+fn probe_properties(stream: &Arc<dyn ExecutionPlan>) -> Arc<PlanProperties> {
+    let schema = stream.schema();
+    let properties = streaming_properties(Arc::clone(&schema), stream.output_partitioning().partition_count());
+    let Some(first) = schema.fields().first() else { return properties };
+    let order = PhysicalSortExpr::new_default(Arc::new(Column::new(first.name(), 0)));
+    let ordered = EquivalenceProperties::new_with_orderings(schema, [[order]]);
+    Arc::new(properties.as_ref().clone().with_eq_properties(ordered))
 }
 
 /// The batch that a join is run over.
