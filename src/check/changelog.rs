@@ -69,3 +69,88 @@ impl Folded<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use arrow::array::{Int64Array, StringArray};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Change = (&'static str, Option<i64>, i64);
+
+    fn folded(changes: &[Change], op: bool) -> Result<Vec<String>> {
+        let columns: [(&str, ArrayRef); 3] = [
+            ("op", Arc::new(StringArray::from_iter_values(changes.iter().map(|change| change.0)))),
+            ("k", Arc::new(Int64Array::from_iter(changes.iter().map(|change| change.1)))),
+            ("v", Arc::new(Int64Array::from_iter_values(changes.iter().map(|change| change.2)))),
+        ];
+        let columns = columns.into_iter().map(|(name, column)| (name, column, true));
+        let mut batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
+        let (mut keys, mut op) = (vec![1], op.then_some(0));
+        if op.is_none() {
+            batch = batch.project(&[1, 2]).unwrap();
+            (keys, op) = (vec![0], None);
+        }
+        let schema = batch.schema();
+        // Batches of few rows.
+        let batches: Vec<_> =
+            (0..batch.num_rows()).step_by(2).map(|row| batch.slice(row, 2.min(batch.num_rows() - row))).collect();
+        let rows = text_rows(&fold(&batches, &schema, &keys, op)?)?;
+        let mut rows: Vec<_> = rows.into_iter().map(|row| row.join(" ")).collect();
+        rows.sort();
+        Ok(rows)
+    }
+
+    proptest! {
+        /// Changes of keys as an aggregate that may also withdraw a key emits them, and what stays of them.
+        #[test]
+        fn what_stays_is_the_latest(
+            steps in proptest::collection::vec((proptest::option::of(0i64..4), 0i64..9, any::<bool>()), 0..40),
+            retracts: bool,
+        ) {
+            let (mut changes, mut now) = (vec![], BTreeMap::new());
+            for (key, value, withdraws) in steps {
+                match now.get(&key).copied() {
+                    Some(before) if withdraws => {
+                        changes.push(("-D", key, before));
+                        now.remove(&key);
+                        continue;
+                    }
+                    Some(before) if retracts => changes.extend([("-U", key, before), ("+U", key, value)]),
+                    Some(_) => changes.push(("+U", key, value)),
+                    None => changes.push(("+I", key, value)),
+                }
+                now.insert(key, value);
+            }
+            let text = |key: Option<i64>, value| format!("{} {value}", key.map_or("NULL".to_string(), |key| key.to_string()));
+            let mut expected: Vec<_> = now.into_iter().map(|(key, value)| text(key, value)).collect();
+            expected.sort();
+            prop_assert_eq!(folded(&changes, true).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn without_op_the_latest_row_wins() {
+        let changes = [("", Some(1), 1), ("", None, 2), ("", Some(1), 3), ("", None, 2)];
+        assert_eq!(folded(&changes, false).unwrap(), ["1 3", "NULL 2"]);
+        assert_eq!(folded(&[], false).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn changes_that_fit_nothing_are_an_error() {
+        let wrong: [&[Change]; 5] = [
+            &[("+I", Some(1), 1), ("+I", Some(1), 2)],
+            &[("-D", Some(1), 1)],
+            &[("+I", Some(1), 1), ("-U", Some(1), 2)],
+            &[("+I", Some(1), 1), ("-D", Some(1), 1), ("-D", Some(1), 1)],
+            &[("?", Some(1), 1)],
+        ];
+        for changes in wrong {
+            assert!(folded(changes, true).is_err_and(|error| error.to_string().contains("fits no row before it")));
+        }
+    }
+}

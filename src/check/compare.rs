@@ -331,3 +331,83 @@ pub(super) fn converted(converter: &RowConverter, batch: &RecordBatch, columns: 
     }
     Ok(converter.convert_columns(&arrays)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Float64Array, Int64Array};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Row = (Option<i64>, Option<f64>, f64);
+
+    fn batch(rows: &[Row]) -> RecordBatch {
+        let columns: [(&str, ArrayRef, bool); 3] = [
+            ("a", Arc::new(Int64Array::from_iter(rows.iter().map(|row| row.0))), true),
+            ("b", Arc::new(Float64Array::from_iter(rows.iter().map(|row| row.1))), true),
+            ("c", Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.2))), false),
+        ];
+        RecordBatch::try_from_iter_with_nullable(columns).unwrap()
+    }
+
+    fn rows() -> impl Strategy<Value = Vec<Row>> {
+        let float = prop_oneof![-2.0..2.0, Just(0.0), Just(-0.0), Just(f64::NAN), Just(1e300), Just(1.0)];
+        let row = (proptest::option::of(0i64..3), proptest::option::of(float.clone()), float);
+        proptest::collection::vec(row, 0..12)
+    }
+
+    fn counts(expected: &[Row], found: &[Row]) -> (usize, usize) {
+        let (expected, found) = (batch(expected), batch(found));
+        let difference = compare(std::slice::from_ref(&expected), &[found], &expected.schema()).unwrap();
+        difference.map_or((0, 0), |difference| (difference.missing, difference.extra))
+    }
+
+    proptest! {
+        #[test]
+        fn order_and_the_last_digits_do_not_matter(
+            (rows, shuffled) in rows().prop_flat_map(|rows| (Just(rows.clone()), Just(rows).prop_shuffle())),
+        ) {
+            let nudged: Vec<Row> =
+                shuffled.iter().map(|row| (row.0, row.1.map(|b| b * (1.0 + 1e-11)), row.2 * (1.0 - 1e-11))).collect();
+            prop_assert_eq!(counts(&rows, &nudged), (0, 0));
+        }
+
+        #[test]
+        fn rows_that_lack_or_are_others_are_counted(
+            rows in rows().prop_filter("some", |rows| !rows.is_empty()), at: prop::sample::Index,
+        ) {
+            let at = at.index(rows.len());
+            let mut fewer = rows.clone();
+            fewer.remove(at);
+            prop_assert_eq!(counts(&rows, &fewer), (1, 0));
+            prop_assert_eq!(counts(&fewer, &rows), (0, 1));
+            let mut other = rows.clone();
+            other[at].2 = -7.0;
+            prop_assert_eq!(counts(&rows, &other), (1, 1));
+        }
+    }
+
+    #[test]
+    fn by_key_the_order_matters() {
+        let row = |key, value| (Some(key), None, value);
+        let by_key = |expected: &[Row], found: &[Row]| {
+            let (expected, found) = (batch(expected), batch(found));
+            let schema = expected.schema();
+            compare_by_key(&[expected], &[found], &schema, &[0]).unwrap().map(|difference| difference.rows)
+        };
+        let changes = [row(1, 1.0), row(2, 5.0), row(1, 2.0)];
+        assert_eq!(by_key(&changes, &[row(2, 5.0), row(1, 1.0), row(1, 2.0)]), None);
+        let swapped = by_key(&changes, &[row(2, 5.0), row(1, 2.0), row(1, 1.0)]).unwrap();
+        assert_eq!(swapped, ["- 1 | NULL | 1", "- 1 | NULL | 2", "+ 1 | NULL | 2", "+ 1 | NULL | 1"]);
+        assert_eq!(by_key(&changes, &changes[..2]).unwrap(), ["- 1 | NULL | 2"]);
+        assert_eq!(by_key(&changes[..2], &changes).unwrap(), ["+ 1 | NULL | 2"]);
+    }
+
+    #[test]
+    fn other_columns_are_an_error() {
+        let (rows, schema) = (batch(&[]), batch(&[]).schema());
+        let fewer = rows.project(&[0, 1]).unwrap();
+        let error = compare(&[rows], &[fewer], &schema).unwrap_err().to_string();
+        assert!(error.contains("columns of Int64, Float64 instead of Int64, Float64, Float64"), "{error}");
+    }
+}

@@ -71,27 +71,42 @@ async fn check_text(sql: &str, options: &CheckOptions) -> Result<bool> {
     let setups = (0..options.runs).map(|_| Setup::drawn(random.next_u64())).collect();
     let check = Check::new(setups)?;
     let statements = parse_statements(&Setup::stream().session()?, sql)?;
-    let (mut queries, mut compared, mut different) = (0, 0, 0);
+    let mut queries = 0;
+    let mut outcomes = vec![];
     say(&format!("seed {seed}"));
     for statement in statements {
         let Some(comparisons) = check.statement(statement).await? else { continue };
         queries += 1;
         say(&format!("query {queries}"));
         for comparison in comparisons {
-            compared += 1;
-            different += usize::from(!comparison.outcome.is_fine());
             say(&line(&comparison));
+            outcomes.push(comparison.outcome);
         }
     }
     if queries == 0 {
         let error = Error::sql("no query among the statements").help("check takes a SELECT, COPY or INSERT");
         return Err(DataFusionError::from(error));
     }
-    say(&match different {
-        0 => format!("all agree: {compared} comparisons of {queries} queries"),
-        _ => format!("{different} of {compared} comparisons differ"),
-    });
-    Ok(different == 0)
+    say(&summary(&outcomes, queries));
+    Ok(outcomes.iter().all(Outcome::is_fine))
+}
+
+fn summary(outcomes: &[Outcome], queries: usize) -> String {
+    let number = |of: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| of(outcome)).count();
+    match number(|outcome| !outcome.is_fine()) {
+        0 => {
+            let explained = match number(|outcome| matches!(outcome, Outcome::Explained(..))) {
+                0 => String::new(),
+                late => format!(", {late} by late rows"),
+            };
+            let skipped = match number(|outcome| matches!(outcome, Outcome::NotCompared(_))) {
+                0 => String::new(),
+                skipped => format!(", {skipped} skipped"),
+            };
+            format!("all agree: {} comparisons of {queries} queries{explained}{skipped}", outcomes.len())
+        }
+        different => format!("{different} of {} comparisons differ", outcomes.len()),
+    }
 }
 
 fn line(comparison: &Comparison) -> String {

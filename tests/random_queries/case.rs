@@ -42,6 +42,11 @@ impl Case {
         let data = Data::random(&mut random);
         let query = Query::random(&mut random, &data);
         let setups = (0..SETUPS).map(|_| Setup::drawn(random.next_u64())).collect();
+        Self::under(data, query, setups)
+    }
+
+    /// A query over data, under some setups.
+    pub fn under(data: Data, query: Query, setups: Vec<Setup>) -> Self {
         Self { data, query, setups }.repaired()
     }
 
@@ -185,7 +190,7 @@ async fn as_read(ctx: &SessionContext, rows: &RecordBatch) -> Result<RecordBatch
     for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
         let own = stream.schema().field_with_unqualified_name(field.name());
         let time = stream.schema().field_with_unqualified_name("ts")?.data_type();
-        let data_type = own.map_or(time.clone(), |own| own.data_type().clone());
+        let data_type = own.map_or(time, |own| own.data_type()).clone();
         columns.push(cast(column, &data_type)?);
         fields.push(field.as_ref().clone().with_data_type(data_type));
     }
@@ -215,15 +220,16 @@ impl Query {
         push(&|query| query.filter = None);
         push(&|query| query.wrap = Wrap::None);
         push(&|query| query.limit = None);
+        push(&|query| query.is_summed_up = false);
         push(&|query| query.emit = Emit::Default);
         let parts = match &self.kind {
-            Kind::Rows { columns } => columns.len(),
+            Kind::Rows { columns, .. } => columns.len(),
             Kind::Over { functions } => functions.len(),
             Kind::GroupBy { keys, aggregates, .. } => keys.len().max(aggregates.len()),
         };
         for part in 0..parts {
             push(&|query| match &mut query.kind {
-                Kind::Rows { columns } if columns.len() > 1 => drop(columns.remove(part)),
+                Kind::Rows { columns, .. } if columns.len() > 1 => drop(columns.remove(part)),
                 Kind::Over { functions } if functions.len() > 1 => drop(functions.remove(part)),
                 Kind::GroupBy { aggregates, .. } if part < aggregates.len() => drop(aggregates.remove(part)),
                 _ => {}

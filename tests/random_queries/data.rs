@@ -69,6 +69,7 @@ pub struct Data {
     pub layout: Layout,
     pub watermark: Watermark,
     pub unit: TimeUnit,
+    pub is_utc: bool,
     pub rows_of_group: usize,
     pub has_statistics: bool,
     pub files: Vec<Vec<Row>>,
@@ -83,7 +84,7 @@ impl Data {
         let watermark = match random.random_range(0..10) {
             0 => Watermark::Undeclared,
             1 | 2 => Watermark::Exact,
-            _ => Watermark::Bound { ms: 1000 * random.random_range(0..40) },
+            _ => Watermark::Bound { ms: 1000 * [0, 1, 2, 5, 10, 30][random.random_range(0..6)] },
         };
         let mut files = vec![vec![]; random.random_range(1..5)];
         let shape = Shape::random(unit, random);
@@ -102,6 +103,7 @@ impl Data {
             layout,
             watermark,
             unit,
+            is_utc: format == Format::Parquet && random.random_bool(0.1),
             rows_of_group: random.random_range(1..100),
             has_statistics: random.random_bool(0.8),
             files,
@@ -225,7 +227,7 @@ impl Data {
     fn batch(&self, rows: &[Row], windows: Option<&[Option<(i64, i64)>]>) -> RecordBatch {
         let time = |times: Vec<Option<i64>>| -> ArrayRef {
             let times = TimestampMillisecondArray::from(times);
-            cast(&times, &DataType::Timestamp(self.unit, None)).unwrap()
+            cast(&times, &DataType::Timestamp(self.unit, self.is_utc.then(|| "UTC".into()))).unwrap()
         };
         let decimals = Decimal128Array::from_iter(rows.iter().map(|row| row.d)).with_precision_and_scale(10, 2);
         let keys = rows.iter().map(|row| row.k.map(|k| format!("key {k}")));
@@ -252,8 +254,8 @@ impl Data {
     /// The rows as a person reads them.
     pub fn text(&self) -> String {
         let mut text = format!(
-            "-- {:?}, {:?}, {:?}, {:?}, row groups of {}, statistics {}\n",
-            self.format, self.layout, self.watermark, self.unit, self.rows_of_group, self.has_statistics
+            "-- {:?}, {:?}, {:?}, {:?}, UTC {}, row groups of {}, statistics {}\n",
+            self.format, self.layout, self.watermark, self.unit, self.is_utc, self.rows_of_group, self.has_statistics
         );
         for (number, file) in self.files.iter().enumerate() {
             let _ = writeln!(text, "-- file {number}");
