@@ -85,6 +85,8 @@ pub enum Wrap {
     With,
     /// A look-up that keeps every row.
     LookUp,
+    /// A join that makes two rows of most.
+    Twice,
 }
 
 #[derive(Debug, Clone)]
@@ -231,7 +233,10 @@ impl Query {
         let mut query = Self {
             kind,
             filter: maybe(random, 0.4, |random| any(random, &FILTERS)),
-            wrap: any(random, &[Wrap::None, Wrap::None, Wrap::None, Wrap::SubQuery, Wrap::With, Wrap::LookUp]),
+            wrap: any(
+                random,
+                &[Wrap::None, Wrap::None, Wrap::None, Wrap::SubQuery, Wrap::With, Wrap::LookUp, Wrap::Twice],
+            ),
             emit: any(random, &[Emit::Default, Emit::Final, Emit::Changes]),
             limit: maybe(random, 0.15, |random| random.random_range(0..20)),
             is_summed_up: random.random_bool(0.1),
@@ -280,6 +285,10 @@ impl Query {
         if matches!(self.kind, Kind::Rows { is_distinct: true, .. }) && self.emit == Emit::Changes {
             self.emit = Emit::Default;
         }
+        // Rows that are there twice tie in OVER, in whatever order.
+        if self.wrap == Wrap::Twice && self.is_over() {
+            self.wrap = Wrap::LookUp;
+        }
         if self.emit == Emit::Changes {
             self.limit = None;
             self.is_summed_up = false;
@@ -313,7 +322,7 @@ impl Query {
 
     /// Whether every late row is counted: all rows reach the operator.
     pub fn sees_every_row(&self) -> bool {
-        self.filter.is_none() && self.limit.is_none()
+        self.filter.is_none() && self.limit.is_none() && self.wrap != Wrap::Twice
     }
 
     /// The query of the stream `t`.
@@ -344,6 +353,10 @@ impl Query {
                     format!("(SELECT t.*, name FROM t LEFT JOIN {table} ON k = key{filter}) AS q"),
                     String::new(),
                 )
+            }
+            Wrap::Twice => {
+                let twice = "JOIN (VALUES (1), (-20)) AS v (x) ON x < coalesce(i, 0)";
+                (String::new(), format!("(SELECT t.* FROM t {twice}{filter}) AS q"), String::new())
             }
             Wrap::With => (format!("WITH q AS ({inner}) "), "q".to_string(), String::new()),
         };
