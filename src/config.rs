@@ -27,8 +27,10 @@ impl ConfigExtension for StreamlinesOptions {
     const PREFIX: &'static str = "streamlines";
 }
 
-const STRATEGIES: [&str; 2] = ["partitioned", "batch"];
-const ROUTINGS: [&str; 3] = ["auto", "aligned", "merge_on_close"];
+/// How a query may run; `batch` is the oracle of all others.
+pub(crate) const STRATEGIES: [&str; 2] = ["partitioned", "batch"];
+/// How rows may reach pipelines.
+pub(crate) const ROUTINGS: [&str; 3] = ["auto", "aligned", "merge_on_close"];
 
 impl StreamlinesOptions {
     /// Checks the settings that have few values. A program may have put anything into the fields.

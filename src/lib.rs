@@ -12,8 +12,10 @@
 //!   that is being built.
 //! - [`StreamlinesContext::stream_sql`] plans every statement; a DataFrame collects or streams the answer.
 //! - [`Job`] runs a query into a [`Sink`], shows how far it is, and stops it.
+//! - [`Check`] runs queries under many settings and says what differs.
 #![deny(missing_docs)]
 
+mod check;
 mod config;
 mod error;
 mod exec;
@@ -26,6 +28,7 @@ mod sink;
 mod source;
 mod sql;
 
+pub use check::{Answer, Check, Comparison, Difference, Outcome, Setup, compare, compare_by_key, fold, text_rows};
 pub use config::StreamlinesOptions;
 pub use error::{Error, Location, render_error};
 pub use operator::{Counters, Operator, Stamp};

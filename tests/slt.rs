@@ -6,49 +6,11 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, AsArray, RecordBatch};
-use datafusion::arrow::datatypes::{DataType, Float32Type, Float64Type};
-use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::error::{DataFusionError, Result};
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::SessionContext;
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
-use streamlines::{StreamlinesContext, StreamlinesOptions, streaming_session};
-
-/// One way to run every file.
-#[derive(Clone)]
-struct Engine {
-    name: &'static str,
-    partitions: usize,
-    batch_rows: usize,
-}
-
-impl Engine {
-    fn grid() -> Vec<Self> {
-        let mut engines = vec![Self { name: "batch", partitions: 2, batch_rows: 8192 }];
-        for partitions in [1, 2, 4] {
-            for batch_rows in [1, 7, 8192] {
-                engines.push(Self { name: "stream", partitions, batch_rows });
-            }
-        }
-        engines
-    }
-
-    fn connect(&self) -> Connection {
-        let strategy = if self.name == "batch" { "batch" } else { "partitioned" };
-        let options = StreamlinesOptions {
-            strategy: strategy.to_string(),
-            partitions: self.partitions,
-            ..StreamlinesOptions::default()
-        };
-        let config = SessionConfig::new()
-            .with_target_partitions(self.partitions)
-            .with_batch_size(self.batch_rows)
-            .with_option_extension(options);
-        Connection { ctx: streaming_session(config) }
-    }
-}
+use streamlines::{Setup, StreamlinesContext, text_rows};
 
 struct Connection {
     ctx: SessionContext,
@@ -68,7 +30,7 @@ impl AsyncDB for Connection {
         }
         let mut rows = vec![];
         for batch in &batches {
-            rows.extend(text_rows(batch)?);
+            rows.extend(text_rows(batch)?.into_iter().map(|row| row.into_iter().map(cell).collect()));
         }
         Ok(DBOutput::Rows { types: vec![DefaultColumnType::Any; columns], rows })
     }
@@ -80,35 +42,23 @@ impl AsyncDB for Connection {
     }
 }
 
-fn text_rows(batch: &RecordBatch) -> Result<Vec<Vec<String>>> {
-    let options = FormatOptions::new().with_null("NULL");
-    let formatters = batch
-        .columns()
-        .iter()
-        .map(|column| ArrayFormatter::try_new(column.as_ref(), &options))
-        .collect::<std::result::Result<Vec<_>, _>>()?;
-    let cell = |row: usize, column: usize| match float(batch.column(column), row) {
-        Some(value) => value,
-        None => match formatters[column].value(row).to_string() {
-            text if text.is_empty() => "(empty)".to_string(),
-            text => text.replace(' ', "_"),
-        },
-    };
-    Ok((0..batch.num_rows()).map(|row| (0..batch.num_columns()).map(|column| cell(row, column)).collect()).collect())
+/// Cells are separated by spaces in the files.
+fn cell(text: String) -> String {
+    if text.is_empty() { "(empty)".to_string() } else { text.replace(' ', "_") }
 }
 
-/// Floats agree within 1e-9 relative, so nine digits are compared.
-fn float(column: &Arc<dyn Array>, row: usize) -> Option<String> {
-    if column.is_null(row) {
-        return None;
-    }
-    let value = match column.data_type() {
-        DataType::Float64 => column.as_primitive::<Float64Type>().value(row),
-        DataType::Float32 => f64::from(column.as_primitive::<Float32Type>().value(row)),
-        _ => return None,
-    };
-    // Back from nine digits to the shortest form of the number: 2.5, not 2.50000000e0.
-    Some(format!("{value:.8e}").parse::<f64>().map_or(value.to_string(), |rounded| rounded.to_string()))
+fn runner(
+    setup: &Setup,
+    folder: &Path,
+) -> Runner<Connection, impl sqllogictest::MakeConnection<Conn = Connection> + use<>> {
+    let connect = setup.clone();
+    let mut runner = Runner::new(move || {
+        let ctx = connect.session();
+        async move { Ok(Connection { ctx: ctx? }) }
+    });
+    runner.add_label(if setup.is_batch() { "batch" } else { "stream" });
+    runner.set_var("TMP".to_string(), folder.to_string_lossy().into_owned());
+    runner
 }
 
 /// The files whose name contains `SLT`: all of them, if that is not set.
@@ -126,18 +76,14 @@ fn files() -> Vec<PathBuf> {
     files
 }
 
-fn run_all_files_on(engine: &Engine) -> Vec<String> {
+fn run_all_files_under(setup: &Setup) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let mut failures = vec![];
     for file in files() {
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
         let folder = tempfile::tempdir().unwrap();
-        let mut runner = Runner::new(|| async { Ok(engine.connect()) });
-        runner.add_label(engine.name);
-        runner.set_var("TMP".to_string(), folder.path().to_string_lossy().into_owned());
-        if let Err(error) = runtime.block_on(runner.run_file_async(&file)) {
-            let at = format!("{} (partitions {}, batch rows {})", engine.name, engine.partitions, engine.batch_rows);
-            failures.push(format!("{name} on {at}: {}", error.display(false)));
+        if let Err(error) = runtime.block_on(runner(setup, folder.path()).run_file_async(&file)) {
+            failures.push(format!("{name} on {setup}: {}", error.display(false)));
         }
     }
     failures
@@ -145,13 +91,10 @@ fn run_all_files_on(engine: &Engine) -> Vec<String> {
 
 /// `SLT_COMPLETE=1` writes the oracle's rows into the files.
 fn complete_files() {
-    let oracle = &Engine::grid()[0];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for file in files() {
         let folder = tempfile::tempdir().unwrap();
-        let mut runner = Runner::new(|| async { Ok(oracle.connect()) });
-        runner.add_label(oracle.name);
-        runner.set_var("TMP".to_string(), folder.path().to_string_lossy().into_owned());
+        let mut runner = runner(&Setup::batch(), folder.path());
         let updated = runner.update_test_file(
             &file,
             " ",
@@ -168,6 +111,7 @@ fn every_file_agrees_on_every_engine() {
     if std::env::var_os("SLT_COMPLETE").is_some() {
         return complete_files();
     }
-    let failures: Vec<_> = Engine::grid().iter().flat_map(run_all_files_on).collect();
+    let setups = [Setup::batch()].into_iter().chain(Setup::grid());
+    let failures: Vec<_> = setups.flat_map(|setup| run_all_files_under(&setup)).collect();
     assert!(failures.is_empty(), "{} failures\n\n{}", failures.len(), failures.join("\n\n"));
 }

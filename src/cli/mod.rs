@@ -1,5 +1,6 @@
 //! Subcommands, one file each. Rows go to standard output alone; everything else to standard error.
 
+mod check;
 mod completions;
 mod errors;
 mod explain;
@@ -31,6 +32,7 @@ Examples:
   streamlines sql \"SELECT origin, count(*) FROM 'testdata/nycflights/flights-*.parquet' GROUP BY origin\"
   streamlines sql --init streams.sql --output out/ --format parquet \"SELECT … EMIT CHANGES\"
   streamlines explain --init streams.sql \"SELECT …\"
+  streamlines check examples/flights.sql
   streamlines lateness data/ --time event_time
   streamlines generate trades --rows 1000000 --partitions 2 --out data/";
 
@@ -69,6 +71,9 @@ enum Command {
         #[command(flatten)]
         options: QueryOptions,
     },
+    /// Say whether queries give the rows of plain DataFusion, and the same rows however they run.
+    #[command(after_help = "Example:\n  streamlines check examples/flights.sql --seed 7")]
+    Check(check::CheckOptions),
     /// Say what each bound of a watermark would cost, and which rows make others late.
     #[command(
         after_help = "Example:\n  streamlines lateness 'testdata/nycflights/flights-*.parquet' --time scheduled --by origin"
@@ -99,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Run { file, options } => runtime.block_on(run::file(&file, &options)),
         Command::Sql { sql, options } => runtime.block_on(run::text(&sql, &options)),
         Command::Explain { sql, options } => runtime.block_on(explain::explain(&sql, &options)),
+        Command::Check(options) => runtime.block_on(check::check(&options)),
         Command::Lateness(options) => runtime.block_on(lateness::report(&options)),
         Command::Generate(generate) => {
             runtime.spawn(generate.clone().when_interrupted());

@@ -13,6 +13,8 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, internal_datafusion_err};
 use datafusion::execution::TaskContext;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalSortExpr};
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
@@ -22,6 +24,7 @@ use datafusion::physical_plan::{
 use futures::{StreamExt, TryStreamExt};
 
 use super::context::task_with;
+use super::row_order::{NumberedJoin, numbered as numbered_rows, numbered_schema};
 use super::streaming_properties;
 
 /// Joins each batch of the stream (the second child) with a table (the first child).
@@ -29,6 +32,8 @@ use super::streaming_properties;
 pub(crate) struct LookupJoinExec {
     /// DataFusion's join of the table and a [`ProbeExec`].
     join: Arc<dyn ExecutionPlan>,
+    /// The join that is run in its place where it would lose the order of the stream's rows.
+    numbered: Option<NumberedJoin>,
     table: Arc<dyn ExecutionPlan>,
     stream: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
@@ -50,10 +55,14 @@ impl LookupJoinExec {
         stream: Arc<dyn ExecutionPlan>,
     ) -> Result<Self> {
         let partitions = stream.output_partitioning().partition_count();
-        let probe = Arc::new(ProbeExec { properties: streaming_properties(stream.schema(), partitions) });
+        let probe = |schema| -> Arc<dyn ExecutionPlan> {
+            Arc::new(ProbeExec { properties: probe_properties(schema, partitions) })
+        };
+        let numbered = NumberedJoin::try_new(join, &table, &probe(numbered_schema(&stream.schema())))?;
+        let probe = probe(stream.schema());
         let join = replace_children_if_necessary(Arc::clone(join), vec![Arc::clone(&table), probe])?;
         let properties = streaming_properties(join.schema(), partitions);
-        Ok(Self { join, table, stream, properties })
+        Ok(Self { join, numbered, table, stream, properties })
     }
 }
 
@@ -96,10 +105,20 @@ impl ExecutionPlan for LookupJoinExec {
     fn execute(&self, partition: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let schema = self.join.schema();
         let input = self.stream.execute(partition, Arc::clone(&task))?;
-        let (join, output_schema) = (Arc::clone(&self.join), Arc::clone(&schema));
+        let (join, numbered) = (Arc::clone(&self.join), self.numbered.clone());
         let output = input.then(move |batch| {
-            let (join, task, schema) = (Arc::clone(&join), Arc::clone(&task), Arc::clone(&output_schema));
-            async move { join_batch(join, partition, task, schema, batch?).await }
+            let (join, numbered, task) = (Arc::clone(&join), numbered.clone(), Arc::clone(&task));
+            async move {
+                let batch = batch?;
+                match numbered {
+                    _ if batch.num_rows() == 0 => Ok(RecordBatch::new_empty(join.schema())),
+                    None => join_batch(join, partition, task, batch).await,
+                    Some(own) => {
+                        let output = join_batch(Arc::clone(&own.join), partition, task, numbered_rows(&batch)?).await?;
+                        own.in_order(&output)
+                    }
+                }
+            }
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, output)))
     }
@@ -110,18 +129,24 @@ async fn join_batch(
     join: Arc<dyn ExecutionPlan>,
     partition: usize,
     task: Arc<TaskContext>,
-    schema: SchemaRef,
     batch: RecordBatch,
 ) -> Result<RecordBatch> {
-    if batch.num_rows() == 0 {
-        return Ok(RecordBatch::new_empty(schema));
-    }
     let probe_task = task_with(&task, Probe(batch));
     let output: Vec<RecordBatch> = join.execute(partition, probe_task)?.try_collect().await?;
     match output.as_slice() {
         [batch] => Ok(batch.clone()),
-        batches => Ok(concat_batches(&schema, batches)?),
+        batches => Ok(concat_batches(&join.schema(), batches)?),
     }
+}
+
+/// A hash join keeps the order of rows, those without a match among them, if it is told that they have one: of which
+/// column does not matter, and nobody else sees it.
+fn probe_properties(schema: SchemaRef, partitions: usize) -> Arc<PlanProperties> {
+    let properties = streaming_properties(Arc::clone(&schema), partitions);
+    let Some(first) = schema.fields().first() else { return properties };
+    let order = PhysicalSortExpr::new_default(Arc::new(Column::new(first.name(), 0)));
+    let ordered = EquivalenceProperties::new_with_orderings(schema, [[order]]);
+    Arc::new(properties.as_ref().clone().with_eq_properties(ordered))
 }
 
 /// The batch that a join is run over.

@@ -16,6 +16,7 @@ pub(crate) mod context;
 pub(crate) mod filter;
 pub(crate) mod lookup;
 pub(crate) mod operator;
+mod row_order;
 pub(crate) mod scan;
 
 use std::sync::Arc;

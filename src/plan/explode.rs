@@ -19,6 +19,7 @@ use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
 use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::functions_window::expr_fn::lag;
 use datafusion::logical_expr::expr::{ScalarFunction, WindowFunction};
+use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{
     Aggregate, AggregateUDF, Expr, ExprFunctionExt, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Projection,
     WindowFrame, WindowFrameBound, WindowFrameUnits, cast, lit, when,
@@ -28,6 +29,7 @@ use crate::operator::WindowShape;
 
 use super::aggregate::named;
 use super::functions::{last_tick, not_constant, window_end};
+use super::grouping_sets::{expand, has_sets};
 use super::interval::window_ticks;
 use super::overlapping::{is_overlapping, session_keys, shape, windows_of};
 
@@ -38,7 +40,11 @@ pub(super) fn explode(plan: LogicalPlan) -> Result<LogicalPlan> {
             explode_projection(projection).map(Transformed::yes)
         }
         LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.iter().any(calls_overlapping) => {
-            explode_aggregate(aggregate).map(Transformed::yes)
+            let exploded = match has_sets(&aggregate) {
+                true => explode(expand(aggregate)?)?,
+                false => explode_aggregate(aggregate)?,
+            };
+            Ok(Transformed::yes(exploded))
         }
         other => Ok(Transformed::no(other)),
     })
@@ -78,12 +84,14 @@ fn explode_projection(projection: Projection) -> Result<LogicalPlan> {
 }
 
 pub(super) fn explode_aggregate(aggregate: Aggregate) -> Result<LogicalPlan> {
+    // As in the aggregate's schema, each expression is there once.
+    let group_exprs: Vec<Expr> = grouping_set_to_exprlist(&aggregate.group_expr)?.into_iter().cloned().collect();
     let keys: Vec<Expr> =
-        aggregate.group_expr.iter().filter(|expr| !calls_overlapping(expr)).map(|key| key.clone().unalias()).collect();
-    let exprs: Vec<Expr> = aggregate.group_expr.iter().chain(&aggregate.aggr_expr).cloned().collect();
+        group_exprs.iter().filter(|expr| !calls_overlapping(expr)).map(|key| key.clone().unalias()).collect();
+    let exprs: Vec<Expr> = group_exprs.iter().chain(&aggregate.aggr_expr).cloned().collect();
     let (input, windows) = with_windows(aggregate.input.as_ref().clone(), &exprs, &keys)?;
     let of_window = |expr: &Expr| Ok(bounds_of(expr.clone(), &windows)?.unalias());
-    let groups = aggregate.group_expr.iter().map(of_window).collect::<Result<Vec<_>>>()?;
+    let groups = group_exprs.iter().map(of_window).collect::<Result<Vec<_>>>()?;
     let aggregates = aggregate.aggr_expr.iter().map(|expr| bounds_of(expr.clone(), &windows));
     let aggregates = aggregates.collect::<Result<Vec<_>>>()?;
     let bounds: Vec<Expr> = windows.into_iter().flat_map(|window| [window.start, window.end]).collect();
@@ -97,10 +105,7 @@ pub(super) fn explode_aggregate(aggregate: Aggregate) -> Result<LogicalPlan> {
         .map(|group| if is_of_window(&group) { group.clone() } else { column_of(group) })
         .chain(aggregates.iter().map(column_of))
         .collect();
-    let groups = match groups.as_slice() {
-        [Expr::GroupingSet(_)] => groups,
-        _ => groups.iter().filter(|group| !is_of_window(group)).chain(&bounds).cloned().collect(),
-    };
+    let groups = groups.iter().filter(|group| !is_of_window(group)).chain(&bounds).cloned().collect();
     let plan = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(input), groups, aggregates)?);
     let columns = columns
         .into_iter()

@@ -5,6 +5,7 @@
 
 mod aggregate;
 mod analyze;
+mod changelog;
 mod changes;
 mod coded_keys;
 mod event_time;
@@ -24,6 +25,7 @@ mod time_column;
 mod window;
 
 pub(crate) use analyze::StreamAnalyzer;
+pub(crate) use changelog::{Changelog, Keyed, changelog, without_last_limit};
 pub(crate) use nodes::Emit;
 pub(crate) use planner::StreamQueryPlanner;
 pub(crate) use routing::Routing;

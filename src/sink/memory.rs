@@ -1,4 +1,4 @@
-//! A table in memory: where the rows of CREATE TABLE … AS go.
+//! Rows in memory: for who looks at them next, and as the table that CREATE TABLE … AS makes.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -16,12 +16,36 @@ use parking_lot::Mutex;
 
 use super::{Sink, Writer, Written};
 
+/// Keeps the rows of each pipeline.
+#[derive(Debug, Default)]
+pub(crate) struct MemorySink {
+    partitions: Arc<Mutex<Vec<Vec<RecordBatch>>>>,
+}
+
+impl MemorySink {
+    /// Takes the rows out, pipeline by pipeline.
+    pub(crate) fn take(&self) -> Vec<Vec<RecordBatch>> {
+        std::mem::take(&mut *self.partitions.lock())
+    }
+}
+
+#[async_trait]
+impl Sink for MemorySink {
+    fn per_pipeline(&self) -> bool {
+        true
+    }
+
+    fn writer(&self, pipeline: usize, _: SchemaRef) -> Result<Box<dyn Writer>> {
+        Ok(Box::new(MemoryWriter { pipeline, rows: vec![], partitions: Arc::clone(&self.partitions) }))
+    }
+}
+
 /// Keeps rows, a partition of the table for each pipeline, and registers the table when all of them are there.
 pub(crate) struct TableSink {
     ctx: SessionContext,
     table: CreateMemoryTable,
     schema: SchemaRef,
-    partitions: Arc<Mutex<Vec<Vec<RecordBatch>>>>,
+    rows: MemorySink,
 }
 
 impl TableSink {
@@ -35,7 +59,7 @@ impl TableSink {
             let error = SchemaError::DuplicateUnqualifiedField { name: field.name().clone() };
             return Err(DataFusionError::SchemaError(Box::new(error), Box::new(None)));
         }
-        Ok(Self { ctx: ctx.clone(), table, schema, partitions: Arc::default() })
+        Ok(Self { ctx: ctx.clone(), table, schema, rows: MemorySink::default() })
     }
 }
 
@@ -51,14 +75,13 @@ impl Sink for TableSink {
         true
     }
 
-    fn writer(&self, pipeline: usize, _: SchemaRef) -> Result<Box<dyn Writer>> {
-        Ok(Box::new(TableWriter { pipeline, rows: vec![], partitions: Arc::clone(&self.partitions) }))
+    fn writer(&self, pipeline: usize, schema: SchemaRef) -> Result<Box<dyn Writer>> {
+        self.rows.writer(pipeline, schema)
     }
 
     async fn closed(&self, _: usize) -> Result<()> {
-        let partitions = std::mem::take(&mut *self.partitions.lock());
         let defaults = self.table.column_defaults.iter().cloned().collect();
-        let table = MemTable::try_new(Arc::clone(&self.schema), partitions)?
+        let table = MemTable::try_new(Arc::clone(&self.schema), self.rows.take())?
             .with_constraints(self.table.constraints.clone())
             .with_column_defaults(defaults);
         if self.table.or_replace {
@@ -69,14 +92,14 @@ impl Sink for TableSink {
     }
 }
 
-struct TableWriter {
+struct MemoryWriter {
     pipeline: usize,
     rows: Vec<RecordBatch>,
     partitions: Arc<Mutex<Vec<Vec<RecordBatch>>>>,
 }
 
 #[async_trait]
-impl Writer for TableWriter {
+impl Writer for MemoryWriter {
     async fn write(&mut self, batch: RecordBatch) -> Result<()> {
         self.rows.push(batch);
         Ok(())

@@ -20,7 +20,7 @@ use datafusion::error::{DataFusionError, Result};
 pub(crate) use compression::compresses;
 pub use files::FileSink;
 pub use format::OutputFormat;
-pub(crate) use memory::TableSink;
+pub(crate) use memory::{MemorySink, TableSink};
 pub use null::NullSink;
 pub use stream::StdoutSink;
 

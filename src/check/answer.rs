@@ -1,0 +1,103 @@
+//! A query's rows, and what is to be known of them to compare them.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::common::Result;
+use datafusion::dataframe::DataFrame;
+
+use crate::plan::{Changelog, Keyed, changelog};
+use crate::runtime::Job;
+use crate::sink::MemorySink;
+
+use super::changelog::fold;
+use super::compare::{Difference, compare, compare_by_key};
+
+/// The rows that a query has given.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Their columns.
+    pub schema: SchemaRef,
+    /// Those of a key in order, if they are changes.
+    pub batches: Vec<RecordBatch>,
+    /// Rows that the query left out because they came after their window had closed.
+    pub late_rows: u64,
+    changelog: Changelog,
+}
+
+impl Answer {
+    /// Runs a query as it is planned in its session.
+    ///
+    /// # Errors
+    /// What is wrong with the query or its data, or why it cannot run as a stream.
+    pub async fn of(query: DataFrame) -> Result<Self> {
+        let (state, plan) = query.clone().into_parts();
+        let changelog = changelog(&state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?);
+        let job = Job::new(query).await?;
+        let sink = MemorySink::default();
+        let summary = job.run(&sink).await?;
+        Ok(Self {
+            schema: job.schema(),
+            batches: sink.take().concat(),
+            late_rows: summary.progress.late_rows,
+            changelog,
+        })
+    }
+
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.batches.iter().map(RecordBatch::num_rows).sum()
+    }
+
+    /// What differs in another answer to the same question: as multisets, and where rows are changes, in their order
+    /// for each key.
+    ///
+    /// # Errors
+    /// An answer of other columns.
+    pub fn difference(&self, other: &Self) -> Result<Option<Difference>> {
+        match &self.changelog {
+            Changelog::Keyed(Keyed { is_by_batch: true, .. }) => {
+                let (folded, other) = (self.folded()?, other.folded()?);
+                compare(&folded.batches, &other.batches, &folded.schema)
+            }
+            Changelog::Keyed(Keyed { keys, .. }) => compare_by_key(&self.batches, &other.batches, &self.schema, keys),
+            Changelog::None | Changelog::Unkeyed(_) => compare(&self.batches, &other.batches, &self.schema),
+        }
+    }
+
+    /// Whether rows take the place of others.
+    pub fn is_changelog(&self) -> bool {
+        self.changelog != Changelog::None
+    }
+
+    /// What differs between the final answer of plain DataFusion and this one, or what its changes amount to.
+    ///
+    /// # Errors
+    /// As [`Answer::difference`] and [`Answer::folded`].
+    pub fn difference_from_batch(&self, batch: &Self) -> Result<Option<Difference>> {
+        let folded = self.folded()?;
+        // Where no row has come there is no change, but without keys there is an answer.
+        match &self.changelog {
+            Changelog::Keyed(Keyed { keys, .. }) if keys.is_empty() && folded.rows() == 0 => Ok(None),
+            _ => batch.difference(&folded),
+        }
+    }
+
+    /// Why changes cannot be folded, if rows are changes and their keys are not among the columns.
+    pub fn why_not_folded(&self) -> Option<&str> {
+        match &self.changelog {
+            Changelog::Unkeyed(why) => Some(why),
+            Changelog::None | Changelog::Keyed(_) => None,
+        }
+    }
+
+    /// The final answer that changes amount to; rows that are none are final.
+    ///
+    /// # Errors
+    /// Changes that contradict each other.
+    pub fn folded(&self) -> Result<Self> {
+        let Changelog::Keyed(Keyed { keys, op, .. }) = &self.changelog else { return Ok(self.clone()) };
+        let rows = fold(&self.batches, &self.schema, keys, *op)?;
+        let schema = rows.schema();
+        Ok(Self { schema, batches: vec![rows], late_rows: self.late_rows, changelog: Changelog::None })
+    }
+}

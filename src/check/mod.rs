@@ -1,0 +1,244 @@
+//! Whether a query gives the same rows however it runs, and the rows of plain DataFusion over the same files.
+//!
+//! ```text
+//!   statements ─▶ a session for each Setup ─▶ an Answer of each ─▶ compare, fold ─▶ Difference
+//! ```
+//!
+//! [`Check`] takes the statements of a file through all its sessions at once. What is compared, and when two answers
+//! are the same, is in [`compare`], and what changes amount to in [`fold`]: both are functions of batches alone.
+
+mod answer;
+mod changelog;
+mod compare;
+mod question;
+mod setup;
+
+use datafusion::common::Result;
+use datafusion::dataframe::DataFrame;
+use datafusion::execution::context::SessionContext;
+
+use crate::error::Error;
+use crate::plan::without_last_limit;
+use crate::session::StreamlinesContext;
+use crate::sql::StreamStatement;
+
+pub use answer::Answer;
+pub use changelog::fold;
+pub use compare::{Difference, compare, compare_by_key, text_rows};
+pub use setup::Setup;
+
+use question::{left_open, question, with_exact_watermark, with_final};
+
+/// What was compared, and how that came out.
+#[derive(Debug, Clone)]
+pub struct Comparison {
+    /// The two sides.
+    pub what: String,
+    /// Rows of the second side.
+    pub rows: usize,
+    /// Late rows of the second side.
+    pub late_rows: u64,
+    /// How it came out.
+    pub outcome: Outcome,
+}
+
+/// How a comparison came out.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// The answers are the same.
+    Same,
+    /// They differ, and it is known why.
+    Explained(Difference, String),
+    /// They differ; with what SQL leaves open in such a query, if it does.
+    Differs(Difference, Option<&'static str>),
+    /// They cannot be compared: the reason.
+    NotCompared(String),
+}
+
+impl Outcome {
+    /// Whether nothing speaks against the answers being the same.
+    pub fn is_fine(&self) -> bool {
+        !matches!(self, Self::Differs(..))
+    }
+}
+
+/// Sessions that go through the statements of a file together.
+pub struct Check {
+    batch: Session,
+    stream: Session,
+    /// The same streams without bounds: no row is late there.
+    exact: Session,
+    others: Vec<Session>,
+}
+
+impl Check {
+    /// Compares batch, stream, and the stream under each of `setups`.
+    ///
+    /// # Errors
+    /// Settings that a session does not take.
+    pub fn new(setups: Vec<Setup>) -> Result<Self> {
+        Ok(Self {
+            batch: Session::open(Setup::batch())?,
+            stream: Session::open(Setup::stream())?,
+            exact: Session::open(Setup::stream())?,
+            others: setups.into_iter().map(Session::open).collect::<Result<_>>()?,
+        })
+    }
+
+    /// Takes the next statement: compares the answers to a query (or to that of a COPY or INSERT, which writes
+    /// nothing), and carries every other statement out in each session.
+    ///
+    /// # Errors
+    /// What is wrong with the statement, or why it cannot run as a stream.
+    pub async fn statement(&self, statement: StreamStatement) -> Result<Option<Vec<Comparison>>> {
+        if let Some(query) = question(&statement) {
+            return self.query(query).await.map(Some);
+        }
+        for session in [&self.batch, &self.stream].into_iter().chain(&self.others) {
+            session.ctx.plan_statement(statement.clone()).await?;
+        }
+        self.exact.ctx.plan_statement(with_exact_watermark(statement)).await?;
+        Ok(None)
+    }
+
+    async fn query(&self, query: StreamStatement) -> Result<Vec<Comparison>> {
+        let planned = self.stream.plan(query.clone()).await?;
+        let open = left_open(planned.logical_plan())?;
+        let has_limit = without_last_limit(planned.logical_plan()).is_some();
+        let batch = self.batch.whole_answer(with_final(query.clone())).await?.answer;
+        let stream = self.stream.whole_answer(query.clone()).await?.answer;
+        let mut comparisons = vec![self.with_batch(&batch, &stream, &query, open).await?];
+        for session in &self.others {
+            let given = session.whole_answer(query.clone()).await?;
+            comparisons.push(among_streams(&stream, given, open)?);
+        }
+        if has_limit {
+            let rows = self.batch.answer(with_final(query.clone())).await?.answer.rows();
+            let of_changes = stream.is_changelog();
+            for session in [&self.stream].into_iter().chain(&self.others) {
+                let given = session.answer(query.clone()).await?;
+                comparisons.push(with_limit(&stream, (!of_changes).then_some(rows), given)?);
+            }
+        }
+        Ok(comparisons)
+    }
+
+    async fn with_batch(
+        &self,
+        batch: &Answer,
+        stream: &Answer,
+        query: &StreamStatement,
+        open: Option<&'static str>,
+    ) -> Result<Comparison> {
+        let comparison = |what: &str, outcome| {
+            let (rows, late_rows) = (stream.rows(), stream.late_rows);
+            Comparison { what: what.to_string(), rows, late_rows, outcome }
+        };
+        let what = if stream.is_changelog() { "batch and the stream's folded changes" } else { "batch and stream" };
+        if let Some(why) = stream.why_not_folded() {
+            return Ok(comparison(what, Outcome::NotCompared(why.to_string())));
+        }
+        let outcome = match stream.difference_from_batch(batch)? {
+            None => Outcome::Same,
+            Some(difference) if stream.late_rows > 0 && self.is_exact_answer(batch, query).await => {
+                let why = "late rows explain that as far as they go: without a bound no row is late, and the answer is \
+                           that of batch";
+                Outcome::Explained(difference, why.to_string())
+            }
+            Some(difference) => Outcome::Differs(difference, open),
+        };
+        Ok(comparison(what, outcome))
+    }
+
+    /// Whether the stream without bounds gives the answer of batch. Where it cannot run, nothing is explained.
+    async fn is_exact_answer(&self, batch: &Answer, query: &StreamStatement) -> bool {
+        match self.exact.whole_answer(query.clone()).await {
+            Ok(given) => {
+                given.answer.late_rows == 0 && given.answer.difference_from_batch(batch).is_ok_and(|d| d.is_none())
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+/// The same question under another setup: the same rows, and as many of them late.
+fn among_streams(stream: &Answer, given: Given, open: Option<&'static str>) -> Result<Comparison> {
+    let Given { setup, answer } = given;
+    let outcome = match stream.difference(&answer)? {
+        Some(difference) => Outcome::Differs(difference, open),
+        None if stream.late_rows != answer.late_rows => {
+            let text = format!("{} late rows instead of {}", answer.late_rows, stream.late_rows);
+            Outcome::Differs(Difference { missing: 0, extra: 0, rows: vec![text] }, None)
+        }
+        None => Outcome::Same,
+    };
+    let (rows, late_rows) = (answer.rows(), answer.late_rows);
+    Ok(Comparison { what: format!("stream and {setup}"), rows, late_rows, outcome })
+}
+
+/// Which rows a LIMIT without ORDER BY takes is open, but not how many, and that they are rows of the whole answer.
+fn with_limit(whole: &Answer, expected_rows: Option<usize>, given: Given) -> Result<Comparison> {
+    let Given { setup, answer } = given;
+    let difference = compare(&whole.batches, &answer.batches, &whole.schema)?;
+    let outcome = match (difference, expected_rows) {
+        (Some(difference), _) if difference.extra > 0 => Outcome::Differs(difference, None),
+        (_, Some(rows)) if rows != answer.rows() => {
+            let text = format!("LIMIT gave {} rows instead of {rows}", answer.rows());
+            Outcome::Differs(Difference { missing: 0, extra: 0, rows: vec![text] }, None)
+        }
+        _ => Outcome::Same,
+    };
+    let (rows, late_rows) = (answer.rows(), answer.late_rows);
+    Ok(Comparison { what: format!("LIMIT's rows among all, {setup}"), rows, late_rows, outcome })
+}
+
+struct Session {
+    setup: Setup,
+    ctx: SessionContext,
+}
+
+/// An answer, and the setup under which it was given.
+struct Given {
+    setup: Setup,
+    answer: Answer,
+}
+
+impl Session {
+    fn open(setup: Setup) -> Result<Self> {
+        Ok(Self { ctx: setup.session()?, setup })
+    }
+
+    async fn plan(&self, query: StreamStatement) -> Result<DataFrame> {
+        self.setup.apply(&self.ctx)?;
+        self.ctx.plan_statement(query).await
+    }
+
+    async fn answer(&self, query: StreamStatement) -> Result<Given> {
+        let planned = self.plan(query).await?;
+        self.run(planned).await
+    }
+
+    /// The answer without the LIMIT that leaves open which rows it takes.
+    async fn whole_answer(&self, query: StreamStatement) -> Result<Given> {
+        let planned = self.plan(query).await?;
+        let whole = without_last_limit(planned.logical_plan());
+        let planned = whole.map_or(planned, |plan| DataFrame::new(self.ctx.state(), plan));
+        self.run(planned).await
+    }
+
+    /// Runs a query; by another routing if it cannot take the one of the setup.
+    async fn run(&self, planned: DataFrame) -> Result<Given> {
+        let plan = planned.logical_plan().clone();
+        match Answer::of(planned).await {
+            Err(error)
+                if self.setup.routing != "auto" && matches!(Error::find(&error), Some(Error::Refused { .. })) =>
+            {
+                let setup = Setup { routing: "auto", ..self.setup.clone() };
+                setup.apply(&self.ctx)?;
+                let answer = Answer::of(DataFrame::new(self.ctx.state(), plan)).await?;
+                Ok(Given { setup, answer })
+            }
+            answer => Ok(Given { setup: self.setup.clone(), answer: answer? }),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What is asked of each session: the query of a statement, and its variants.
+
+use datafusion::common::Result;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::sql::parser::{CopyToSource, Statement};
+use datafusion::sql::sqlparser::ast::{Query, Statement as Sql};
+
+use crate::sql::StreamStatement;
+
+/// Functions whose answer depends on the order of rows.
+const ORDERED: [&str; 5] = ["array_agg", "first_value", "last_value", "nth_value", "string_agg"];
+
+/// The query whose rows a statement gives or writes.
+pub(super) fn question(statement: &StreamStatement) -> Option<StreamStatement> {
+    let StreamStatement::Query { statement, emit, quoted } = statement else { return None };
+    let query: Query = match statement.as_ref() {
+        Statement::Statement(sql) => match sql.as_ref() {
+            Sql::Query(query) => query.as_ref().clone(),
+            Sql::Insert(insert) => insert.source.as_ref()?.as_ref().clone(),
+            _ => return None,
+        },
+        Statement::CopyTo(copy) => match &copy.source {
+            CopyToSource::Query(query) => query.as_ref().clone(),
+            CopyToSource::Relation(_) => return None,
+        },
+        _ => return None,
+    };
+    let statement = Box::new(Statement::Statement(Box::new(Sql::Query(Box::new(query)))));
+    Some(StreamStatement::Query { statement, emit: *emit, quoted: quoted.clone() })
+}
+
+/// The same query with one last answer.
+pub(super) fn with_final(mut statement: StreamStatement) -> StreamStatement {
+    if let StreamStatement::Query { emit, .. } = &mut statement {
+        *emit = None;
+    }
+    statement
+}
+
+/// The same statement, and if it creates a stream, without a bound of lateness.
+pub(super) fn with_exact_watermark(mut statement: StreamStatement) -> StreamStatement {
+    if let StreamStatement::CreateStream(definition) = &mut statement
+        && let Some(watermark) = &mut definition.watermark
+    {
+        watermark.bound_ns = None;
+    }
+    statement
+}
+
+/// What SQL leaves open about the rows of a query, so that two answers may differ and both be right.
+pub(super) fn left_open(plan: &LogicalPlan) -> Result<Option<&'static str>> {
+    let mut open = None;
+    plan.apply_with_subqueries(|node| {
+        let found = match node {
+            LogicalPlan::Window(_) => Some("SQL leaves the order of rows that tie in ORDER BY of OVER open"),
+            LogicalPlan::Limit(_) => Some("SQL leaves open which rows LIMIT takes where rows tie"),
+            LogicalPlan::Aggregate(aggregate) if aggregate.aggr_expr.iter().any(depends_on_order) => {
+                Some("SQL leaves the order of rows in an aggregate without ORDER BY open")
+            }
+            node if node.expressions().iter().any(Expr::is_volatile) => Some("a function is random"),
+            _ => None,
+        };
+        open = open.or(found);
+        Ok(if open.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(open)
+}
+
+fn depends_on_order(expr: &Expr) -> bool {
+    let depends = expr.exists(|part| match part {
+        Expr::AggregateFunction(call) => Ok(ORDERED.contains(&call.func.name()) && call.params.order_by.is_empty()),
+        _ => Ok(false),
+    });
+    depends.unwrap_or_default()
+}

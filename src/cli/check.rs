@@ -1,0 +1,138 @@
+//! `streamlines check`: whether queries give the rows of plain DataFusion, and the same rows however they run.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io::{Read, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use datafusion::error::{DataFusionError, Result};
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use streamlines::{Check, Comparison, Error, Outcome, Setup, parse_statements};
+
+use super::summary::count;
+use super::{FAILED, errors};
+
+/// What to check.
+#[derive(Debug, Clone, Args)]
+pub struct CheckOptions {
+    /// A file of SQL statements, or - for standard input.
+    file: String,
+    /// CREATE statements to run first.
+    #[arg(long, value_name = "FILE")]
+    init: Option<PathBuf>,
+    /// The seed of random strategies, partitions, batch sizes and routings [default: another each time].
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// How many random ways to run each query.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(0..=1000))]
+    runs: u16,
+}
+
+/// Runs each query of a file in several ways and prints whether the answers are the same.
+pub async fn check(options: &CheckOptions) -> u8 {
+    let mut statements = String::new();
+    let read = options.init.iter().map(|path| path.display().to_string()).chain([options.file.clone()]);
+    for path in read {
+        match text_of(&path) {
+            Ok(text) => statements.push_str(&text),
+            Err(error) => {
+                errors::print("", &error.into());
+                return FAILED;
+            }
+        }
+        // The last statement of a file needs no semicolon.
+        statements.push_str("\n;\n");
+    }
+    match check_text(&statements, options).await {
+        Ok(true) => 0,
+        Ok(false) => FAILED,
+        Err(error) => {
+            errors::print(&statements, &error);
+            FAILED
+        }
+    }
+}
+
+fn text_of(path: &str) -> std::result::Result<String, Error> {
+    let mut text = String::new();
+    let read = match path {
+        "-" => std::io::stdin().read_to_string(&mut text).map(|_| ()),
+        path => std::fs::read_to_string(path).map(|read| text = read),
+    };
+    read.map(|()| text)
+        .map_err(|error| Error::data(error.to_string()).in_file(path).help("check takes a file of SQL statements"))
+}
+
+/// Whether everything agrees.
+async fn check_text(sql: &str, options: &CheckOptions) -> Result<bool> {
+    let seed = options.seed.unwrap_or_else(|| RandomState::new().hash_one(()));
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let setups = (0..options.runs).map(|_| Setup::drawn(random.next_u64())).collect();
+    let check = Check::new(setups)?;
+    let statements = parse_statements(&Setup::stream().session()?, sql)?;
+    let mut queries = 0;
+    let mut outcomes = vec![];
+    say(&format!("seed {seed}"));
+    for statement in statements {
+        let Some(comparisons) = check.statement(statement).await? else { continue };
+        queries += 1;
+        say(&format!("query {queries}"));
+        for comparison in comparisons {
+            say(&line(&comparison));
+            outcomes.push(comparison.outcome);
+        }
+    }
+    if queries == 0 {
+        let error = Error::sql("no query among the statements").help("check takes a SELECT, COPY or INSERT");
+        return Err(DataFusionError::from(error));
+    }
+    say(&summary(&outcomes, queries));
+    Ok(outcomes.iter().all(Outcome::is_fine))
+}
+
+fn summary(outcomes: &[Outcome], queries: usize) -> String {
+    let number = |of: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| of(outcome)).count();
+    match number(|outcome| !outcome.is_fine()) {
+        0 => {
+            let explained = match number(|outcome| matches!(outcome, Outcome::Explained(..))) {
+                0 => String::new(),
+                late => format!(", {late} by late rows"),
+            };
+            let skipped = match number(|outcome| matches!(outcome, Outcome::NotCompared(_))) {
+                0 => String::new(),
+                skipped => format!(", {skipped} skipped"),
+            };
+            format!("all agree: {} comparisons of {queries} queries{explained}{skipped}", outcomes.len())
+        }
+        different => format!("{different} of {} comparisons differ", outcomes.len()),
+    }
+}
+
+fn line(comparison: &Comparison) -> String {
+    let Comparison { what, rows, late_rows, outcome } = comparison;
+    let counted = match late_rows {
+        0 => format!("{} rows", count(*rows as u64)),
+        late => format!("{} rows, {} late", count(*rows as u64), count(*late)),
+    };
+    match outcome {
+        Outcome::Same => format!("  same     {what}: {counted}"),
+        Outcome::NotCompared(why) => format!("  skipped  {what}: {why}"),
+        Outcome::Explained(difference, why) => {
+            format!("  late     {what}: {counted}; {}\n    {why}", indented(&difference.to_string()))
+        }
+        Outcome::Differs(difference, open) => {
+            let open = open.map(|open| format!("\n    {open}")).unwrap_or_default();
+            format!("  DIFFERS  {what}: {counted}; {}{open}", indented(&difference.to_string()))
+        }
+    }
+}
+
+fn indented(text: &str) -> String {
+    text.replace('\n', "\n    ")
+}
+
+/// Prints a line. That nobody reads it is no failure.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}

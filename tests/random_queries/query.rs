@@ -1,0 +1,489 @@
+//! Random queries: as they are asked of a stream, and what they mean over the rows that the naive model keeps.
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use super::data::{Data, Layout};
+
+/// A window, without its spelling. A new kind is a variant here: its rows' windows, and how it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    Tumble { size_s: i64, offset_s: i64 },
+}
+
+impl Window {
+    /// The windows, as start and end, that hold a time.
+    pub fn windows(&self, time_ms: i64) -> Vec<(i64, i64)> {
+        match self {
+            Self::Tumble { size_s, offset_s } => {
+                let (size, offset) = (size_s * 1000, offset_s * 1000);
+                let start = (time_ms - offset).div_euclid(size) * size + offset;
+                vec![(start, start + size)]
+            }
+        }
+    }
+
+    /// The call of a function, which stands in GROUP BY.
+    fn function(&self) -> String {
+        match self {
+            Self::Tumble { size_s, offset_s: 0 } => format!("tumble(ts, INTERVAL '{size_s} seconds')"),
+            Self::Tumble { size_s, offset_s } => {
+                format!("tumble(ts, INTERVAL '{size_s} seconds', INTERVAL '{offset_s} seconds')")
+            }
+        }
+    }
+
+    /// The call of a window table function over a relation.
+    fn table_function(&self, relation: &str) -> String {
+        match self {
+            Self::Tumble { size_s, offset_s } => {
+                let offset = if *offset_s == 0 { String::new() } else { format!(", INTERVAL '{offset_s}' SECOND") };
+                format!("TABLE(TUMBLE(TABLE {relation}, DESCRIPTOR(ts), INTERVAL '{size_s}' SECOND{offset}))")
+            }
+        }
+    }
+
+    /// The WINDOW clause, if it can say this window.
+    fn clause(&self) -> Option<String> {
+        match self {
+            Self::Tumble { size_s, offset_s: 0 } => Some(format!("WINDOW TUMBLING (ts, INTERVAL '{size_s}' SECOND)")),
+            Self::Tumble { .. } => None,
+        }
+    }
+
+    /// DataFusion's own function, if it can say this window.
+    fn plain(&self) -> Option<String> {
+        match self {
+            Self::Tumble { size_s: 60, offset_s: 0 } => Some("date_trunc('minute', ts)".to_string()),
+            Self::Tumble { size_s, offset_s: 0 } => Some(format!("date_bin(INTERVAL '{size_s} seconds', ts)")),
+            Self::Tumble { .. } => None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spelling {
+    Function,
+    TableFunction,
+    Clause,
+    Plain,
+}
+
+/// When rows come out. A new form is a variant here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Emit {
+    Default,
+    Final,
+    Changes,
+}
+
+/// What stands between the stream and the query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrap {
+    None,
+    SubQuery,
+    With,
+    /// A look-up that keeps every row.
+    LookUp,
+    /// A join that makes two rows of most.
+    Twice,
+}
+
+#[derive(Debug, Clone)]
+pub struct Aggregate {
+    /// With `{order}` where an ORDER BY may stand.
+    pub call: &'static str,
+    pub filter: Option<&'static str>,
+    /// Whether the order that SQL leaves open is left out.
+    pub leaves_order_open: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Over {
+    pub call: &'static str,
+    pub keys: Vec<&'static str>,
+    /// ROWS before the current one; none means all.
+    pub rows: Option<u8>,
+    pub is_buffer: bool,
+}
+
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// Each row by itself.
+    Rows {
+        columns: Vec<&'static str>,
+        is_distinct: bool,
+    },
+    GroupBy {
+        window: Option<(Window, Spelling)>,
+        /// Which of window_start, window_end and window_time are selected.
+        bounds: Vec<&'static str>,
+        keys: Vec<&'static str>,
+        aggregates: Vec<Aggregate>,
+        having: Option<&'static str>,
+    },
+    Over {
+        functions: Vec<Over>,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub struct Query {
+    pub kind: Kind,
+    pub filter: Option<&'static str>,
+    pub wrap: Wrap,
+    pub emit: Emit,
+    pub limit: Option<u8>,
+    /// Whether the results are grouped again.
+    pub is_summed_up: bool,
+}
+
+const FILTERS: [&str; 9] = [
+    "i > 0",
+    "b",
+    "k <> 'key 1'",
+    "f IS NOT NULL AND i % 3 = 0",
+    "room IN (0, 1)",
+    "day >= DATE '2024-01-01'",
+    "s LIKE '%r%' OR d < 0",
+    "ts IS NOT NULL",
+    "false",
+];
+const KEYS: [&str; 8] = ["k", "k", "room", "b", "day", "s", "i % 3", "upper(s)"];
+const AGGREGATES: [&str; 38] = [
+    "count(*)",
+    "count(i)",
+    "count(s)",
+    "count(DISTINCT k)",
+    "count(DISTINCT room)",
+    "sum(i)",
+    "sum(f)",
+    "sum(d)",
+    "sum(DISTINCT room)",
+    "sum(i + room)",
+    "avg(i)",
+    "avg(f)",
+    "avg(d)",
+    "min(i)",
+    "min(f)",
+    "min(d)",
+    "min(s)",
+    "min(day)",
+    "min(ts)",
+    "max(i)",
+    "max(f)",
+    "max(d)",
+    "max(s)",
+    "max(day)",
+    "max(ts)",
+    "max(b)",
+    "bool_and(b)",
+    "bool_or(b)",
+    "bit_and(room)",
+    "bit_xor(room)",
+    "stddev(f)",
+    "var_pop(i)",
+    "median(i)",
+    "array_agg(i{order})",
+    "array_agg(id ORDER BY id DESC)",
+    "string_agg(s, '-'{order})",
+    "first_value(f{order})",
+    "last_value(s{order})",
+];
+const OVERS: [&str; 12] = [
+    "count(*)",
+    "count(i)",
+    "sum(i)",
+    "sum(f)",
+    "avg(f)",
+    "avg(d)",
+    "min(i)",
+    "max(f)",
+    "max(s)",
+    "first_value(s)",
+    "last_value(f)",
+    "lag(i)",
+];
+const COLUMNS: [&str; 8] = ["ts", "k", "i + 1", "f * 2", "d", "coalesce(s, 'none')", "day", "b AND i > 0"];
+const HAVINGS: [&str; 3] = ["count(*) > 1", "sum(i) >= 0", "max(f) IS NOT NULL"];
+
+fn any<T: Copy>(random: &mut ChaCha8Rng, of: &[T]) -> T {
+    of[random.random_range(0..of.len())]
+}
+
+fn maybe<T>(random: &mut ChaCha8Rng, share: f64, make: impl FnOnce(&mut ChaCha8Rng) -> T) -> Option<T> {
+    random.random_bool(share).then(|| make(random))
+}
+
+fn several<T>(random: &mut ChaCha8Rng, count: std::ops::Range<usize>, make: impl Fn(&mut ChaCha8Rng) -> T) -> Vec<T> {
+    (0..random.random_range(count)).map(|_| make(random)).collect()
+}
+
+impl Query {
+    /// A query that runs as a stream over the data.
+    pub fn random(random: &mut ChaCha8Rng, data: &Data) -> Self {
+        let kind = match random.random_range(0..10) {
+            0 => Kind::Rows {
+                columns: several(random, 1..4, |random| any(random, &COLUMNS)),
+                is_distinct: random.random_bool(0.4),
+            },
+            1 | 2 => Kind::Over { functions: several(random, 1..4, random_over) },
+            _ => random_group_by(random),
+        };
+        let mut query = Self {
+            kind,
+            filter: maybe(random, 0.4, |random| any(random, &FILTERS)),
+            wrap: any(
+                random,
+                &[Wrap::None, Wrap::None, Wrap::None, Wrap::SubQuery, Wrap::With, Wrap::LookUp, Wrap::Twice],
+            ),
+            emit: any(random, &[Emit::Default, Emit::Final, Emit::Changes]),
+            limit: maybe(random, 0.15, |random| random.random_range(0..20)),
+            is_summed_up: random.random_bool(0.1),
+        };
+        query.repair(data);
+        query
+    }
+
+    /// Takes out what cannot run as a stream.
+    pub fn repair(&mut self, data: &Data) {
+        if let Kind::GroupBy { window, bounds, keys, aggregates, .. } = &mut self.kind {
+            let mut seen = vec![];
+            keys.retain(|key| {
+                !seen.contains(key) && {
+                    seen.push(key);
+                    true
+                }
+            });
+            match window {
+                Some((window, spelling)) => {
+                    let fits = match spelling {
+                        Spelling::Function => true,
+                        // TABLE takes a name.
+                        Spelling::TableFunction => matches!(self.wrap, Wrap::None | Wrap::With),
+                        Spelling::Clause => window.clause().is_some(),
+                        // Of instants with a zone date_bin makes nanoseconds, which the model does not.
+                        Spelling::Plain => window.plain().is_some() && !data.is_utc,
+                    };
+                    if !fits {
+                        *spelling = Spelling::Function;
+                    }
+                }
+                None => bounds.clear(),
+            }
+            if aggregates.is_empty() && keys.is_empty() && bounds.is_empty() {
+                aggregates.push(Aggregate { call: "count(*)", filter: None, leaves_order_open: false });
+            }
+            // Each partition has an order of its own.
+            if self.emit == Emit::Changes
+                && !data.is_one_partition()
+                && !(data.layout == Layout::ByKey && keys.contains(&"k"))
+            {
+                self.emit = Emit::Final;
+            }
+        }
+        if matches!(self.kind, Kind::Rows { is_distinct: true, .. }) && self.emit == Emit::Changes {
+            self.emit = Emit::Default;
+        }
+        // Rows that are there twice tie in OVER, in whatever order.
+        if self.wrap == Wrap::Twice && self.is_over() {
+            self.wrap = Wrap::LookUp;
+        }
+        if self.emit == Emit::Changes {
+            self.limit = None;
+            self.is_summed_up = false;
+            if let Kind::GroupBy { window, bounds, having, .. } = &mut self.kind {
+                *having = None;
+                // Without the window in it a change does not say what it changes.
+                if window.is_some() && bounds.is_empty() {
+                    bounds.push("window_end");
+                }
+            }
+        }
+        if let Kind::GroupBy { window, bounds, .. } = &mut self.kind
+            && self.limit.is_some()
+            && window.is_some()
+            && bounds.is_empty()
+        {
+            bounds.push("window_start");
+        }
+    }
+
+    pub fn window(&self) -> Option<&Window> {
+        match &self.kind {
+            Kind::GroupBy { window: Some((window, _)), .. } => Some(window),
+            _ => None,
+        }
+    }
+
+    pub fn is_over(&self) -> bool {
+        matches!(self.kind, Kind::Over { .. })
+    }
+
+    /// Whether every late row is counted: all rows reach the operator.
+    pub fn sees_every_row(&self) -> bool {
+        self.filter.is_none() && self.limit.is_none() && self.wrap != Wrap::Twice
+    }
+
+    /// The query of the stream `t`.
+    pub fn of_stream(&self) -> String {
+        let emit = match self.emit {
+            Emit::Default => "",
+            Emit::Final => " EMIT FINAL",
+            Emit::Changes => " EMIT CHANGES",
+        };
+        format!("{}{emit}", self.text(true))
+    }
+
+    /// The same over the table `t` of the rows that the naive model keeps.
+    pub fn of_table(&self) -> String {
+        self.text(false)
+    }
+
+    fn text(&self, of_stream: bool) -> String {
+        let filter = self.filter.map(|filter| format!(" WHERE {filter}")).unwrap_or_default();
+        let inner = format!("SELECT * FROM t{filter}");
+        let (with, relation, filter) = match self.wrap {
+            Wrap::None => (String::new(), "t".to_string(), filter),
+            Wrap::SubQuery => (String::new(), format!("({inner}) AS q"), String::new()),
+            Wrap::LookUp => {
+                let table = "(VALUES ('key 0', 'zero'), ('key 2', 'two'), ('key 9', 'nine')) AS v (key, name)";
+                (
+                    String::new(),
+                    format!("(SELECT t.*, name FROM t LEFT JOIN {table} ON k = key{filter}) AS q"),
+                    String::new(),
+                )
+            }
+            Wrap::Twice => {
+                let twice = "JOIN (VALUES (1), (-20)) AS v (x) ON x < coalesce(i, 0)";
+                (String::new(), format!("(SELECT t.* FROM t {twice}{filter}) AS q"), String::new())
+            }
+            Wrap::With => (format!("WITH q AS ({inner}) "), "q".to_string(), String::new()),
+        };
+        let (body, unique) = match &self.kind {
+            Kind::Rows { columns, is_distinct } => {
+                let of_row: Vec<_> = columns.iter().zip(0..).map(|(column, n)| format!("{column} AS c{n}")).collect();
+                let (what, unique) = if *is_distinct { ("DISTINCT", columns.len()) } else { ("id,", 1) };
+                (format!("SELECT {what} {} FROM {relation}{filter}", of_row.join(", ")), unique)
+            }
+            Kind::Over { functions } => {
+                let functions: Vec<_> =
+                    functions.iter().zip(0..).map(|(over, n)| format!("{} AS c{n}", over.text(of_stream))).collect();
+                (format!("SELECT id, {} FROM {relation}{filter}", functions.join(", ")), 1)
+            }
+            Kind::GroupBy { .. } => self.group_by(&relation, &filter, of_stream),
+        };
+        let last = unique.saturating_sub(1);
+        let order: Vec<_> = (1..=unique).map(|column| column.to_string()).collect();
+        let limit = match self.limit {
+            Some(limit) if order.is_empty() => format!(" LIMIT {limit}"),
+            Some(limit) => format!(" ORDER BY {} LIMIT {limit}", order.join(", ")),
+            None => String::new(),
+        };
+        match self.is_summed_up && unique > 0 {
+            true => format!("{with}SELECT c{last}, count(*) AS n FROM ({body}{limit}) AS r GROUP BY c{last}"),
+            false => format!("{with}{body}{limit}"),
+        }
+    }
+
+    /// The text, and how many of the first columns tell rows apart.
+    fn group_by(&self, relation: &str, filter: &str, of_stream: bool) -> (String, usize) {
+        let Kind::GroupBy { window, bounds, keys, aggregates, having } = &self.kind else {
+            return Default::default();
+        };
+        let bound = |name: &&str| match (of_stream, *name) {
+            (true, name) => name.to_string(),
+            (false, "window_start") => "ws".to_string(),
+            (false, _) => "we".to_string(),
+        };
+        let mut columns: Vec<_> = bounds.iter().map(bound).collect();
+        columns.extend(keys.iter().map(ToString::to_string));
+        let unique = columns.len();
+        columns.extend(aggregates.iter().map(|aggregate| aggregate.text(of_stream)));
+        if columns.is_empty() {
+            columns.push("count(*)".to_string());
+        }
+        let mut groups: Vec<String> = keys.iter().map(ToString::to_string).collect();
+        let (mut relation, mut clause) = (relation.to_string(), String::new());
+        match (window, of_stream) {
+            (Some(_), false) => groups.extend(["ws".to_string(), "we".to_string()]),
+            (Some((window, Spelling::TableFunction)), true) => {
+                relation = window.table_function(&relation);
+                groups.extend(["window_start".to_string(), "window_end".to_string()]);
+            }
+            (Some((window, Spelling::Clause)), true) => clause = format!(" {}", window.clause().unwrap_or_default()),
+            (Some((window, Spelling::Plain)), true) => groups.extend(window.plain()),
+            (Some((window, Spelling::Function)), true) => groups.push(window.function()),
+            (None, _) => {}
+        }
+        let columns: Vec<_> = columns.iter().zip(0..).map(|(column, n)| format!("{column} AS c{n}")).collect();
+        let groups = if groups.is_empty() { String::new() } else { format!(" GROUP BY {}", groups.join(", ")) };
+        let having = having.map(|having| format!(" HAVING {having}")).unwrap_or_default();
+        let text = format!("SELECT {} FROM {relation}{filter}{groups}{clause}{having}", columns.join(", "));
+        (text, unique)
+    }
+}
+
+impl Query {
+    /// What tells which rows are late.
+    pub fn of_late_rows(kind: Kind) -> Self {
+        Self { kind, filter: None, wrap: Wrap::None, emit: Emit::Default, limit: None, is_summed_up: false }
+    }
+}
+
+impl Aggregate {
+    fn text(&self, of_stream: bool) -> String {
+        let order = if of_stream && self.leaves_order_open { "" } else { " ORDER BY id" };
+        let filter = self.filter.map(|filter| format!(" FILTER (WHERE {filter})")).unwrap_or_default();
+        format!("{}{filter}", self.call.replace("{order}", order))
+    }
+}
+
+impl Over {
+    fn text(&self, of_stream: bool) -> String {
+        let keys = match self.keys.as_slice() {
+            [] => String::new(),
+            keys => format!("PARTITION BY {} ", keys.join(", ")),
+        };
+        // Rows of one time come in order of partition and row.
+        let order = if of_stream { "ORDER BY ts" } else { "ORDER BY ts, id" };
+        let rows = self.rows.map_or("UNBOUNDED".to_string(), |rows| rows.to_string());
+        match (self.call, self.rows) {
+            ("lag(i)", _) => format!("lag(i) OVER ({keys}{order})"),
+            (call, Some(rows)) if of_stream && self.is_buffer => {
+                format!("{call} OVER (ROWS WINDOW BUFFER {} ROWS {keys}{order})", u16::from(rows) + 1)
+            }
+            (call, _) => format!("{call} OVER ({keys}{order} ROWS BETWEEN {rows} PRECEDING AND CURRENT ROW)"),
+        }
+    }
+}
+
+fn random_group_by(random: &mut ChaCha8Rng) -> Kind {
+    let window = maybe(random, 0.85, |random| {
+        let size_s = any(random, &[1, 7, 10, 10, 60, 90, 3600]);
+        let offset_s = if random.random_bool(0.25) { random.random_range(-100..100) } else { 0 };
+        let spellings = [Spelling::Function, Spelling::TableFunction, Spelling::Clause, Spelling::Plain];
+        (Window::Tumble { size_s, offset_s }, any(random, &spellings))
+    });
+    let bounds = any(random, &[&["window_start"][..], &["window_end"], &["window_start", "window_end"], &[]]);
+    Kind::GroupBy {
+        window,
+        bounds: bounds.to_vec(),
+        keys: several(random, 0..3, |random| any(random, &KEYS)),
+        aggregates: several(random, 0..5, |random| Aggregate {
+            call: any(random, &AGGREGATES),
+            filter: maybe(random, 0.2, |random| any(random, &FILTERS)),
+            leaves_order_open: random.random_bool(0.5),
+        }),
+        having: maybe(random, 0.15, |random| any(random, &HAVINGS)),
+    }
+}
+
+fn random_over(random: &mut ChaCha8Rng) -> Over {
+    Over {
+        call: any(random, &OVERS),
+        keys: several(random, 0..3, |random| any(random, &["k", "room", "b"])),
+        rows: maybe(random, 0.8, |random| random.random_range(0..12)),
+        is_buffer: random.random_bool(0.3),
+    }
+}
