@@ -11,7 +11,7 @@ use datafusion::common::cast::as_string_array;
 
 use crate::error::Error;
 
-use super::compare::{converted, converter, text_rows};
+use super::rows::{converted, converter, text_rows};
 
 /// Folds the rows of a changelog, in which those of a key come in order, by the columns `keys`. The column `op`, if
 /// there is one, says what a row does (`+I`, `+U`, `-U`, `-D`) and is no column of the result.

@@ -11,6 +11,7 @@ mod answer;
 mod changelog;
 mod compare;
 mod question;
+mod rows;
 mod setup;
 
 use datafusion::common::Result;
@@ -24,7 +25,8 @@ use crate::sql::StreamStatement;
 
 pub use answer::Answer;
 pub use changelog::fold;
-pub use compare::{Difference, compare, compare_by_key, text_rows};
+pub use compare::{Difference, compare, compare_by_key};
+pub use rows::text_rows;
 pub use setup::Setup;
 
 use question::{left_open, question, with_exact_watermark, with_final};

@@ -18,7 +18,7 @@ use datafusion::parquet::file::properties::{EnabledStatistics, WriterProperties}
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::query::Window;
+use super::window::Window;
 
 /// 2024-01-01, a Monday.
 const BEGIN_MS: i64 = 1_704_067_200_000;

@@ -8,6 +8,7 @@
 mod case;
 mod data;
 mod query;
+mod window;
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
@@ -21,7 +22,8 @@ use tokio::runtime::Runtime;
 
 use case::{About, Case};
 use data::{Data, Watermark};
-use query::{Aggregate, Emit, Kind, Over, Query, Spelling, Window};
+use query::{Aggregate, Emit, Kind, Over, Query, Spelling};
+use window::Window;
 
 /// Cases that run in every test.
 const CASES: u64 = 1_000;
