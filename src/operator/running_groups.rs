@@ -100,10 +100,13 @@ impl RunningGroups {
             };
             latest[*group] = row as u32;
             if let Some(before) = before {
-                (ops.push(Op::Before), sources.push(before), rows_of_keys.push(row as u32));
+                ops.push(Op::Before);
+                sources.push(before);
+                rows_of_keys.push(row as u32);
             }
             ops.push(if before.is_some() { Op::After } else { Op::Insert });
-            (sources.push((1, row)), rows_of_keys.push(row as u32));
+            sources.push((1, row));
+            rows_of_keys.push(row as u32);
         }
         let before = self.values(&known)?;
         let rows_of_keys = UInt32Array::from(rows_of_keys);
@@ -150,10 +153,13 @@ impl RunningGroups {
         let (mut ops, mut sources, mut groups_of_rows) = (vec![], vec![], vec![]);
         for (row, group) in groups.iter().enumerate() {
             if let Some(place) = pending.places[*group].take() {
-                (ops.push(Op::Before), sources.push(place), groups_of_rows.push(*group));
+                ops.push(Op::Before);
+                sources.push(place);
+                groups_of_rows.push(*group);
             }
             ops.push(if *group < told { Op::After } else { Op::Insert });
-            (sources.push((chunks, row)), groups_of_rows.push(*group));
+            sources.push((chunks, row));
+            groups_of_rows.push(*group);
             pending.is_pending[*group] = false;
         }
         let mut columns = pending.keys.columns(&groups_of_rows)?;
