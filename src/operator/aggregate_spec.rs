@@ -1,5 +1,6 @@
 //! The fixed parameters of the aggregating operators, and what they say of a batch.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -200,6 +201,23 @@ impl Evaluated {
     /// Divides the rows by slice and leaves out those whose windows closed before them. The usual batch touches one
     /// pane and is not copied.
     pub(super) fn by_slice(self, spec: &WindowSpec, watermark: i64) -> Result<BySlice> {
+        self.divide(spec, watermark, |slices| slices)
+    }
+
+    /// The same by whole windows: a row is in each of its own, and those of a window are in order.
+    pub(super) fn by_window(self, spec: &WindowSpec, watermark: i64) -> Result<BySlice> {
+        match spec.shape.pane() {
+            None => self.by_slice(spec, watermark),
+            Some(_) => self.divide(spec, watermark, |slices| rows_of_windows(slices, spec)),
+        }
+    }
+
+    fn divide(
+        self,
+        spec: &WindowSpec,
+        watermark: i64,
+        arrange: impl FnOnce(Vec<RowsOfSlice>) -> Vec<RowsOfSlice>,
+    ) -> Result<BySlice> {
         let Some(starts) = self.starts.clone() else {
             return Ok(BySlice { slices: vec![SliceRows { slice: None, rows: self }], ..BySlice::default() });
         };
@@ -213,10 +231,13 @@ impl Evaluated {
             && let Place::In { slice, partly: false } = spec.place(start, watermark)
             && starts.values().iter().fold(0, |differs, other| differs | (other ^ start)) == 0
         {
-            divided.slices.push(SliceRows { slice: Some(slice), rows: self });
+            let mut slices = arrange(vec![(Some(slice), vec![])]);
+            let last = slices.pop();
+            divided.slices.extend(slices.into_iter().map(|(slice, _)| SliceRows { slice, rows: self.clone() }));
+            divided.slices.extend(last.map(|(slice, _)| SliceRows { slice, rows: self }));
             return Ok(divided);
         }
-        for (slice, rows) in rows_of_slices(&starts, spec, watermark, &mut divided.counters) {
+        for (slice, rows) in arrange(rows_of_slices(&starts, spec, watermark, &mut divided.counters)) {
             divided.slices.push(SliceRows { slice, rows: self.select(rows)? });
         }
         Ok(divided)
@@ -255,6 +276,26 @@ impl Evaluated {
     }
 }
 
+/// A slice, none for null event times, and its rows, ascending.
+type RowsOfSlice = (Option<Slice>, Vec<u32>);
+
+/// The rows of each window of slices, by ends.
+fn rows_of_windows(slices: Vec<RowsOfSlice>, spec: &WindowSpec) -> Vec<RowsOfSlice> {
+    let mut windows = BTreeMap::<Option<Slice>, Vec<u32>>::new();
+    for (slice, rows) in slices {
+        match slice {
+            None => windows.entry(None).or_default().extend(rows),
+            Some(slice) => {
+                for window in spec.windows(slice) {
+                    windows.entry(Some(window)).or_default().extend_from_slice(&rows);
+                }
+            }
+        }
+    }
+    windows.values_mut().for_each(|rows| rows.sort_unstable());
+    windows.into_iter().collect()
+}
+
 /// The rows of each slice, in order of the slices' first rows. Few panes are open at a time, and neighbours mostly
 /// share one, so they are searched from the one found last.
 fn rows_of_slices(
@@ -262,8 +303,8 @@ fn rows_of_slices(
     spec: &WindowSpec,
     watermark: i64,
     counters: &mut Counters,
-) -> Vec<(Option<Slice>, Vec<u32>)> {
-    let mut slices: Vec<(Option<Slice>, Vec<u32>)> = vec![];
+) -> Vec<RowsOfSlice> {
+    let mut slices: Vec<RowsOfSlice> = vec![];
     let mut places = HashMap::new();
     let (mut last_pane, mut last) = (None, (None, usize::MAX));
     for (row, pane) in starts.iter().enumerate() {

@@ -67,17 +67,10 @@ impl ChangelogAggregate {
         let spec = Arc::clone(&self.spec);
         let rows = spec.evaluate(batch)?;
         let Some(window) = &spec.window else { return self.change(None, rows, output) };
-        let divided = rows.by_slice(window, self.later(watermark))?;
+        let divided = rows.by_window(window, self.later(watermark))?;
         self.state.counters.add(&divided.counters);
         for part in divided.slices {
-            match part.slice {
-                None => self.change(None, part.rows, output)?,
-                Some(slice) => {
-                    window
-                        .windows(slice)
-                        .try_for_each(|window| self.change(Some(window), part.rows.clone(), output))?;
-                }
-            }
+            self.change(part.slice, part.rows, output)?;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
 
-use super::aggregate_spec::{AggregateSpec, Evaluated};
+use super::aggregate_spec::AggregateSpec;
 use super::groups::Groups;
 use super::open_windows::{OpenWindows, Slice, Window, slice_of, with_slice};
 use super::snapshot::{counters_batch, split_counters};
@@ -76,16 +76,6 @@ impl WindowAggregate {
         Self { spec, mode, state: State::default() }
     }
 
-    fn update(&mut self, slice: Option<Slice>, rows: &Evaluated) -> Result<()> {
-        let spec = Arc::clone(&self.spec);
-        match (&spec.window, slice) {
-            (Some(window), Some(slice)) if spec.keeps_whole_windows() => {
-                window.windows(slice).try_for_each(|window| self.live(Some(window))?.update(rows))
-            }
-            _ => self.live(slice)?.update(rows),
-        }
-    }
-
     fn live(&mut self, slice: Option<Slice>) -> Result<&mut Groups> {
         self.state.windows.open(slice, || Ok(Pane::default()))?.live(&self.spec)
     }
@@ -144,12 +134,15 @@ impl Operator for WindowAggregate {
         if batch.num_rows() > 0 {
             let rows = spec.evaluate(batch)?;
             match &spec.window {
-                None => self.update(None, &rows)?,
+                None => self.live(None)?.update(&rows)?,
                 Some(window) => {
-                    let divided = rows.by_slice(window, stamp.watermark)?;
+                    let divided = match spec.keeps_whole_windows() {
+                        true => rows.by_window(window, stamp.watermark)?,
+                        false => rows.by_slice(window, stamp.watermark)?,
+                    };
                     self.state.counters.add(&divided.counters);
                     for slice in divided.slices {
-                        self.update(slice.slice, &slice.rows)?;
+                        self.live(slice.slice)?.update(&slice.rows)?;
                     }
                 }
             }

@@ -274,7 +274,11 @@ fn pull_up_windows(input: LogicalPlan, exprs: Vec<Expr>) -> Result<(LogicalPlan,
             pull_up_windows(below, exprs)
         }
         None => match input {
-            LogicalPlan::Filter(filter) if window_projection(&filter.input).is_some() => {
+            // Rows that a filter leaves out still join sessions.
+            LogicalPlan::Filter(filter)
+                if window_projection(&filter.input)
+                    .is_some_and(|(_, meanings)| !meanings.iter().any(calls_session)) =>
+            {
                 let (below, meanings) = match window_projection(&filter.input) {
                     Some((below, meanings)) => (below.clone(), meanings),
                     None => return Ok((LogicalPlan::Filter(filter), exprs)),
@@ -303,6 +307,10 @@ fn window_projection(plan: &LogicalPlan) -> Option<(&LogicalPlan, Vec<Expr>)> {
         LogicalPlan::SubqueryAlias(alias) => window_projection(&alias.input),
         _ => None,
     }
+}
+
+fn calls_session(expr: &Expr) -> bool {
+    overlapping_calls(std::slice::from_ref(expr)).is_ok_and(|calls| calls.iter().any(is_session))
 }
 
 /// Whether a window function is called in an expression.

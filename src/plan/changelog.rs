@@ -41,7 +41,9 @@ pub(crate) fn changelog(plan: &LogicalPlan) -> Changelog {
     let windows = node.window.as_ref().map_or(0, |window| window.columns().len());
     let is_session = node.window.as_ref().is_some_and(|window| matches!(window.shape, WindowShape::Session { .. }));
     if is_session && !node.emit.has_ops() {
-        return Changelog::Unkeyed("the bounds of a session change, and WITH OP is not there to say which rows it replaces".to_string());
+        return Changelog::Unkeyed(
+            "the bounds of a session change, and WITH OP is not there to say which rows it replaces".to_string(),
+        );
     }
     let keys = windows + node.keys.len();
     let mut columns = vec![];

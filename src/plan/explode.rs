@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, NullHandling, Result, ScalarValue, UnnestOptions, internal_datafusion_err};
+use datafusion::common::{Column, NullHandling, Result, UnnestOptions, internal_datafusion_err};
 use datafusion::functions::core::expr_fn::get_field;
 use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
 use datafusion::functions_aggregate::sum::sum_udaf;
@@ -22,7 +22,7 @@ use datafusion::logical_expr::expr::{ScalarFunction, WindowFunction};
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{
     Aggregate, AggregateUDF, Expr, ExprFunctionExt, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Projection,
-    WindowFrame, WindowFrameBound, WindowFrameUnits, cast, lit, when,
+    WindowFrame, cast, lit, when,
 };
 
 use crate::operator::WindowShape;
@@ -220,15 +220,11 @@ fn with_session(
     let all = plan.schema().columns().into_iter().map(Expr::Column).chain([flag]).collect::<Vec<_>>();
     let plan = plan.project(all)?;
 
-    let so_far = WindowFrame::new_bounds(
-        WindowFrameUnits::Rows,
-        WindowFrameBound::Preceding(ScalarValue::UInt64(None)),
-        WindowFrameBound::CurrentRow,
-    );
+    // Rows of one time are in one session, whichever of them comes first: RANGE counts them all at once.
     let number = over(sum_udaf(), column(&begins))
         .partition_by(keys.clone())
         .order_by(by_time())
-        .window_frame(so_far)
+        .window_frame(WindowFrame::new(Some(false)))
         .build()?;
     let plan = with_column(plan, number, &session)?;
 

@@ -1,6 +1,5 @@
 //! Random rows, how they are laid out in files, and which of them are late.
 
-use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::path::Path;
@@ -73,6 +72,15 @@ pub struct Data {
     pub rows_of_group: usize,
     pub has_statistics: bool,
     pub files: Vec<Vec<Row>>,
+}
+
+/// The rows that the naive model keeps.
+pub struct Kept {
+    pub rows: RecordBatch,
+    /// Rows that are late for all of their windows.
+    pub late_rows: u64,
+    /// Whether every row is in all of its windows.
+    pub is_all: bool,
 }
 
 impl Data {
@@ -176,8 +184,8 @@ impl Data {
 
     /// The rows that the naive model keeps, each once for every window that holds it, with the window's start and end
     /// beside it.
-    pub fn kept(&self, window: Option<&Window>, behind_watermark: bool) -> (RecordBatch, u64) {
-        let (mut rows, mut windows, mut late) = (vec![], vec![], HashSet::new());
+    pub fn kept(&self, window: Option<&Window>, behind_watermark: bool) -> Kept {
+        let (mut rows, mut windows, mut late_rows, mut is_all) = (vec![], vec![], 0, true);
         for (row, watermark) in self.with_watermarks() {
             let Some(time) = row.ts_ms else {
                 rows.push(row.clone());
@@ -189,22 +197,23 @@ impl Data {
                 // It never closes.
                 None => vec![(time, i64::MAX)],
             };
-            for (start, end) in held_by {
-                if end <= watermark || (behind_watermark && time < watermark) {
-                    late.insert(row.id);
-                    continue;
-                }
+            let is_open = |(_, end): &&(i64, i64)| *end > watermark && !(behind_watermark && time < watermark);
+            let open: Vec<(i64, i64)> = held_by.iter().filter(is_open).copied().collect();
+            // Late is what came too late for all of its windows; between windows nothing is.
+            late_rows += u64::from(open.is_empty() && !held_by.is_empty());
+            is_all &= open.len() == held_by.len();
+            for (start, end) in open {
                 rows.push(row.clone());
                 windows.push(window.map(|_| (start, end)));
             }
         }
-        (self.batch(&rows, Some(&windows)), late.len() as u64)
+        Kept { rows: self.batch(&rows, Some(&windows)), late_rows, is_all }
     }
 
     /// All rows: without windows none is late.
-    pub fn all(&self) -> (RecordBatch, u64) {
+    pub fn all(&self) -> Kept {
         let rows: Vec<Row> = self.rows().cloned().collect();
-        (self.batch(&rows, None), 0)
+        Kept { rows: self.batch(&rows, None), late_rows: 0, is_all: true }
     }
 
     /// Each row with its watermark: the highest event time before it in its partition, less the bound.

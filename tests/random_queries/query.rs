@@ -78,11 +78,24 @@ pub struct Query {
     pub filter: Option<&'static str>,
     pub wrap: Wrap,
     pub emit: Emit,
+    /// What stands after EMIT CHANGES.
+    pub form: &'static str,
     pub limit: Option<u8>,
     /// Whether the results are grouped again.
     pub is_summed_up: bool,
 }
 
+const FORMS: [&str; 9] = [
+    "",
+    "",
+    " PER BATCH",
+    " EVERY INTERVAL '10' SECOND",
+    " WITH OP",
+    " WITH RETRACTIONS",
+    " PER BATCH WITH RETRACTIONS",
+    " PER BATCH WITH OP",
+    " EVERY 3s WITH RETRACTIONS",
+];
 const FILTERS: [&str; 9] = [
     "i > 0",
     "b",
@@ -183,6 +196,7 @@ impl Query {
                 &[Wrap::None, Wrap::None, Wrap::None, Wrap::SubQuery, Wrap::With, Wrap::LookUp, Wrap::Twice],
             ),
             emit: any(random, &[Emit::Default, Emit::Final, Emit::Changes]),
+            form: any(random, &FORMS),
             limit: maybe(random, 0.15, |random| random.random_range(0..20)),
             is_summed_up: random.random_bool(0.1),
         };
@@ -200,6 +214,10 @@ impl Query {
                     true
                 }
             });
+            // The rows of a session come in the order of time where SQL leaves it open, and not of partition and row.
+            if window.as_ref().is_some_and(|(window, _)| window.is_session()) {
+                aggregates.iter_mut().for_each(|aggregate| aggregate.leaves_order_open = false);
+            }
             match window {
                 Some((window, spelling)) => {
                     let fits = match spelling {
@@ -234,16 +252,12 @@ impl Query {
         if self.wrap == Wrap::Twice && self.is_over() {
             self.wrap = Wrap::LookUp;
         }
-        if self.emit == Emit::Changes {
-            self.limit = None;
-            self.is_summed_up = false;
-            if let Kind::GroupBy { window, bounds, having, .. } = &mut self.kind {
-                *having = None;
-                // Without the window in it a change does not say what it changes.
-                if window.is_some() && bounds.is_empty() {
-                    bounds.push("window_end");
-                }
-            }
+        self.repair_changes();
+        // Where its start does not tell a window's end, both tell rows apart.
+        if let Kind::GroupBy { window: Some((window, _)), bounds, .. } = &mut self.kind
+            && window.has_own_end()
+        {
+            *bounds = vec!["window_start", "window_end"];
         }
         if let Kind::GroupBy { window, bounds, .. } = &mut self.kind
             && self.limit.is_some()
@@ -251,6 +265,36 @@ impl Query {
             && bounds.is_empty()
         {
             bounds.push("window_start");
+        }
+    }
+
+    fn repair_changes(&mut self) {
+        if self.emit != Emit::Changes || !matches!(self.kind, Kind::GroupBy { .. }) {
+            self.form = "";
+        }
+        if self.emit != Emit::Changes {
+            return;
+        }
+        self.limit = None;
+        self.is_summed_up = false;
+        if let Kind::GroupBy { window, bounds, having, aggregates, .. } = &mut self.kind {
+            // A filter over sessions leaves rows out that are in them, which is known when they have ended.
+            if let Some((Window::Session { .. }, spelling)) = window {
+                *spelling = Spelling::Function;
+            }
+            if window.as_ref().is_some_and(|(window, _)| window.is_session()) {
+                // A session changes its key with its bounds, so its rows have to say what they do. What asks for rows
+                // in order is known when they are all there.
+                self.form = if self.form.contains("RETRACTIONS") { " WITH RETRACTIONS" } else { " WITH OP" };
+                aggregates.retain(|aggregate| !aggregate.is_ordered());
+            }
+            if !self.form.contains("WITH") {
+                *having = None;
+            }
+            // Without the window in it a change does not say what it changes.
+            if window.is_some() && bounds.is_empty() {
+                bounds.push("window_end");
+            }
         }
     }
 
@@ -277,7 +321,7 @@ impl Query {
             Emit::Final => " EMIT FINAL",
             Emit::Changes => " EMIT CHANGES",
         };
-        format!("{}{emit}", self.text(true))
+        format!("{}{emit}{}", self.text(true), self.form)
     }
 
     /// The same over the table `t` of the rows that the naive model keeps.
@@ -336,7 +380,8 @@ impl Query {
         let Kind::GroupBy { window, bounds, keys, aggregates, having } = &self.kind else {
             return Default::default();
         };
-        let bound = |name: &&str| match (of_stream, *name) {
+        let is_session = window.as_ref().is_some_and(|(window, _)| window.is_session());
+        let bound = |name: &&str| match (of_stream || is_session, *name) {
             (true, name) => name.to_string(),
             (false, "window_start") => "ws".to_string(),
             (false, _) => "we".to_string(),
@@ -351,15 +396,16 @@ impl Query {
         let mut groups: Vec<String> = keys.iter().map(ToString::to_string).collect();
         let (mut relation, mut clause) = (relation.to_string(), String::new());
         match (window, of_stream) {
-            (Some(_), false) => groups.extend(["ws".to_string(), "we".to_string()]),
-            (Some((window, Spelling::TableFunction)), true) => {
-                relation = window.table_function(&relation);
+            (None, _) => {}
+            (Some(_), false) if !is_session => groups.extend(["ws".to_string(), "we".to_string()]),
+            (Some((window, Spelling::TableFunction)), _) => {
+                relation = window.table_function(&relation, keys);
                 groups.extend(["window_start".to_string(), "window_end".to_string()]);
             }
             (Some((window, Spelling::Clause)), true) => clause = format!(" {}", window.clause().unwrap_or_default()),
             (Some((window, Spelling::Plain)), true) => groups.extend(window.plain()),
-            (Some((window, Spelling::Function)), true) => groups.push(window.function()),
-            (None, _) => {}
+            // Over a table, sessions are found by DataFusion's window functions.
+            (Some((window, _)), _) => groups.push(window.function()),
         }
         let columns: Vec<_> = columns.iter().zip(0..).map(|(column, n)| format!("{column} AS c{n}")).collect();
         let groups = if groups.is_empty() { String::new() } else { format!(" GROUP BY {}", groups.join(", ")) };
@@ -372,11 +418,15 @@ impl Query {
 impl Query {
     /// What tells which rows are late.
     pub fn of_late_rows(kind: Kind) -> Self {
-        Self { kind, filter: None, wrap: Wrap::None, emit: Emit::Default, limit: None, is_summed_up: false }
+        Self { kind, filter: None, wrap: Wrap::None, emit: Emit::Default, form: "", limit: None, is_summed_up: false }
     }
 }
 
 impl Aggregate {
+    fn is_ordered(&self) -> bool {
+        ["array_agg", "string_agg", "first_value", "last_value"].iter().any(|name| self.call.starts_with(name))
+    }
+
     fn text(&self, of_stream: bool) -> String {
         let order = if of_stream && self.leaves_order_open { "" } else { " ORDER BY id" };
         let filter = self.filter.map(|filter| format!(" FILTER (WHERE {filter})")).unwrap_or_default();
@@ -407,8 +457,17 @@ fn random_group_by(random: &mut ChaCha8Rng) -> Kind {
     let window = maybe(random, 0.85, |random| {
         let size_s = any(random, &[1, 7, 10, 10, 60, 90, 3600]);
         let offset_s = if random.random_bool(0.25) { random.random_range(-100..100) } else { 0 };
+        let window = match random.random_range(0..8) {
+            0 | 1 => Window::Hop { slide_s: any(random, &[2, 5, 12, 60, 600]).max(size_s / 9), size_s, offset_s },
+            2 => {
+                let step_s = any(random, &[1, 5, 30]);
+                Window::Cumulate { step_s, size_s: step_s * random.random_range(1..6), offset_s }
+            }
+            3 => Window::Session { gap_s: any(random, &[1, 3, 10, 60]) },
+            _ => Window::Tumble { size_s, offset_s },
+        };
         let spellings = [Spelling::Function, Spelling::TableFunction, Spelling::Clause, Spelling::Plain];
-        (Window::Tumble { size_s, offset_s }, any(random, &spellings))
+        (window, any(random, &spellings))
     });
     let bounds = any(random, &[&["window_start"][..], &["window_end"], &["window_start", "window_end"], &[]]);
     Kind::GroupBy {
