@@ -93,7 +93,7 @@ fn the_example_runs() {
         .assert()
         .success()
         .stdout(starts_with("origin,window_start,flights,delay,worst\n"))
-        .stderr(contains(" late, ").and(contains(" windows, ")));
+        .stderr(contains("336,776 rows in, 19,486 rows out, 0 late, 19,486 windows, "));
 }
 
 #[test]
