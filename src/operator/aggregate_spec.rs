@@ -244,7 +244,7 @@ impl Evaluated {
     }
 
     /// Some of the rows, ascending.
-    fn select<'a>(&'a self, rows: Vec<u32>) -> Result<Self> {
+    pub(super) fn select<'a>(&'a self, rows: Vec<u32>) -> Result<Self> {
         let contiguous = match (rows.first(), rows.last()) {
             (Some(first), Some(last)) if (last - first) as usize + 1 == rows.len() => Some(*first as usize),
             _ => None,

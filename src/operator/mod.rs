@@ -20,6 +20,7 @@ mod float_extreme;
 mod groups;
 mod key_values;
 mod keys;
+mod latest_rows;
 mod open_sessions;
 mod open_windows;
 mod rows_window;

@@ -6,15 +6,31 @@ use arrow::datatypes::Int64Type;
 /// The first and last event time of a session; none for rows without one.
 pub(super) type Bounds = Option<(i64, i64)>;
 
-/// A row that is not late, and the session that it is in.
+/// The rows of a batch that are not late, and the sessions that they are in.
+#[derive(Default)]
 pub(super) struct Placed {
-    pub(super) row: u32,
-    pub(super) slot: usize,
-    /// The bounds of the session after the row, and before it if it was there.
-    pub(super) bounds: Bounds,
-    pub(super) before: Option<Bounds>,
-    /// Sessions that the row joins to its own, with their bounds.
-    pub(super) joined: Vec<(usize, (i64, i64))>,
+    pub(super) rows: Vec<u32>,
+    pub(super) slots: Vec<usize>,
+    /// For each row, if that was asked for, the bounds of the session after it, and before it if it was there.
+    pub(super) bounds: Vec<(Bounds, Option<Bounds>)>,
+    /// In the order of the rows.
+    pub(super) joins: Vec<Join>,
+}
+
+/// Sessions that a row joins to its own.
+pub(super) struct Join {
+    /// Which of the placed rows it is.
+    pub(super) at: usize,
+    /// The row's session, and its bounds before the row.
+    pub(super) into: (usize, Bounds),
+    pub(super) joined: Vec<(usize, Bounds)>,
+}
+
+/// Where a row's session is, and the bounds of the session.
+struct Place {
+    slot: usize,
+    bounds: Bounds,
+    before: Option<Bounds>,
 }
 
 /// A session.
@@ -67,21 +83,28 @@ impl OpenSessions {
         keys_total: usize,
         times: &PrimitiveArray<Int64Type>,
         watermark: i64,
-    ) -> Vec<Placed> {
+        wants_bounds: bool,
+    ) -> Placed {
         self.heads.resize(keys_total, None);
-        let mut placed = Vec::with_capacity(keys.len());
+        let (rows, slots) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
+        let mut placed = Placed { rows, slots, ..Placed::default() };
         for (row, key) in keys.iter().enumerate() {
             let place = match times.is_valid(row) {
-                true => self.place_at(*key, times.value(row), watermark),
+                true => self.place_at(*key, times.value(row), watermark, &mut placed),
                 false => Some(self.place_nowhere(*key)),
             };
-            placed.extend(place.map(|place| Placed { row: row as u32, ..place }));
+            let Some(place) = place else { continue };
+            placed.rows.push(row as u32);
+            placed.slots.push(place.slot);
+            if wants_bounds {
+                placed.bounds.push((place.bounds, place.before));
+            }
         }
         placed
     }
 
     /// The session of a row at `time`; none if the session that it makes has ended.
-    fn place_at(&mut self, key: usize, time: i64, watermark: i64) -> Option<Placed> {
+    fn place_at(&mut self, key: usize, time: i64, watermark: i64, placed: &mut Placed) -> Option<Place> {
         let (mut first, mut others) = (None::<u32>, vec![]);
         let (mut start, mut last) = (time, time);
         let mut next = self.heads[key];
@@ -106,33 +129,35 @@ impl OpenSessions {
             return None;
         }
         let bounds = Some((start, last));
-        let Some(slot) = first else {
-            let slot = self.begin(key, bounds);
-            return Some(Placed { row: 0, slot, bounds, before: None, joined: vec![] });
+        let Some(slot) = first.map(|slot| slot as usize) else {
+            return Some(Place { slot: self.begin(key, bounds), bounds, before: None });
         };
-        let before = std::mem::replace(&mut self.slots[slot as usize].bounds, bounds);
-        let joined = others.into_iter().filter_map(|other| {
-            let bounds = self.slots[other as usize].bounds?;
+        let before = std::mem::replace(&mut self.slots[slot].bounds, bounds);
+        if others.is_empty() {
+            return Some(Place { slot, bounds, before: Some(before) });
+        }
+        let mut joined = vec![];
+        for other in others {
+            joined.push((other as usize, self.slots[other as usize].bounds));
             self.unlink(other);
             self.joined.push(other);
-            Some((other as usize, bounds))
-        });
-        let joined = joined.collect();
-        Some(Placed { row: 0, slot: slot as usize, bounds, before: Some(before), joined })
+        }
+        placed.joins.push(Join { at: placed.rows.len(), into: (slot, before), joined });
+        // Whoever joins them withdraws what was told of each.
+        Some(Place { slot, bounds, before: None })
     }
 
     /// The session of a row without a time: one for each key, which the end of the stream closes.
-    fn place_nowhere(&mut self, key: usize) -> Placed {
+    fn place_nowhere(&mut self, key: usize) -> Place {
         let mut next = self.heads[key];
         while let Some(slot) = next {
             let session = &self.slots[slot as usize];
             if session.bounds.is_none() {
-                return Placed { row: 0, slot: slot as usize, bounds: None, before: Some(None), joined: vec![] };
+                return Place { slot: slot as usize, bounds: None, before: Some(None) };
             }
             next = session.next;
         }
-        let slot = self.begin(key, None);
-        Placed { row: 0, slot, bounds: None, before: None, joined: vec![] }
+        Place { slot: self.begin(key, None), bounds: None, before: None }
     }
 
     fn begin(&mut self, key: usize, bounds: Bounds) -> usize {

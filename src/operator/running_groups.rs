@@ -13,6 +13,7 @@ use super::aggregate_spec::{AggregateSpec, Evaluated};
 use super::changes::{Op, Ops};
 use super::key_values::KeyValues;
 use super::keys::Keys;
+use super::latest_rows::LatestRows;
 use super::open_windows::{Slice, slice_columns};
 
 /// Rows that a batch has made, and what each of them does.
@@ -29,6 +30,7 @@ pub(super) struct RunningGroups {
     /// How many groups have been told of: the first ones.
     told: usize,
     pending: Option<Pending>,
+    latest: LatestRows,
     pub(super) size: usize,
 }
 
@@ -54,7 +56,7 @@ impl RunningGroups {
             true => Some(Pending::try_new(spec, ops == Ops::Retractions)?),
             false => None,
         };
-        Ok(Self { keys: Keys::new(spec), aggregates, told: 0, pending, size: 0 })
+        Ok(Self { keys: Keys::new(spec), aggregates, told: 0, pending, latest: LatestRows::default(), size: 0 })
     }
 
     /// Takes rows, and gives the change that each of them makes.
@@ -85,20 +87,17 @@ impl RunningGroups {
 
     /// For each row the one that it replaces, if there is one, and then itself.
     fn replacements(&mut self, rows: &Evaluated, total: usize) -> Result<ChangedRows> {
-        const NEVER: u32 = u32::MAX;
         // Values before: of an earlier row of the batch, or of those that were there before it.
-        let mut latest = vec![NEVER; total];
         let (mut ops, mut sources, mut rows_of_keys, mut known) = (vec![], vec![], vec![], vec![]);
         for (row, group) in self.keys.groups.iter().enumerate() {
-            let before = match latest[*group] {
-                NEVER if *group >= self.told => None,
-                NEVER => {
+            let before = match self.latest.replace(*group, row) {
+                Some(earlier) => Some((1, earlier)),
+                None if *group >= self.told => None,
+                None => {
                     known.push(*group);
                     Some((0, known.len() - 1))
                 }
-                earlier => Some((1, earlier as usize)),
             };
-            latest[*group] = row as u32;
             if let Some(before) = before {
                 ops.push(Op::Before);
                 sources.push(before);
@@ -108,6 +107,7 @@ impl RunningGroups {
             sources.push((1, row));
             rows_of_keys.push(row as u32);
         }
+        self.latest.forget(&self.keys.groups);
         let before = self.values(&known)?;
         let rows_of_keys = UInt32Array::from(rows_of_keys);
         let mut columns =
@@ -216,7 +216,7 @@ impl RunningGroups {
     fn measure(&mut self) {
         let pending = self.pending.as_ref().map_or(0, Pending::size);
         let aggregates = self.aggregates.iter().map(|aggregate| aggregate.size());
-        self.size = self.keys.size() + aggregates.sum::<usize>() + pending;
+        self.size = self.keys.size() + aggregates.sum::<usize>() + pending + self.latest.size();
     }
 }
 

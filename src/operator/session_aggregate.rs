@@ -6,6 +6,7 @@
 //! the gap; its slot is then used again. Under EMIT CHANGES a row gives the new values of its session, and withdraws
 //! what was told of the sessions that it has changed the bounds of.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
@@ -18,7 +19,8 @@ use super::aggregate_spec::{AggregateSpec, Evaluated};
 use super::changes::{ChangesSpec, Op, Ops};
 use super::key_values::KeyValues;
 use super::keys::Keys;
-use super::open_sessions::{Bounds, OpenSessions, Placed};
+use super::latest_rows::LatestRows;
+use super::open_sessions::{Bounds, Join, OpenSessions, Placed};
 use super::session_changes::SessionChanges;
 use super::snapshot::{counters_batch, split_counters};
 use super::{Counters, Operator, Stamp, WATERMARK_MAX};
@@ -39,6 +41,7 @@ struct State {
     values: KeyValues,
     sessions: OpenSessions,
     aggregates: Vec<Box<dyn RunningAggregate>>,
+    latest: LatestRows,
     counters: Counters,
 }
 
@@ -49,6 +52,7 @@ impl State {
             values: KeyValues::try_new(&spec.key_schema())?,
             sessions: OpenSessions::new(gap),
             aggregates: spec.aggregates.iter().map(running_aggregate).collect::<Result<_>>()?,
+            latest: LatestRows::default(),
             counters: Counters::default(),
         })
     }
@@ -71,43 +75,44 @@ impl SessionAggregate {
         let state = &mut self.state;
         state.keys.intern(&rows.keys, rows.rows)?;
         state.values.learn(&state.keys.groups, state.keys.len(), &rows.keys)?;
-        let mut placed = state.sessions.place(&state.keys.groups, state.keys.len(), times, watermark);
-        state.counters.late_rows += (rows.rows - placed.len()) as u64;
+        let (keys, wants_bounds) = (&state.keys, self.changes.is_some());
+        let placed = state.sessions.place(&keys.groups, keys.len(), times, watermark, wants_bounds);
+        state.counters.late_rows += (rows.rows - placed.rows.len()) as u64;
         state.counters.null_time_rows += times.null_count() as u64;
         let mut begin = 0;
-        for end in 0..=placed.len() {
-            let joins = placed.get(end).is_some_and(|placed| !placed.joined.is_empty());
-            if end == placed.len() || joins {
-                self.update(&rows, &placed[begin..end], output)?;
-                begin = end;
-            }
-            if let Some(placed) = placed.get_mut(end).filter(|_| joins) {
-                self.join(placed, output)?;
-                // What was told of its session has been withdrawn.
-                placed.before = None;
-            }
+        for join in &placed.joins {
+            self.update(&rows, &placed, begin..join.at, output)?;
+            self.join(join, output)?;
+            begin = join.at;
         }
+        self.update(&rows, &placed, begin..placed.rows.len(), output)?;
         self.state.sessions.release_joined();
         Ok(())
     }
 
-    /// Takes rows none of which joins sessions.
-    fn update(&mut self, rows: &Evaluated, placed: &[Placed], output: &mut Vec<RecordBatch>) -> Result<()> {
-        if placed.is_empty() {
+    /// Takes placed rows, none of which but the first joins sessions.
+    fn update(
+        &mut self,
+        rows: &Evaluated,
+        placed: &Placed,
+        range: Range<usize>,
+        output: &mut Vec<RecordBatch>,
+    ) -> Result<()> {
+        if range.is_empty() {
             return Ok(());
         }
-        let slots: Vec<usize> = placed.iter().map(|placed| placed.slot).collect();
-        let rows = select(rows, placed)?;
-        let total = self.state.sessions.slots();
+        let slots = &placed.slots[range.clone()];
+        let rows = rows.select(placed.rows[range.clone()].to_vec())?;
+        let State { sessions, aggregates, latest, .. } = &mut self.state;
+        let total = sessions.slots();
         let mut changes = match &self.changes {
-            Some(spec) => Some(SessionChanges::new(spec.ops, placed, &mut self.state.aggregates)?),
+            Some(spec) => Some(SessionChanges::new(spec.ops, slots, &placed.bounds[range], latest, aggregates)?),
             None => None,
         };
-        for ((aggregate, arguments), filter) in self.state.aggregates.iter_mut().zip(&rows.arguments).zip(&rows.filters)
-        {
+        for ((aggregate, arguments), filter) in aggregates.iter_mut().zip(&rows.arguments).zip(&rows.filters) {
             match &mut changes {
-                Some(changes) => changes.push(&aggregate.update(&slots, total, arguments, filter.as_ref())?)?,
-                None => aggregate.accumulate(&slots, total, arguments, filter.as_ref())?,
+                Some(changes) => changes.push(&aggregate.update(slots, total, arguments, filter.as_ref())?)?,
+                None => aggregate.accumulate(slots, total, arguments, filter.as_ref())?,
             }
         }
         if let (Some(changes), Some(spec)) = (changes, &self.changes) {
@@ -120,19 +125,19 @@ impl SessionAggregate {
     }
 
     /// Joins sessions that a row has brought together, whose own change comes next.
-    fn join(&mut self, placed: &Placed, output: &mut Vec<RecordBatch>) -> Result<()> {
+    fn join(&mut self, join: &Join, output: &mut Vec<RecordBatch>) -> Result<()> {
+        let (into, _) = join.into;
         if let Some(spec) = self.changes.as_ref().filter(|spec| spec.ops != Ops::None) {
-            let own = placed.before.flatten().map(|bounds| (placed.slot, bounds));
             let (slots, bounds): (Vec<usize>, Vec<Bounds>) =
-                own.iter().chain(&placed.joined).map(|(slot, bounds)| (*slot, Some(*bounds))).unzip();
+                [join.into].iter().chain(&join.joined).map(|(slot, bounds)| (*slot, *bounds)).unzip();
             let keys = self.state.values.columns(&self.state.sessions.keys(&slots))?;
             let values = self.state.aggregates.iter_mut().map(|aggregate| aggregate.values(&slots));
             let values = values.collect::<Result<Vec<_>>>()?;
             let rows = self.rows(&bounds, [keys, values].concat())?;
             output.push(spec.output(&self.schema, &vec![Op::Delete; slots.len()], rows)?);
         }
-        for (from, _) in &placed.joined {
-            self.state.aggregates.iter_mut().try_for_each(|aggregate| aggregate.merge(placed.slot, *from))?;
+        for (from, _) in &join.joined {
+            self.state.aggregates.iter_mut().try_for_each(|aggregate| aggregate.merge(into, *from))?;
         }
         Ok(())
     }
@@ -182,28 +187,6 @@ impl SessionAggregate {
         }
         Ok(())
     }
-}
-
-/// What the rows at hand are.
-fn select(rows: &Evaluated, placed: &[Placed]) -> Result<Evaluated> {
-    let (first, last) = match placed {
-        [first, .., last] => (first.row as usize, last.row as usize),
-        [only] => (only.row as usize, only.row as usize),
-        [] => (0, 0),
-    };
-    let length = placed.len();
-    let indices = UInt32Array::from_iter_values(placed.iter().map(|placed| placed.row));
-    let all = |array: &ArrayRef| match last - first + 1 == length {
-        true => Ok(array.slice(first, length)),
-        false => Ok(take(array, &indices, None)?),
-    };
-    let arguments = rows.arguments.iter().map(|own| own.iter().map(all).collect::<Result<_>>());
-    let filters = rows.filters.iter().map(|filter| match filter {
-        Some(filter) => Ok(Some(all(&(Arc::new(filter.clone()) as ArrayRef))?.as_boolean().clone())),
-        None => Ok(None),
-    });
-    let (arguments, filters) = (arguments.collect::<Result<_>>()?, filters.collect::<Result<_>>()?);
-    Ok(Evaluated { rows: length, starts: None, keys: vec![], arguments, filters })
 }
 
 impl Operator for SessionAggregate {
@@ -268,9 +251,9 @@ impl Operator for SessionAggregate {
     }
 
     fn memory(&self) -> usize {
-        let State { keys, values, sessions, aggregates, .. } = &self.state;
+        let State { keys, values, sessions, aggregates, latest, .. } = &self.state;
         let aggregates = aggregates.iter().map(|aggregate| aggregate.size());
-        keys.size() + values.size() + sessions.size() + aggregates.sum::<usize>()
+        keys.size() + values.size() + sessions.size() + latest.size() + aggregates.sum::<usize>()
     }
 
     fn counters(&self) -> Counters {

@@ -1,14 +1,13 @@
 //! What rows say under EMIT CHANGES of the sessions that they come to.
 
-use std::collections::HashMap;
-
 use arrow::array::ArrayRef;
 use arrow::compute::interleave;
 use datafusion::common::Result;
 
 use super::accumulators::RunningAggregate;
 use super::changes::{Op, Ops};
-use super::open_sessions::{Bounds, OpenSessions, Placed};
+use super::latest_rows::LatestRows;
+use super::open_sessions::{Bounds, OpenSessions};
 
 /// Changes of sessions that rows come to, none of which joins two.
 pub(super) struct SessionChanges {
@@ -31,36 +30,35 @@ pub(super) struct Told {
 }
 
 impl SessionChanges {
-    /// Of rows that the aggregates have not taken yet.
-    pub(super) fn new(ops: Ops, placed: &[Placed], aggregates: &mut [Box<dyn RunningAggregate>]) -> Result<Self> {
+    /// Of rows that the aggregates have not taken yet, given the slots of their sessions and their bounds after and
+    /// before each.
+    pub(super) fn new(
+        ops: Ops,
+        slots: &[usize],
+        bounds: &[(Bounds, Option<Bounds>)],
+        latest: &mut LatestRows,
+        aggregates: &mut [Box<dyn RunningAggregate>],
+    ) -> Result<Self> {
         let mut changes =
             Self { ops: vec![], bounds: vec![], slots: vec![], sources: vec![], before: vec![], values: vec![] };
-        let (mut latest, mut known) = (HashMap::new(), vec![]);
-        for (row, placed) in placed.iter().enumerate() {
-            let before = latest.insert(placed.slot, row);
-            if let (Some(bounds), true) = (placed.before, ops != Ops::None) {
-                let is_replaced = bounds == placed.bounds;
-                let op = if is_replaced { Op::Before } else { Op::Delete };
-                if !is_replaced || ops == Ops::Retractions {
-                    let source = before.map_or_else(
-                        || {
-                            known.push(placed.slot);
-                            (0, known.len() - 1)
-                        },
-                        |row| (1, row),
-                    );
-                    changes.push_row(op, bounds, placed.slot, source);
-                }
-                changes.push_row(
-                    if is_replaced { Op::After } else { Op::Insert },
-                    placed.bounds,
-                    placed.slot,
-                    (1, row),
-                );
-            } else {
-                changes.push_row(Op::Insert, placed.bounds, placed.slot, (1, row));
+        let mut known = vec![];
+        for (row, (slot, (after, before))) in slots.iter().zip(bounds).enumerate() {
+            let earlier = latest.replace(*slot, row);
+            let Some(before) = before.filter(|_| ops != Ops::None) else {
+                changes.push_row(Op::Insert, *after, *slot, (1, row));
+                continue;
+            };
+            let is_replaced = before == *after;
+            if !is_replaced || ops == Ops::Retractions {
+                let source = earlier.map(|row| (1, row)).unwrap_or_else(|| {
+                    known.push(*slot);
+                    (0, known.len() - 1)
+                });
+                changes.push_row(if is_replaced { Op::Before } else { Op::Delete }, before, *slot, source);
             }
+            changes.push_row(if is_replaced { Op::After } else { Op::Insert }, *after, *slot, (1, row));
         }
+        latest.forget(slots);
         changes.before = aggregates.iter_mut().map(|aggregate| aggregate.values(&known)).collect::<Result<_>>()?;
         Ok(changes)
     }

@@ -64,7 +64,6 @@ pub(super) trait RunningAggregate: Send {
     ) -> Result<ArrayRef>;
 
     /// Takes rows like [`Self::update`], but gives no values.
-    #[allow(dead_code)]
     fn accumulate(
         &mut self,
         groups: &[usize],
@@ -74,16 +73,13 @@ pub(super) trait RunningAggregate: Send {
     ) -> Result<()>;
 
     /// The values of some slots now, in that order.
-    #[allow(dead_code)]
     fn values(&mut self, slots: &[usize]) -> Result<ArrayRef>;
 
     /// Adds what slot `from` has seen to slot `into`, as if its rows had come after those of `into`, and empties
     /// `from`.
-    #[allow(dead_code)]
     fn merge(&mut self, into: usize, from: usize) -> Result<()>;
 
     /// Empties slots, so that they can be used for other groups.
-    #[allow(dead_code)]
     fn clear(&mut self, slots: &[usize]) -> Result<()>;
 
     /// The state of all slots, one row for each. The aggregate goes on as before.
