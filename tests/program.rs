@@ -534,6 +534,17 @@ fn generated_trades_are_what_they_are_said_to_be() {
 }
 
 #[test]
+fn rows_that_are_not_in_all_of_their_windows_are_counted() {
+    let bounded =
+        FLIGHTS.replace("WATERMARK FOR scheduled)", "WATERMARK FOR scheduled AS scheduled - INTERVAL '1' HOUR)");
+    let hop = |slide, size| {
+        format!("{bounded} SELECT count(*) FROM flights GROUP BY hop(scheduled, INTERVAL '{slide}', INTERVAL '{size}')")
+    };
+    sql(&hop("1 hour", "2 hours")).assert().success().stderr(contains(" late for some of their windows, "));
+    sql(&hop("2 hours", "1 hour")).assert().success().stderr(contains(" between windows, "));
+}
+
+#[test]
 fn lateness_says_what_a_bound_costs() {
     let flights = ["lateness", "testdata/nycflights/flights-*.parquet", "--time", "scheduled"];
     let report = |arguments: &[&str]| program().args(flights).args(arguments).assert().success();

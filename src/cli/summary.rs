@@ -58,6 +58,8 @@ fn line(summary: &Summary, is_query: bool) -> String {
 
 fn optional(progress: &Progress) -> Vec<String> {
     let counts = [
+        (progress.late_partial_rows, "late for some of their windows"),
+        (progress.between_rows, "between windows"),
         (progress.null_time_rows, "without event time"),
         (progress.skipped_rows, "skipped as malformed"),
         (progress.windows_closed, "windows"),

@@ -117,6 +117,8 @@ pub(crate) struct PipelineMetrics {
     pub(crate) rows_out: AtomicU64,
     pub(crate) reader: Arc<ReaderCounts>,
     pub(crate) late_rows: AtomicU64,
+    pub(crate) late_partial_rows: AtomicU64,
+    pub(crate) between_rows: AtomicU64,
     pub(crate) null_time_rows: AtomicU64,
     pub(crate) windows_closed: AtomicU64,
     pub(crate) windows_open: AtomicU64,
@@ -132,6 +134,8 @@ impl Default for PipelineMetrics {
             rows_out: AtomicU64::new(0),
             reader: Arc::default(),
             late_rows: AtomicU64::new(0),
+            late_partial_rows: AtomicU64::new(0),
+            between_rows: AtomicU64::new(0),
             null_time_rows: AtomicU64::new(0),
             windows_closed: AtomicU64::new(0),
             windows_open: AtomicU64::new(0),
@@ -151,6 +155,8 @@ impl PipelineMetrics {
     /// Takes over what the operator has counted.
     pub(crate) fn operator(&self, counters: Counters, state_bytes: usize) {
         self.late_rows.store(counters.late_rows, Ordering::Relaxed);
+        self.late_partial_rows.store(counters.late_partial_rows, Ordering::Relaxed);
+        self.between_rows.store(counters.between_rows, Ordering::Relaxed);
         self.null_time_rows.store(counters.null_time_rows, Ordering::Relaxed);
         self.windows_closed.store(counters.windows_closed, Ordering::Relaxed);
         self.windows_open.store(counters.windows_open, Ordering::Relaxed);

@@ -41,12 +41,11 @@ impl Grouping {
         let groups: Vec<Expr> = grouping_set_to_exprlist(&aggregate.group_expr)?.into_iter().cloned().collect();
         let aggregates = aggregate.aggr_expr.clone();
         let exprs = groups.iter().chain(&aggregates).cloned().collect();
-        let (below, mut pulled) = pull_up_windows(input.clone(), exprs)?;
+        let (below, mut pulled) = pull_up_windows(input.clone(), exprs, groups.len())?;
         let pulled = Self { aggregates: pulled.split_off(groups.len()), groups: pulled };
         // Where one operator cannot keep the windows, rows come to it once for each of them.
         match pulled.overlapping()? {
-            Some(1) if sessions_stream(&pulled.groups, &pulled.aggregates)? => Ok((below, pulled)),
-            Some(0) if !hides_overlapping(&input, &below) => Ok((below, pulled)),
+            Some(0 | 1) if sessions_stream(&pulled.groups, &pulled.aggregates)? => Ok((below, pulled)),
             _ => Ok((input, Self { groups, aggregates })),
         }
     }
@@ -80,21 +79,6 @@ fn sessions_stream(groups: &[Expr], aggregates: &[Expr]) -> Result<bool> {
         _ => false,
     };
     Ok(by_all && aggregates.iter().all(is_free))
-}
-
-/// Whether projections between `above` and `below` multiply rows.
-fn hides_overlapping(above: &LogicalPlan, below: &LogicalPlan) -> bool {
-    let mut plan = above;
-    while plan != below {
-        let found =
-            matches!(plan, LogicalPlan::Projection(projection) if projection.expr.iter().any(calls_overlapping));
-        match plan.inputs().first() {
-            Some(_) if found => return true,
-            Some(input) => plan = input,
-            None => return false,
-        }
-    }
-    false
 }
 
 /// Rewrites `aggregate`, whose grouping's input has become `input`.
@@ -264,34 +248,30 @@ fn is_key(index: usize, plan: &LogicalPlan) -> bool {
     }
 }
 
-/// Substitutes the projections just below that call window functions into `exprs`, and into the filters between.
-fn pull_up_windows(input: LogicalPlan, exprs: Vec<Expr>) -> Result<(LogicalPlan, Vec<Expr>)> {
-    match window_projection(&input) {
-        Some((below, meanings)) => {
-            let below = below.clone();
-            let replace = |expr: Expr| substitute(expr, &input, &meanings);
-            let exprs = exprs.into_iter().map(replace).collect::<Result<Vec<_>>>()?;
-            pull_up_windows(below, exprs)
-        }
-        None => match input {
-            // Rows that a filter leaves out still join sessions.
-            LogicalPlan::Filter(filter)
-                if window_projection(&filter.input)
-                    .is_some_and(|(_, meanings)| !meanings.iter().any(calls_session)) =>
-            {
-                let (below, meanings) = match window_projection(&filter.input) {
-                    Some((below, meanings)) => (below.clone(), meanings),
-                    None => return Ok((LogicalPlan::Filter(filter), exprs)),
-                };
-                let predicate = substitute(filter.predicate.clone(), &filter.input, &meanings)?;
-                let replace = |expr: Expr| substitute(expr, &filter.input, &meanings);
-                let exprs = exprs.into_iter().map(replace).collect::<Result<Vec<_>>>()?;
-                let below = LogicalPlan::Filter(Filter::try_new(predicate, Arc::new(below))?);
-                pull_up_windows(below, exprs)
-            }
-            input => Ok((input, exprs)),
-        },
+/// Substitutes the projections just below that call window functions into `exprs`, the first `groups` of which are the
+/// keys, and into the filters between.
+fn pull_up_windows(input: LogicalPlan, exprs: Vec<Expr>, groups: usize) -> Result<(LogicalPlan, Vec<Expr>)> {
+    let (filter, projection) = match &input {
+        LogicalPlan::Filter(filter) => (Some(filter), filter.input.as_ref()),
+        plan => (None, plan),
+    };
+    let Some((below, meanings)) = window_projection(projection) else { return Ok((input, exprs)) };
+    let replace = |expr: &Expr| substitute(expr.clone(), projection, &meanings);
+    let predicate = filter.map(|filter| replace(&filter.predicate)).transpose()?;
+    let pulled = exprs.iter().map(replace).collect::<Result<Vec<_>>>()?;
+    // Rows that are left out after they have met their windows: one by one, or of a session that they still join.
+    let is_after =
+        predicate.as_ref().is_some_and(|predicate| calls_overlapping(predicate) || meanings.iter().any(calls_session));
+    // Rows that come once for each window, and are not grouped by it.
+    let multiplies = meanings.iter().any(calls_overlapping) && !pulled[..groups].iter().any(calls_overlapping);
+    if is_after || multiplies {
+        return Ok((input, exprs));
     }
+    let below = match predicate {
+        Some(predicate) => LogicalPlan::Filter(Filter::try_new(predicate, Arc::new(below.clone()))?),
+        None => below.clone(),
+    };
+    pull_up_windows(below, pulled, groups)
 }
 
 /// The plan below a projection that calls window functions, and what its output columns mean there.

@@ -47,6 +47,10 @@ pub struct Progress {
     pub rows_total: Option<u64>,
     /// Rows dropped because they came after their window had closed.
     pub late_rows: u64,
+    /// Rows that came after some of their overlapping windows had closed, and are in the others.
+    pub late_partial_rows: u64,
+    /// Rows that no window holds: those between hopping windows that do not touch.
+    pub between_rows: u64,
     /// Rows whose event time is null.
     pub null_time_rows: u64,
     /// Rows that could not be parsed, under `'on_error' 'skip'`.
@@ -224,6 +228,8 @@ fn add_boundary(progress: &mut Progress, boundary: &PipelinesExec) {
         progress.rows_out += pipeline.rows_out;
         progress.late_rows += pipeline.late_rows;
         progress.windows_closed += pipeline.windows_closed;
+        progress.late_partial_rows += metrics.late_partial_rows.load(Ordering::Relaxed);
+        progress.between_rows += metrics.between_rows.load(Ordering::Relaxed);
         progress.null_time_rows += metrics.null_time_rows.load(Ordering::Relaxed);
         progress.skipped_rows += metrics.reader.skipped_rows.load(Ordering::Relaxed);
         progress.bytes.0 += metrics.reader.bytes.load(Ordering::Relaxed);

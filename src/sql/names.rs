@@ -83,12 +83,12 @@ fn resolve(select: &mut Select, order_by: Option<&mut OrderBy>, is_window: IsWin
     let aliases: Vec<String> = select.projection.iter().filter_map(alias).collect();
     for item in &mut select.projection {
         name_item(item, is_window);
-        let _ = item.visit(&mut Names { call: &call, aliases: &[], depth: 0 });
+        Names { call: &call, aliases: &[] }.resolve(item);
     }
     // Beside the SELECT list an alias comes first.
-    let mut names = Names { call: &call, aliases: &aliases, depth: 0 };
+    let names = Names { call: &call, aliases: &aliases };
     if let Some(having) = &mut select.having {
-        let _ = having.visit(&mut names);
+        names.resolve(having);
     }
     let outputs: Vec<String> = select.projection.iter().filter_map(output_name).collect();
     group_by_ends(select);
@@ -98,14 +98,19 @@ fn resolve(select: &mut Select, order_by: Option<&mut OrderBy>, is_window: IsWin
     for order in exprs {
         let is_output = matches!(&order.expr, Expr::Identifier(name) if outputs.contains(&name.value));
         if !is_output {
-            let _ = order.visit(&mut names);
+            names.resolve(order);
         }
     }
 }
 
 /// Where a window's start does not tell its end, the end is one more thing that the query groups by.
 fn group_by_ends(select: &mut Select) {
-    let mut ends = Ends { found: vec![], depth: 0 };
+    let mut found = vec![];
+    let mut ends = OwnExprs::new(|expr: &mut Expr| {
+        if is_own_end(expr) && !found.contains(expr) {
+            found.push(expr.clone());
+        }
+    });
     for item in &mut select.projection {
         let _ = item.visit(&mut ends);
     }
@@ -113,35 +118,8 @@ fn group_by_ends(select: &mut Select) {
         let _ = having.visit(&mut ends);
     }
     if let GroupByExpr::Expressions(groups, _) = &mut select.group_by {
-        ends.found.retain(|end| !groups.contains(end));
-        groups.append(&mut ends.found);
-    }
-}
-
-/// Finds the ends of windows whose starts do not tell them.
-struct Ends {
-    found: Vec<Expr>,
-    depth: usize,
-}
-
-impl VisitorMut for Ends {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if self.depth == 0 && is_own_end(expr) && !self.found.contains(expr) {
-            self.found.push(expr.clone());
-        }
-        ControlFlow::Continue(())
+        found.retain(|end| !groups.contains(end));
+        groups.append(&mut found);
     }
 }
 
@@ -268,15 +246,19 @@ fn window_name(name: &Ident) -> Option<&'static str> {
     NAMES.into_iter().find(|known| *known == folded)
 }
 
-/// Replaces names, but not inside sub-queries: those have columns of their own.
-struct Names<'a> {
-    call: &'a Function,
-    /// Names that mean something else here.
-    aliases: &'a [String],
+/// Visits the expressions of a SELECT, but not those of its sub-queries, which have columns of their own.
+struct OwnExprs<F> {
+    visit: F,
     depth: usize,
 }
 
-impl VisitorMut for Names<'_> {
+impl<F: FnMut(&mut Expr)> OwnExprs<F> {
+    fn new(visit: F) -> Self {
+        Self { visit, depth: 0 }
+    }
+}
+
+impl<F: FnMut(&mut Expr)> VisitorMut for OwnExprs<F> {
     type Break = ();
 
     fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
@@ -290,18 +272,33 @@ impl VisitorMut for Names<'_> {
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if let Expr::Identifier(name) = expr
-            && self.depth == 0
-            && let Some(known) = window_name(name)
-            && !self.aliases.iter().any(|alias| alias == known)
-        {
-            *expr = self.meaning(known);
+        if self.depth == 0 {
+            (self.visit)(expr);
         }
         ControlFlow::Continue(())
     }
 }
 
+/// What the names mean in a SELECT.
+struct Names<'a> {
+    call: &'a Function,
+    /// Names that mean something else here.
+    aliases: &'a [String],
+}
+
 impl Names<'_> {
+    /// Puts what they mean in place of the names.
+    fn resolve<T: VisitMut>(&self, syntax: &mut T) {
+        let _ = syntax.visit(&mut OwnExprs::new(|expr: &mut Expr| {
+            if let Expr::Identifier(name) = expr
+                && let Some(known) = window_name(name)
+                && !self.aliases.iter().any(|alias| alias == known)
+            {
+                *expr = self.meaning(known);
+            }
+        }));
+    }
+
     fn meaning(&self, name: &str) -> Expr {
         let start = Expr::Function(self.call.clone());
         if name == NAMES[0] {
