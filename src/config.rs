@@ -18,6 +18,9 @@ config_namespace! {
         pub routing: String, default = "auto".to_string()
         /// How many pipelines run at once; 0 means one for each core.
         pub partitions: usize, default = 0
+        /// Where late rows go, with the file and row that each comes from: a file, a folder (ending in `/`) with one file
+        /// for each pipeline, or `:memory:`; empty for nowhere. A [`Job`](crate::Job) writes them.
+        pub late: String, default = String::new()
         /// Bytes to spend on checking that the keys of a declared `partitioned_by` live in one partition each.
         pub key_check_bytes: usize, default = 64 * 1024 * 1024
     }

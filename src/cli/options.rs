@@ -39,6 +39,9 @@ pub struct QueryOptions {
     /// A file, or a folder (ending in /) with one file for each pipeline.
     #[arg(long, short, value_name = "PATH")]
     pub output: Option<String>,
+    /// Writes late rows there, each with its file and row: a file, or a folder (ending in /).
+    #[arg(long, value_name = "PATH")]
+    pub late: Option<String>,
     /// When to draw a progress bar.
     #[arg(long, value_enum, default_value = "auto")]
     pub progress: ProgressMode,

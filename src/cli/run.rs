@@ -88,9 +88,16 @@ async fn run_all(
     options: &QueryOptions,
     interrupts: &Interrupts,
 ) -> Result<bool> {
+    let mut has_ledger = false;
     for statement in statements {
         let is_query = statement.is_query();
         let job = ctx.plan_job(statement).await?;
+        if let Some(path) = options.late.as_ref().filter(|_| job.reads_stream())
+            && std::mem::replace(&mut has_ledger, true)
+        {
+            let help = "SET streamlines.late = '…' before each, or run them one by one";
+            return Err(Error::sql(format!("several queries over streams and one --late {path}")).help(help).into());
+        }
         if !job.gives_rows() && !job.reads_stream() {
             job.run(&NullSink).await?;
             continue;

@@ -37,13 +37,10 @@ fn line(summary: &Summary, is_query: bool) -> String {
     let streams = !progress.pipelines.is_empty();
     let mut parts = vec![];
     if streams {
-        parts.push(format!("{} rows in", count(progress.rows_in)));
+        parts.push(format!("{} rows in = {}", count(progress.rows_in), fates(progress)));
     }
     if is_query {
         parts.push(format!("{} rows out", count(summary.rows_written)));
-    }
-    if streams {
-        parts.push(format!("{} late", count(progress.late_rows)));
     }
     parts.extend(optional(progress));
     parts.push(format!("{seconds:.2} s"));
@@ -56,12 +53,27 @@ fn line(summary: &Summary, is_query: bool) -> String {
     parts.join(", ")
 }
 
+/// What has become of the rows that were read: the terms add up to them.
+fn fates(progress: &Progress) -> String {
+    let Progress { rows_in, used_rows, filtered_rows, late_rows, between_rows, skipped_rows, .. } = progress;
+    let told = used_rows + filtered_rows + late_rows + between_rows + skipped_rows;
+    let terms = [
+        (*used_rows, "used", true),
+        (*filtered_rows, "filtered", false),
+        (*late_rows, "late", true),
+        (*between_rows, "between windows", false),
+        (*skipped_rows, "skipped as malformed", false),
+        // A LIMIT had its rows, or the run was interrupted.
+        (rows_in.saturating_sub(told), "not needed", false),
+    ];
+    let told = terms.into_iter().filter(|(rows, _, always)| *always || *rows > 0);
+    told.map(|(rows, what, _)| format!("{} {what}", count(rows))).collect::<Vec<_>>().join(" + ")
+}
+
 fn optional(progress: &Progress) -> Vec<String> {
     let counts = [
         (progress.late_partial_rows, "late for some of their windows"),
-        (progress.between_rows, "between windows"),
         (progress.null_time_rows, "without event time"),
-        (progress.skipped_rows, "skipped as malformed"),
         (progress.windows_closed, "windows"),
     ];
     counts

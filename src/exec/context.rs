@@ -14,8 +14,10 @@ use datafusion::execution::TaskContext;
 
 use parking_lot::Mutex;
 
-use crate::operator::{Counters, Merger, Stamp, WATERMARK_MIN};
-use crate::source::ReaderCounts;
+use crate::operator::{Counters, Merger, MissedRow, Stamp, WATERMARK_MIN};
+use crate::source::{Origin, ReaderCounts};
+
+use super::flight::{Arrived, Flight};
 
 /// A task context for a part of a running plan, with something for its nodes to find.
 ///
@@ -39,6 +41,7 @@ pub(crate) struct PipelineContext {
     /// Which pipeline of the plan this is: the partition that its nodes are executed for.
     pub(crate) index: usize,
     leaf: Mutex<Leaf>,
+    flight: Mutex<Flight>,
     /// Brings together what several pipelines know of a window, under `merge_on_close`.
     pub(crate) merger: Option<Arc<Mutex<Merger>>>,
     /// Counts of this pipeline.
@@ -49,8 +52,17 @@ pub(crate) struct PipelineContext {
 struct Leaf {
     batch: Option<RecordBatch>,
     stamp: Stamp,
+    /// Where its rows come from, if a ledger of late rows asks for that.
+    origin: Option<Origin>,
     ended: bool,
     wants_input: bool,
+}
+
+/// Rows of a batch that missed windows, where they come from, and the watermark that they missed.
+pub(crate) struct LateRows {
+    pub(crate) rows: Vec<MissedRow>,
+    pub(crate) origin: Origin,
+    pub(crate) watermark: i64,
 }
 
 /// What the leaf has to say when it is polled.
@@ -62,8 +74,9 @@ pub(crate) enum LeafPoll {
 
 impl PipelineContext {
     pub(crate) fn new(index: usize, merger: Option<Arc<Mutex<Merger>>>, metrics: Arc<PipelineMetrics>) -> Self {
-        let leaf = Leaf { batch: None, stamp: Stamp::timeless(index), ended: false, wants_input: false };
-        Self { index, leaf: Mutex::new(leaf), merger, metrics }
+        let stamp = Stamp::timeless(index);
+        let leaf = Leaf { batch: None, stamp, origin: None, ended: false, wants_input: false };
+        Self { index, leaf: Mutex::new(leaf), flight: Mutex::default(), merger, metrics }
     }
 
     /// The context of the pipeline that a node is executed in.
@@ -74,11 +87,45 @@ impl PipelineContext {
     }
 
     /// Puts a batch into the plan's leaf.
-    pub(crate) fn push(&self, batch: RecordBatch, stamp: Stamp) {
+    pub(crate) fn push(&self, batch: RecordBatch, stamp: Stamp, origin: Option<Origin>) {
         self.metrics.read(batch.num_rows(), stamp);
+        self.flight.lock().read += batch.num_rows() as u64;
         let mut leaf = self.leaf.lock();
         leaf.batch = Some(batch);
         leaf.stamp = stamp;
+        leaf.origin = origin;
+    }
+
+    /// Counts rows of the source that go no further.
+    pub(super) fn filtered(&self, rows: u64) {
+        self.flight.lock().filtered += rows;
+    }
+
+    /// Counts rows of the source that have come to the end of the pipeline.
+    pub(super) fn used(&self, rows: u64) {
+        self.flight.lock().arrived.used += rows;
+    }
+
+    /// Counts rows of the source that have come to the operator, and takes those that missed windows.
+    pub(super) fn arrived(&self, arrived: Arrived, missed: Vec<MissedRow>) {
+        let mut flight = self.flight.lock();
+        flight.arrived.add(arrived);
+        flight.missed.extend(missed);
+    }
+
+    /// The plan has done all that it can with the batch: what has become of its rows is counted. Gives the late ones, if
+    /// it is known where they come from.
+    ///
+    /// # Errors
+    /// Rows that are not accounted for.
+    pub(crate) fn settle(&self) -> Result<Option<LateRows>> {
+        let flight = std::mem::take(&mut *self.flight.lock());
+        flight.check()?;
+        self.metrics.settle(&flight);
+        let mut leaf = self.leaf.lock();
+        let watermark = leaf.stamp.watermark;
+        let origin = leaf.origin.take().filter(|_| !flight.missed.is_empty());
+        Ok(origin.map(|origin| LateRows { rows: flight.missed, origin, watermark }))
     }
 
     /// Tells the leaf that no more batches come.
@@ -116,6 +163,8 @@ pub(crate) struct PipelineMetrics {
     pub(crate) rows_in: AtomicU64,
     pub(crate) rows_out: AtomicU64,
     pub(crate) reader: Arc<ReaderCounts>,
+    pub(crate) used_rows: AtomicU64,
+    pub(crate) filtered_rows: AtomicU64,
     pub(crate) late_rows: AtomicU64,
     pub(crate) late_partial_rows: AtomicU64,
     pub(crate) between_rows: AtomicU64,
@@ -133,6 +182,8 @@ impl Default for PipelineMetrics {
             rows_in: AtomicU64::new(0),
             rows_out: AtomicU64::new(0),
             reader: Arc::default(),
+            used_rows: AtomicU64::new(0),
+            filtered_rows: AtomicU64::new(0),
             late_rows: AtomicU64::new(0),
             late_partial_rows: AtomicU64::new(0),
             between_rows: AtomicU64::new(0),
@@ -152,11 +203,16 @@ impl PipelineMetrics {
         self.watermark.store(stamp.next_watermark, Ordering::Relaxed);
     }
 
+    fn settle(&self, flight: &Flight) {
+        self.used_rows.fetch_add(flight.arrived.used, Ordering::Relaxed);
+        self.filtered_rows.fetch_add(flight.filtered, Ordering::Relaxed);
+        self.late_rows.fetch_add(flight.arrived.late, Ordering::Relaxed);
+        self.between_rows.fetch_add(flight.arrived.between, Ordering::Relaxed);
+    }
+
     /// Takes over what the operator has counted.
     pub(crate) fn operator(&self, counters: Counters, state_bytes: usize) {
-        self.late_rows.store(counters.late_rows, Ordering::Relaxed);
         self.late_partial_rows.store(counters.late_partial_rows, Ordering::Relaxed);
-        self.between_rows.store(counters.between_rows, Ordering::Relaxed);
         self.null_time_rows.store(counters.null_time_rows, Ordering::Relaxed);
         self.windows_closed.store(counters.windows_closed, Ordering::Relaxed);
         self.windows_open.store(counters.windows_open, Ordering::Relaxed);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, BooleanArray, RecordBatch};
+use datafusion::arrow::array::{BooleanArray, RecordBatch};
 use datafusion::arrow::compute::filter_record_batch;
 use datafusion::common::Result;
 use datafusion::common::cast::as_boolean_array;
@@ -16,6 +16,8 @@ use datafusion::physical_plan::{
 };
 use futures::StreamExt;
 
+use super::context::PipelineContext;
+use super::source_rows::SourceRows;
 use super::{streaming_node, streaming_properties};
 
 /// Passes the rows for which the predicate is true, batch by batch. A batch without such a row passes empty, for its
@@ -26,6 +28,8 @@ pub(crate) struct StreamFilterExec {
     /// The columns that pass; none means all.
     projection: Option<Vec<usize>>,
     input: Arc<dyn ExecutionPlan>,
+    /// Below the first operator, how rows stand for rows of the source: those that do not pass are counted.
+    rows: Option<SourceRows>,
     properties: Arc<PlanProperties>,
 }
 
@@ -42,7 +46,20 @@ impl StreamFilterExec {
             None => input.schema(),
         };
         let properties = streaming_properties(schema, input.output_partitioning().partition_count());
-        Ok(Self { predicate, projection, input, properties })
+        Ok(Self { predicate, projection, input, rows: None, properties })
+    }
+
+    /// The same over `input`, counting the rows of the source that do not pass. Numbers of theirs, in the input's last
+    /// column, pass too.
+    ///
+    /// # Errors
+    /// As [`StreamFilterExec::try_new`].
+    pub(crate) fn counting(&self, rows: SourceRows, input: Arc<dyn ExecutionPlan>) -> Result<Self> {
+        let mut projection = self.projection.clone();
+        if let (Some(columns), SourceRows::Numbered(number)) = (&mut projection, rows) {
+            columns.push(number);
+        }
+        Ok(Self { rows: Some(rows), ..Self::try_new(Arc::clone(&self.predicate), projection, input)? })
     }
 
     pub(crate) fn predicate(&self) -> &Arc<dyn PhysicalExpr> {
@@ -74,7 +91,8 @@ impl DisplayAs for StreamFilterExec {
 
 impl ExecutionPlan for StreamFilterExec {
     streaming_node!(|node, mut children| {
-        Self::try_new(Arc::clone(&node.predicate), node.projection.clone(), children.remove(0))
+        let filter = Self::try_new(Arc::clone(&node.predicate), node.projection.clone(), children.remove(0))?;
+        Ok(Self { rows: node.rows, ..filter })
     });
 
     fn name(&self) -> &str {
@@ -90,23 +108,46 @@ impl ExecutionPlan for StreamFilterExec {
         apply_expression_roots([&self.predicate], f)
     }
     fn execute(&self, partition: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let predicate = Arc::clone(&self.predicate);
+        let filter = Filter {
+            predicate: Arc::clone(&self.predicate),
+            projection: self.projection.clone(),
+            rows: self.rows,
+            pipeline: PipelineContext::of(&task)?,
+        };
         let input = self.input.execute(partition, task)?;
-        let projection = self.projection.clone();
-        let output = input.map(move |batch| filter(&predicate, projection.as_deref(), batch?));
+        let output = input.map(move |batch| filter.pass(&batch?));
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), output)))
     }
 }
 
-fn filter(predicate: &Arc<dyn PhysicalExpr>, projection: Option<&[usize]>, batch: RecordBatch) -> Result<RecordBatch> {
-    let keep = predicate.evaluate(&batch)?.into_array(batch.num_rows())?;
-    let keep: &BooleanArray = as_boolean_array(&keep)?;
-    let batch = match projection {
-        Some(columns) => batch.project(columns)?,
-        None => batch,
-    };
-    if keep.null_count() == 0 && keep.true_count() == batch.num_rows() {
-        return Ok(batch);
+struct Filter {
+    predicate: Arc<dyn PhysicalExpr>,
+    projection: Option<Vec<usize>>,
+    rows: Option<SourceRows>,
+    pipeline: Arc<PipelineContext>,
+}
+
+impl Filter {
+    fn pass(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let keep = self.predicate.evaluate(batch)?.into_array(batch.num_rows())?;
+        let keep: &BooleanArray = as_boolean_array(&keep)?;
+        let passing = match &self.projection {
+            Some(columns) => batch.project(columns)?,
+            None => batch.clone(),
+        };
+        let passes = keep.true_count();
+        if passes == batch.num_rows() {
+            return Ok(passing);
+        }
+        let output = filter_record_batch(&passing, keep)?;
+        match self.rows {
+            None => {}
+            Some(SourceRows::Each) => self.pipeline.filtered((batch.num_rows() - passes) as u64),
+            Some(rows) => {
+                let after = SourceRows::numbered(&output.schema()).count(&output)?;
+                self.pipeline.filtered(rows.count(batch)? - after);
+            }
+        }
+        Ok(output)
     }
-    Ok(filter_record_batch(&batch, keep)?)
 }

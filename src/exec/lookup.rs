@@ -8,7 +8,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, internal_datafusion_err};
@@ -21,10 +20,12 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties, PhysicalExpr, PlanProperties,
     SendableRecordBatchStream,
 };
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 
-use super::context::task_with;
+use super::context::PipelineContext;
+use super::one_batch::{ProbeExec, run_over};
 use super::row_order::{NumberedJoin, numbered as numbered_rows, numbered_schema};
+use super::source_rows::SourceRows;
 use super::streaming_properties;
 
 /// Joins each batch of the stream (the second child) with a table (the first child).
@@ -36,6 +37,8 @@ pub(crate) struct LookupJoinExec {
     numbered: Option<NumberedJoin>,
     table: Arc<dyn ExecutionPlan>,
     stream: Arc<dyn ExecutionPlan>,
+    /// Below the first operator, where the numbers of the source's rows stand in the input and in the output.
+    numbers: Option<(SourceRows, SourceRows)>,
     properties: Arc<PlanProperties>,
 }
 
@@ -46,13 +49,26 @@ impl LookupJoinExec {
             [table, stream] => (Arc::clone(table), Arc::clone(stream)),
             _ => return Err(internal_datafusion_err!("a join has two inputs")),
         };
-        Self::with_inputs(&join, table, stream)
+        Self::with_inputs(&join, table, stream, None)
+    }
+
+    /// DataFusion's join of the table and what stands for the stream.
+    pub(crate) fn join(&self) -> &Arc<dyn ExecutionPlan> {
+        &self.join
+    }
+
+    /// The same join, which counts the rows of the source whose numbers stand in the last column of the stream, and in
+    /// the last one of `join`'s output.
+    pub(crate) fn with_numbers(&self, join: &Arc<dyn ExecutionPlan>, stream: Arc<dyn ExecutionPlan>) -> Result<Self> {
+        let numbers = (SourceRows::numbered(&stream.schema()), SourceRows::numbered(&join.schema()));
+        Self::with_inputs(join, Arc::clone(&self.table), stream, Some(numbers))
     }
 
     fn with_inputs(
         join: &Arc<dyn ExecutionPlan>,
         table: Arc<dyn ExecutionPlan>,
         stream: Arc<dyn ExecutionPlan>,
+        numbers: Option<(SourceRows, SourceRows)>,
     ) -> Result<Self> {
         let partitions = stream.output_partitioning().partition_count();
         let probe = |schema| -> Arc<dyn ExecutionPlan> {
@@ -62,7 +78,7 @@ impl LookupJoinExec {
         let probe = probe(stream.schema());
         let join = replace_children_if_necessary(Arc::clone(join), vec![Arc::clone(&table), probe])?;
         let properties = streaming_properties(join.schema(), partitions);
-        Ok(Self { join, numbered, table, stream, properties })
+        Ok(Self { join, numbered, table, stream, numbers, properties })
     }
 }
 
@@ -97,7 +113,7 @@ impl ExecutionPlan for LookupJoinExec {
     }
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         match (children.pop(), children.pop()) {
-            (Some(stream), Some(table)) => Ok(Arc::new(Self::with_inputs(&self.join, table, stream)?)),
+            (Some(stream), Some(table)) => Ok(Arc::new(Self::with_inputs(&self.join, table, stream, self.numbers)?)),
             _ => Err(internal_datafusion_err!("a join has two inputs")),
         }
     }
@@ -105,37 +121,29 @@ impl ExecutionPlan for LookupJoinExec {
     fn execute(&self, partition: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let schema = self.join.schema();
         let input = self.stream.execute(partition, Arc::clone(&task))?;
-        let (join, numbered) = (Arc::clone(&self.join), self.numbered.clone());
+        let (join, numbered, numbers) = (Arc::clone(&self.join), self.numbered.clone(), self.numbers);
+        let pipeline = PipelineContext::of(&task)?;
         let output = input.then(move |batch| {
             let (join, numbered, task) = (Arc::clone(&join), numbered.clone(), Arc::clone(&task));
+            let pipeline = Arc::clone(&pipeline);
             async move {
                 let batch = batch?;
-                match numbered {
+                let before = numbers.map(|(before, _)| before.count(&batch)).transpose()?;
+                let output = match numbered {
                     _ if batch.num_rows() == 0 => Ok(RecordBatch::new_empty(join.schema())),
-                    None => join_batch(join, partition, task, batch).await,
+                    None => run_over(join, partition, task, batch).await,
                     Some(own) => {
-                        let output = join_batch(Arc::clone(&own.join), partition, task, numbered_rows(&batch)?).await?;
+                        let output = run_over(Arc::clone(&own.join), partition, task, numbered_rows(&batch)?).await?;
                         own.in_order(&output)
                     }
+                }?;
+                if let (Some(before), Some((_, after))) = (before, numbers) {
+                    pipeline.filtered(before - after.count(&output)?);
                 }
+                Ok(output)
             }
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, output)))
-    }
-}
-
-/// Runs the join over one batch of the stream.
-async fn join_batch(
-    join: Arc<dyn ExecutionPlan>,
-    partition: usize,
-    task: Arc<TaskContext>,
-    batch: RecordBatch,
-) -> Result<RecordBatch> {
-    let probe_task = task_with(&task, Probe(batch));
-    let output: Vec<RecordBatch> = join.execute(partition, probe_task)?.try_collect().await?;
-    match output.as_slice() {
-        [batch] => Ok(batch.clone()),
-        batches => Ok(concat_batches(&join.schema(), batches)?),
     }
 }
 
@@ -147,48 +155,4 @@ fn probe_properties(schema: SchemaRef, partitions: usize) -> Arc<PlanProperties>
     let order = PhysicalSortExpr::new_default(Arc::new(Column::new(first.name(), 0)));
     let ordered = EquivalenceProperties::new_with_orderings(schema, [[order]]);
     Arc::new(properties.as_ref().clone().with_eq_properties(ordered))
-}
-
-/// The batch that a join is run over.
-struct Probe(RecordBatch);
-
-/// Stands for the stream in DataFusion's join: gives the one batch of its task context.
-#[derive(Debug)]
-struct ProbeExec {
-    properties: Arc<PlanProperties>,
-}
-
-impl DisplayAs for ProbeExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "ProbeExec")
-    }
-}
-
-impl ExecutionPlan for ProbeExec {
-    fn name(&self) -> &str {
-        "ProbeExec"
-    }
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![]
-    }
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(self)
-    }
-    fn execute(&self, _: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let probe = task
-            .session_config()
-            .get_extension::<Probe>()
-            .ok_or_else(|| internal_datafusion_err!("a probe without a batch"))?;
-        let batch = futures::stream::iter([Ok(probe.0.clone())]);
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batch)))
-    }
 }

@@ -4,20 +4,27 @@
 //!   StreamScanExec        the leaf: gives the batch that the pipeline put there, or says that it wants one
 //!     StreamFilterExec    WHERE, without holding rows back
 //!     LookupJoinExec      a join with a table, batch by batch
-//!       OperatorExec      the stateful operator
+//!     StreamUnnestExec    lists to rows, batch by batch
+//!       OperatorExec      the stateful operator; without one, UsedRowsExec
 //!         ChangesFilterExec   HAVING over its changes, above it
 //! ```
 //!
 //! The invariant of all of them: a batch that goes in has left again, or is in an operator's declared state, when
-//! the leaf is asked for the next one. An empty batch passes like any other, for it carries a watermark.
+//! the leaf is asked for the next one, and each of its rows is accounted for. An empty batch passes like any other, for
+//! it carries a watermark.
 
 pub(crate) mod changes_filter;
 pub(crate) mod context;
 pub(crate) mod filter;
+mod flight;
 pub(crate) mod lookup;
+mod one_batch;
 pub(crate) mod operator;
 mod row_order;
 pub(crate) mod scan;
+pub(crate) mod source_rows;
+pub(crate) mod unnest;
+pub(crate) mod used;
 
 use std::sync::Arc;
 

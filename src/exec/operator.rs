@@ -20,10 +20,12 @@ use futures::{Stream, StreamExt};
 
 use crate::operator::{
     AggregateSpec, ChangelogAggregate, ChangesSpec, Counters, Mode, Operator, RowsWindow, RowsWindowSpec,
-    SessionAggregate, WATERMARK_MAX, WATERMARK_MIN, WindowAggregate, merge_window,
+    SessionAggregate, Stamp, WATERMARK_MAX, WATERMARK_MIN, WindowAggregate, merge_window,
 };
 
 use super::context::PipelineContext;
+use super::flight::{Arrived, by_number};
+use super::source_rows::SourceRows;
 use super::{streaming_node, streaming_properties};
 
 /// Which operator a node hosts, and its parameters.
@@ -94,13 +96,20 @@ impl OperatorSpec {
 pub(crate) struct OperatorExec {
     spec: OperatorSpec,
     input: Arc<dyn ExecutionPlan>,
+    /// Of a pipeline's first operator, how rows of its input stand for rows of the source, which it accounts for.
+    rows: Option<SourceRows>,
     properties: Arc<PlanProperties>,
 }
 
 impl OperatorExec {
     pub(crate) fn new(spec: OperatorSpec, input: Arc<dyn ExecutionPlan>) -> Self {
         let properties = streaming_properties(spec.schema(), input.output_partitioning().partition_count());
-        Self { spec, input, properties }
+        Self { spec, input, rows: None, properties }
+    }
+
+    /// The same over `input`, accounting for the rows of the source. Their numbers, if there are any, are for nobody else.
+    pub(crate) fn accounting(&self, rows: SourceRows, input: Arc<dyn ExecutionPlan>) -> Self {
+        Self { rows: Some(rows), ..Self::new(self.spec.clone(), input) }
     }
 
     pub(crate) fn spec(&self) -> &OperatorSpec {
@@ -113,7 +122,7 @@ impl OperatorExec {
 
     /// The same node with another operator of the same schema.
     pub(crate) fn with_spec(&self, spec: OperatorSpec) -> Self {
-        Self::new(spec, Arc::clone(&self.input))
+        Self { rows: self.rows, ..Self::new(spec, Arc::clone(&self.input)) }
     }
 }
 
@@ -134,7 +143,9 @@ impl DisplayAs for OperatorExec {
 }
 
 impl ExecutionPlan for OperatorExec {
-    streaming_node!(|node, mut children| Ok(Self::new(node.spec.clone(), children.remove(0))));
+    streaming_node!(|node, mut children| {
+        Ok(Self { rows: node.rows, ..Self::new(node.spec.clone(), children.remove(0)) })
+    });
 
     fn name(&self) -> &str {
         "OperatorExec"
@@ -157,9 +168,14 @@ impl ExecutionPlan for OperatorExec {
             }
             _ => None,
         };
+        let mut operator = self.spec.build()?;
+        if let Some(SourceRows::Numbered(_)) = self.rows {
+            operator.missed().want();
+        }
         Ok(Box::pin(OperatorStream {
             schema: self.spec.schema(),
-            operator: self.spec.build()?,
+            operator,
+            rows: self.rows,
             merge,
             pipeline: PipelineContext::of(&task)?,
             input: self.input.execute(partition, task)?,
@@ -183,6 +199,7 @@ struct Merge {
 struct OperatorStream {
     schema: SchemaRef,
     operator: Box<dyn Operator>,
+    rows: Option<SourceRows>,
     merge: Option<Merge>,
     pipeline: Arc<PipelineContext>,
     input: SendableRecordBatchStream,
@@ -196,8 +213,25 @@ struct OperatorStream {
 impl OperatorStream {
     fn push(&mut self, batch: &RecordBatch) -> Result<()> {
         let stamp = self.pipeline.stamp();
-        self.operator.push(batch, stamp, &mut self.scratch)?;
+        match self.rows {
+            Some(rows) => self.account(rows, batch, stamp)?,
+            None => self.operator.push(batch, stamp, &mut self.scratch)?,
+        }
         self.give_on(stamp.next_watermark)
+    }
+
+    /// Pushes rows and tells what has become of each.
+    fn account(&mut self, rows: SourceRows, batch: &RecordBatch, stamp: Stamp) -> Result<()> {
+        let before = self.operator.counters();
+        let (batch, numbers) = rows.take(batch)?;
+        self.operator.push(&batch, stamp, &mut self.scratch)?;
+        let arrived = Arrived::since(before, self.operator.counters(), batch.num_rows())?;
+        let missed = self.operator.missed().take();
+        match numbers {
+            None => self.pipeline.arrived(arrived, missed),
+            Some(numbers) => self.pipeline.arrived(Arrived::of_source(&numbers, &missed), by_number(missed, &numbers)),
+        }
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<()> {

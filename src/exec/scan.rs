@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
-use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result;
@@ -23,6 +23,7 @@ use crate::config::StreamlinesOptions;
 use crate::source::{Division, ReplayPlan, Split, StreamTable};
 
 use super::context::{LeafPoll, PipelineContext};
+use super::source_rows::with_numbers;
 use super::streaming_properties;
 
 #[async_trait]
@@ -63,6 +64,8 @@ pub(crate) struct StreamScanExec {
     division: Division,
     /// Position of a column that may come as codes (see [`StreamScanExec::with_codes`]).
     coded: Option<usize>,
+    /// Whether rows carry their numbers in the batch, in a last column.
+    is_numbered: bool,
     replay: Arc<ReplayPlan>,
     properties: Arc<PlanProperties>,
 }
@@ -80,7 +83,22 @@ impl StreamScanExec {
     ) -> Result<Self> {
         let replay = Arc::new(table.replay(projection.as_ref(), division)?.with_codes(coded));
         let properties = streaming_properties(replay.schema(), replay.pieces().len());
-        Ok(Self { table, projection, division, coded, replay, properties })
+        Ok(Self { table, projection, division, coded, is_numbered: false, replay, properties })
+    }
+
+    /// The same scan with its rows numbered; `keeps_origin` says where each comes from, for a ledger of late rows.
+    pub(crate) fn numbered(&self, keeps_origin: bool) -> Result<Self> {
+        let replay = self.table.replay(self.projection.as_ref(), self.division)?.with_codes(self.coded);
+        let replay = Arc::new(if keeps_origin { replay.with_origin() } else { replay });
+        let properties = streaming_properties(with_numbers(&replay.schema()), replay.pieces().len());
+        Ok(Self {
+            table: self.table.clone(),
+            projection: self.projection.clone(),
+            is_numbered: true,
+            replay,
+            properties,
+            ..*self
+        })
     }
 
     /// The same scan with its data divided otherwise.
@@ -139,21 +157,38 @@ impl ExecutionPlan for StreamScanExec {
         Ok(self)
     }
     fn execute(&self, _: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        Ok(Box::pin(LeafStream { schema: self.replay.schema(), pipeline: PipelineContext::of(&task)? }))
+        let numbers = self.is_numbered.then(|| UInt32Array::from(Vec::<u32>::new()));
+        Ok(Box::pin(LeafStream { schema: self.schema(), numbers, pipeline: PipelineContext::of(&task)? }))
     }
 }
 
 struct LeafStream {
     schema: SchemaRef,
+    /// Numbers for a batch's rows, if they carry them.
+    numbers: Option<UInt32Array>,
     pipeline: Arc<PipelineContext>,
+}
+
+impl LeafStream {
+    /// The batch with the numbers of its rows. Its own schema stays, which may have codes for text.
+    fn numbered(&mut self, batch: RecordBatch) -> Result<RecordBatch> {
+        let Some(numbers) = &mut self.numbers else { return Ok(batch) };
+        let rows = batch.num_rows();
+        if numbers.len() < rows {
+            *numbers = UInt32Array::from_iter_values(0..rows as u32);
+        }
+        let schema = with_numbers(batch.schema_ref());
+        let columns = batch.columns().iter().cloned().chain([Arc::new(numbers.slice(0, rows)) as ArrayRef]);
+        Ok(RecordBatch::try_new(schema, columns.collect())?)
+    }
 }
 
 impl Stream for LeafStream {
     type Item = Result<RecordBatch>;
 
-    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         match self.pipeline.poll_leaf() {
-            LeafPoll::Batch(batch) => Poll::Ready(Some(Ok(batch))),
+            LeafPoll::Batch(batch) => Poll::Ready(Some(self.numbered(batch))),
             LeafPoll::Ended => Poll::Ready(None),
             // No waker is kept: the pipeline's task sees the note, reads, and polls again.
             LeafPoll::WantsInput => Poll::Pending,

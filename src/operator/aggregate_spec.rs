@@ -14,7 +14,7 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
 use super::open_windows::{Slice, Window};
 use super::window_shape::WindowShape;
-use super::{Counters, ticks};
+use super::{Counters, Missed, MissedRows, ticks};
 
 /// The window of a GROUP BY.
 #[derive(Debug)]
@@ -32,6 +32,14 @@ impl WindowSpec {
             (None, Some(_)) => Place::Late,
             (None, None) => Place::Between,
         }
+    }
+
+    /// Start and end of the last of a pane's windows that had closed at `watermark`.
+    fn last_missed(&self, pane: i64, watermark: i64) -> Option<(i64, i64)> {
+        let first = self.shape.next_end(pane, i64::MIN);
+        let ends = std::iter::successors(first, |end| self.shape.next_end(pane, *end));
+        let end = ends.take_while(|end| *end <= watermark).last()?;
+        Some((self.shape.start(pane, end), end))
     }
 
     /// The windows of a slice, each as a slice of its own.
@@ -200,15 +208,15 @@ pub(super) struct BySlice {
 impl Evaluated {
     /// Divides the rows by slice and leaves out those whose windows closed before them. The usual batch touches one
     /// pane and is not copied.
-    pub(super) fn by_slice(self, spec: &WindowSpec, watermark: i64) -> Result<BySlice> {
-        self.divide(spec, watermark, |slices| slices)
+    pub(super) fn by_slice(self, spec: &WindowSpec, watermark: i64, missed: &mut MissedRows) -> Result<BySlice> {
+        self.divide(spec, watermark, missed, |slices| slices)
     }
 
     /// The same by whole windows: a row is in each of its own, and those of a window are in order.
-    pub(super) fn by_window(self, spec: &WindowSpec, watermark: i64) -> Result<BySlice> {
+    pub(super) fn by_window(self, spec: &WindowSpec, watermark: i64, missed: &mut MissedRows) -> Result<BySlice> {
         match spec.shape.pane() {
-            None => self.by_slice(spec, watermark),
-            Some(_) => self.divide(spec, watermark, |slices| rows_of_windows(slices, spec)),
+            None => self.by_slice(spec, watermark, missed),
+            Some(_) => self.divide(spec, watermark, missed, |slices| rows_of_windows(slices, spec)),
         }
     }
 
@@ -216,10 +224,12 @@ impl Evaluated {
         self,
         spec: &WindowSpec,
         watermark: i64,
+        missed: &mut MissedRows,
         arrange: impl FnOnce(Vec<RowsOfSlice>) -> Vec<RowsOfSlice>,
     ) -> Result<BySlice> {
         let Some(starts) = self.starts.clone() else {
-            return Ok(BySlice { slices: vec![SliceRows { slice: None, rows: self }], ..BySlice::default() });
+            let counters = Counters { used_rows: self.rows as u64, ..Counters::default() };
+            return Ok(BySlice { slices: vec![SliceRows { slice: None, rows: self }], counters });
         };
         let counters = Counters { null_time_rows: starts.null_count() as u64, ..Counters::default() };
         let mut divided = BySlice { slices: vec![], counters };
@@ -231,13 +241,16 @@ impl Evaluated {
             && let Place::In { slice, partly: false } = spec.place(start, watermark)
             && starts.values().iter().fold(0, |differs, other| differs | (other ^ start)) == 0
         {
+            divided.counters.used_rows = self.rows as u64;
             let mut slices = arrange(vec![(Some(slice), vec![])]);
             let last = slices.pop();
             divided.slices.extend(slices.into_iter().map(|(slice, _)| SliceRows { slice, rows: self.clone() }));
             divided.slices.extend(last.map(|(slice, _)| SliceRows { slice, rows: self }));
             return Ok(divided);
         }
-        for (slice, rows) in arrange(rows_of_slices(&starts, spec, watermark, &mut divided.counters)) {
+        let slices = rows_of_slices(&starts, spec, watermark, &mut divided.counters, missed);
+        divided.counters.used_rows = slices.iter().map(|(_, rows)| rows.len() as u64).sum();
+        for (slice, rows) in arrange(slices) {
             divided.slices.push(SliceRows { slice, rows: self.select(rows)? });
         }
         Ok(divided)
@@ -303,6 +316,7 @@ fn rows_of_slices(
     spec: &WindowSpec,
     watermark: i64,
     counters: &mut Counters,
+    missed: &mut MissedRows,
 ) -> Vec<RowsOfSlice> {
     let mut slices: Vec<RowsOfSlice> = vec![];
     let mut places = HashMap::new();
@@ -322,10 +336,20 @@ fn rows_of_slices(
             });
         }
         let (place, index) = last;
+        let window = || spec.last_missed(pane?, watermark);
         match place {
-            Some(Place::Late) => counters.late_rows += 1,
-            Some(Place::Between) => counters.between_rows += 1,
-            Some(Place::In { partly: true, .. }) => counters.late_partial_rows += 1,
+            Some(Place::Late) => {
+                counters.late_rows += 1;
+                missed.add(row, Missed::All, window);
+            }
+            Some(Place::Between) => {
+                counters.between_rows += 1;
+                missed.add(row, Missed::Between, || None);
+            }
+            Some(Place::In { partly: true, .. }) => {
+                counters.late_partial_rows += 1;
+                missed.add(row, Missed::Some, window);
+            }
             _ => {}
         }
         if let Some((_, rows)) = slices.get_mut(index) {

@@ -16,7 +16,7 @@ use super::changes::{ChangesSpec, Often, Op};
 use super::open_windows::{OpenWindows, Slice, Window, slice_of};
 use super::running_groups::{ChangedRows, RunningGroups};
 use super::snapshot::{counters_batch, split_counters};
-use super::{Counters, Operator, Stamp, WATERMARK_MAX, ticks};
+use super::{Counters, MissedRows, Operator, Stamp, WATERMARK_MAX, ticks};
 
 /// Gives the running values of each group.
 pub(crate) struct ChangelogAggregate {
@@ -24,6 +24,7 @@ pub(crate) struct ChangelogAggregate {
     changes: ChangesSpec,
     schema: SchemaRef,
     state: State,
+    missed: MissedRows,
 }
 
 /// All that changes while rows pass.
@@ -39,7 +40,7 @@ struct State {
 impl ChangelogAggregate {
     pub(crate) fn new(spec: Arc<AggregateSpec>, changes: ChangesSpec) -> Self {
         let schema = changes.schema(&spec.schema);
-        Self { spec, changes, schema, state: State::default() }
+        Self { spec, changes, schema, state: State::default(), missed: MissedRows::default() }
     }
 
     fn is_deferred(&self) -> bool {
@@ -66,8 +67,12 @@ impl ChangelogAggregate {
     fn take(&mut self, batch: &RecordBatch, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
         let spec = Arc::clone(&self.spec);
         let rows = spec.evaluate(batch)?;
-        let Some(window) = &spec.window else { return self.change(None, rows, output) };
-        let divided = rows.by_window(window, self.later(watermark))?;
+        let Some(window) = &spec.window else {
+            self.state.counters.used_rows += rows.rows as u64;
+            return self.change(None, rows, output);
+        };
+        let watermark = self.later(watermark);
+        let divided = rows.by_window(window, watermark, &mut self.missed)?;
         self.state.counters.add(&divided.counters);
         for part in divided.slices {
             self.change(part.slice, part.rows, output)?;
@@ -157,6 +162,7 @@ impl Operator for ChangelogAggregate {
                 if run > 0 {
                     self.flush(WATERMARK_MAX, output)?;
                 }
+                self.missed.begin_at(rows.start);
                 self.take(&batch.slice(rows.start, rows.len()), stamp.watermark, output)?;
             }
         }
@@ -211,6 +217,10 @@ impl Operator for ChangelogAggregate {
 
     fn counters(&self) -> Counters {
         Counters { windows_open: self.state.windows.count(), ..self.state.counters }
+    }
+
+    fn missed(&mut self) -> &mut MissedRows {
+        &mut self.missed
     }
 }
 

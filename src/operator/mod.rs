@@ -21,6 +21,7 @@ mod groups;
 mod key_values;
 mod keys;
 mod latest_rows;
+mod missed;
 mod open_sessions;
 mod open_windows;
 mod rows_window;
@@ -42,6 +43,8 @@ pub(crate) use calendar::{Calendar, Span, ticks_per_second};
 pub(crate) use changelog_aggregate::ChangelogAggregate;
 pub(crate) use changes::{ChangesSpec, OP, Often, Op, Ops};
 pub(crate) use codes::{Codes, same_dictionary};
+pub use missed::MissedRows;
+pub(crate) use missed::{Missed, MissedRow};
 pub(crate) use rows_window::{Frame, RangeBound, RowsFunction, RowsFunctionKind, RowsWindow, RowsWindowSpec};
 pub(crate) use session_aggregate::SessionAggregate;
 pub(crate) use sorted_aggregate::sorted;
@@ -83,6 +86,8 @@ impl Stamp {
 /// What an operator has counted since it was made or restored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
+    /// Rows that went into a window, or into the one group of rows that there is without windows.
+    pub used_rows: u64,
     /// Rows dropped because their window had closed (or, for OVER, because they were behind the watermark).
     pub late_rows: u64,
     /// Rows that were late for some of their windows, but not for all.
@@ -100,6 +105,7 @@ pub struct Counters {
 impl Counters {
     /// Adds what another part has counted.
     fn add(&mut self, other: &Self) {
+        self.used_rows += other.used_rows;
         self.late_rows += other.late_rows;
         self.late_partial_rows += other.late_partial_rows;
         self.between_rows += other.between_rows;
@@ -133,6 +139,9 @@ pub trait Operator: Send {
     /// Bytes of state held now.
     fn memory(&self) -> usize;
 
-    /// What has been counted so far.
+    /// What has been counted so far. Every row that was pushed is in one of `used_rows`, `late_rows` and `between_rows`.
     fn counters(&self) -> Counters;
+
+    /// The rows of the last batch that missed windows, if somebody wants them.
+    fn missed(&mut self) -> &mut MissedRows;
 }

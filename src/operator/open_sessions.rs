@@ -13,6 +13,8 @@ pub(super) struct Placed {
     pub(super) slots: Vec<usize>,
     /// For each row, if that was asked for, the bounds of the session after it, and before it if it was there.
     pub(super) bounds: Vec<(Bounds, Option<Bounds>)>,
+    /// The other rows, with the bounds of the sessions that they would make.
+    pub(super) late: Vec<(usize, (i64, i64))>,
     /// In the order of the rows.
     pub(super) joins: Vec<Join>,
 }
@@ -90,7 +92,7 @@ impl OpenSessions {
         let mut placed = Placed { rows, slots, ..Placed::default() };
         for (row, key) in keys.iter().enumerate() {
             let place = match times.is_valid(row) {
-                true => self.place_at(*key, times.value(row), watermark, &mut placed),
+                true => self.place_at(*key, row, times.value(row), watermark, &mut placed),
                 false => Some(self.place_nowhere(*key)),
             };
             let Some(place) = place else { continue };
@@ -104,7 +106,7 @@ impl OpenSessions {
     }
 
     /// The session of a row at `time`; none if the session that it makes has ended.
-    fn place_at(&mut self, key: usize, time: i64, watermark: i64, placed: &mut Placed) -> Option<Place> {
+    fn place_at(&mut self, key: usize, row: usize, time: i64, watermark: i64, placed: &mut Placed) -> Option<Place> {
         let (mut first, mut others) = (None::<u32>, vec![]);
         let (mut start, mut last) = (time, time);
         let mut next = self.heads[key];
@@ -125,7 +127,9 @@ impl OpenSessions {
                 }
             }
         }
-        if last.saturating_add(self.gap) <= watermark {
+        let end = last.saturating_add(self.gap);
+        if end <= watermark {
+            placed.late.push((row, (start, end)));
             return None;
         }
         let bounds = Some((start, last));

@@ -23,7 +23,7 @@ use super::latest_rows::LatestRows;
 use super::open_sessions::{Bounds, Join, OpenSessions, Placed};
 use super::session_changes::SessionChanges;
 use super::snapshot::{counters_batch, split_counters};
-use super::{Counters, Operator, Stamp, WATERMARK_MAX};
+use super::{Counters, Missed, MissedRows, Operator, Stamp, WATERMARK_MAX};
 
 /// Aggregates rows by session and key.
 pub(crate) struct SessionAggregate {
@@ -33,6 +33,7 @@ pub(crate) struct SessionAggregate {
     schema: SchemaRef,
     gap: i64,
     state: State,
+    missed: MissedRows,
 }
 
 /// All that changes while rows pass.
@@ -66,7 +67,7 @@ impl SessionAggregate {
     pub(crate) fn try_new(spec: Arc<AggregateSpec>, gap: i64, changes: Option<ChangesSpec>) -> Result<Self> {
         let schema = changes.as_ref().map_or_else(|| Arc::clone(&spec.schema), |changes| changes.schema(&spec.schema));
         let state = State::try_new(&spec, gap)?;
-        Ok(Self { spec, changes, schema, gap, state })
+        Ok(Self { spec, changes, schema, gap, state, missed: MissedRows::default() })
     }
 
     fn take(&mut self, batch: &RecordBatch, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
@@ -77,7 +78,11 @@ impl SessionAggregate {
         state.values.learn(&state.keys.groups, state.keys.len(), &rows.keys)?;
         let (keys, wants_bounds) = (&state.keys, self.changes.is_some());
         let placed = state.sessions.place(&keys.groups, keys.len(), times, watermark, wants_bounds);
-        state.counters.late_rows += (rows.rows - placed.rows.len()) as u64;
+        state.counters.used_rows += placed.rows.len() as u64;
+        state.counters.late_rows += placed.late.len() as u64;
+        for (row, window) in &placed.late {
+            self.missed.add(*row, Missed::All, || Some(*window));
+        }
         state.counters.null_time_rows += times.null_count() as u64;
         let mut begin = 0;
         for join in &placed.joins {
@@ -258,6 +263,10 @@ impl Operator for SessionAggregate {
 
     fn counters(&self) -> Counters {
         Counters { windows_open: self.state.sessions.open() as u64, ..self.state.counters }
+    }
+
+    fn missed(&mut self) -> &mut MissedRows {
+        &mut self.missed
     }
 }
 

@@ -8,13 +8,15 @@ use datafusion::common::{Result, internal_datafusion_err};
 
 use super::Counters;
 
-const NAMES: [&str; 5] = ["late_rows", "late_partial_rows", "between_rows", "null_time_rows", "windows_closed"];
+const NAMES: [&str; 6] =
+    ["used_rows", "late_rows", "late_partial_rows", "between_rows", "null_time_rows", "windows_closed"];
 
 /// Counters as a batch of one row.
 pub(super) fn counters_batch(counters: &Counters) -> Result<RecordBatch> {
     let fields = NAMES.map(|name| Field::new(name, DataType::UInt64, false));
-    let Counters { late_rows, late_partial_rows, between_rows, null_time_rows, windows_closed, .. } = *counters;
-    let values = [late_rows, late_partial_rows, between_rows, null_time_rows, windows_closed];
+    let Counters { used_rows, late_rows, late_partial_rows, between_rows, null_time_rows, windows_closed, .. } =
+        *counters;
+    let values = [used_rows, late_rows, late_partial_rows, between_rows, null_time_rows, windows_closed];
     let columns = values.map(|value| Arc::new(UInt64Array::from(vec![value])) as _);
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields.to_vec())), columns.to_vec())?)
 }
@@ -31,11 +33,12 @@ pub(super) fn split_counters(snapshot: &[RecordBatch]) -> Result<(Counters, &[Re
     }
     let value = |index: usize| first.column(index).as_primitive_opt::<UInt64Type>().map(|column| column.value(0));
     let counters = Counters {
-        late_rows: value(0).ok_or_else(wrong)?,
-        late_partial_rows: value(1).ok_or_else(wrong)?,
-        between_rows: value(2).ok_or_else(wrong)?,
-        null_time_rows: value(3).ok_or_else(wrong)?,
-        windows_closed: value(4).ok_or_else(wrong)?,
+        used_rows: value(0).ok_or_else(wrong)?,
+        late_rows: value(1).ok_or_else(wrong)?,
+        late_partial_rows: value(2).ok_or_else(wrong)?,
+        between_rows: value(3).ok_or_else(wrong)?,
+        null_time_rows: value(4).ok_or_else(wrong)?,
+        windows_closed: value(5).ok_or_else(wrong)?,
         windows_open: 0,
     };
     Ok((counters, rest))

@@ -15,7 +15,7 @@ use super::aggregate_spec::AggregateSpec;
 use super::groups::Groups;
 use super::open_windows::{OpenWindows, Slice, Window, slice_of, with_slice};
 use super::snapshot::{counters_batch, split_counters};
-use super::{Counters, Operator, Stamp, WATERMARK_MAX};
+use super::{Counters, MissedRows, Operator, Stamp, WATERMARK_MAX};
 
 /// What comes out of a closed window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,7 @@ pub(crate) struct WindowAggregate {
     spec: Arc<AggregateSpec>,
     mode: Mode,
     state: State,
+    missed: MissedRows,
 }
 
 /// All that changes while rows pass.
@@ -73,7 +74,7 @@ impl Pane {
 
 impl WindowAggregate {
     pub(crate) fn new(spec: Arc<AggregateSpec>, mode: Mode) -> Self {
-        Self { spec, mode, state: State::default() }
+        Self { spec, mode, state: State::default(), missed: MissedRows::default() }
     }
 
     fn live(&mut self, slice: Option<Slice>) -> Result<&mut Groups> {
@@ -134,11 +135,14 @@ impl Operator for WindowAggregate {
         if batch.num_rows() > 0 {
             let rows = spec.evaluate(batch)?;
             match &spec.window {
-                None => self.live(None)?.update(&rows)?,
+                None => {
+                    self.state.counters.used_rows += rows.rows as u64;
+                    self.live(None)?.update(&rows)?;
+                }
                 Some(window) => {
                     let divided = match spec.keeps_whole_windows() {
-                        true => rows.by_window(window, stamp.watermark)?,
-                        false => rows.by_slice(window, stamp.watermark)?,
+                        true => rows.by_window(window, stamp.watermark, &mut self.missed)?,
+                        false => rows.by_slice(window, stamp.watermark, &mut self.missed)?,
                     };
                     self.state.counters.add(&divided.counters);
                     for slice in divided.slices {
@@ -193,6 +197,10 @@ impl Operator for WindowAggregate {
 
     fn counters(&self) -> Counters {
         Counters { windows_open: self.state.windows.count(), ..self.state.counters }
+    }
+
+    fn missed(&mut self) -> &mut MissedRows {
+        &mut self.missed
     }
 }
 

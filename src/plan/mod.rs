@@ -21,6 +21,7 @@ mod overlapping;
 mod planner;
 mod refuse;
 mod routing;
+mod source_rows;
 mod time_column;
 mod window;
 

@@ -29,6 +29,8 @@ use crate::exec::filter::StreamFilterExec;
 use crate::exec::lookup::LookupJoinExec;
 use crate::exec::operator::{OperatorExec, OperatorSpec};
 use crate::exec::scan::StreamScanExec;
+use crate::exec::unnest::StreamUnnestExec;
+use crate::exec::used::UsedRowsExec;
 use crate::operator::WindowShape;
 use crate::runtime::{PipelinesExec, WriteExec, find};
 use crate::sink::{FileSink, OutputFormat};
@@ -40,6 +42,7 @@ use super::nodes::{ChangesFilter, Pipelines, RowsWindow, WindowAggregate, WriteF
 use super::operator_spec::{aggregate_spec, changes_spec};
 use super::over_spec::rows_window_spec;
 use super::routing::RoutingKind;
+use super::source_rows::accounting;
 
 /// Plans queries over streams; every other query goes to DataFusion's planner as it is.
 #[derive(Debug, Default)]
@@ -174,6 +177,7 @@ fn plan_pipelines(
     let division = Division { split, time: node.time };
     let input = input.transform_up(|node| divide(node, division, merges)).data()?;
     let input = input.transform_down(with_coded_keys).data()?;
+    let input = accounting(input, !options.late.is_empty())?;
     Ok(Arc::new(PipelinesExec::new(input, routing.clone(), workers)))
 }
 
@@ -228,6 +232,9 @@ fn without_holding_back(node: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<
         let join = if reads_stream(join.left()) { join.swap_inputs()? } else { node };
         return lookup(join).map(Transformed::yes);
     }
+    if let Some(unnest) = node.downcast_ref::<UnnestExec>() {
+        return Ok(Transformed::yes(Arc::new(StreamUnnestExec::try_new(unnest)?)));
+    }
     Ok(Transformed::no(node))
 }
 
@@ -272,7 +279,8 @@ fn check_node(node: &Arc<dyn ExecutionPlan>) -> Result<()> {
         || node.is::<OperatorExec>()
         || node.is::<ChangesFilterExec>()
         || node.is::<ProjectionExec>()
-        || node.is::<UnnestExec>()
+        || node.is::<StreamUnnestExec>()
+        || node.is::<UsedRowsExec>()
         || node.is::<CooperativeExec>();
     if !known {
         return Err(Error::refused(

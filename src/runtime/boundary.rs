@@ -150,7 +150,7 @@ impl Worker {
                     return Ok(None);
                 };
                 let replay = find::<StreamScanExec>(&self.input).map(StreamScanExec::replay);
-                self.pipeline = Some(Pipeline::open(&self.input, replay, context, &self.task)?);
+                self.pipeline = Some(Pipeline::open(&self.input, replay, self.runs.ledger(), context, &self.task)?);
             }
             let Some(pipeline) = &mut self.pipeline else { continue };
             match pipeline.next(|| self.runs.is_stopped()).await? {

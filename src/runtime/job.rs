@@ -4,9 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::dataframe::DataFrame;
+use datafusion::datasource::MemTable;
 use datafusion::execution::TaskContext;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::CreateMemoryTable;
@@ -14,12 +18,16 @@ use datafusion::physical_plan::{
     ExecutionPlan, ExecutionPlanProperties, SendableRecordBatchStream, displayable, execute_stream_partitioned,
 };
 
+use crate::config::StreamlinesOptions;
+use crate::error::Error;
 use crate::exec::context::PipelineMetrics;
 use crate::operator::{WATERMARK_MAX, WATERMARK_MIN};
 use crate::sink::{Sink, TableSink};
 use crate::source::ReplayPlan;
 
 use super::boundary::PipelinesExec;
+use super::ledger::{Ledger, Place, ledger_schema};
+use super::run::LedgerPart;
 use super::stop::Stop;
 use super::write::{self, WriteExec};
 
@@ -34,6 +42,9 @@ pub struct Job {
     gives_rows: bool,
     started: Instant,
     stop: Stop,
+    late: Option<Place>,
+    /// The late rows of the last run, if they were to be kept in memory.
+    late_rows: Mutex<Option<Arc<MemTable>>>,
 }
 
 /// How far a job has come.
@@ -45,6 +56,11 @@ pub struct Progress {
     pub rows_out: u64,
     /// Rows that there are to read, where the files say so.
     pub rows_total: Option<u64>,
+    /// Rows that went into windows, running values or the output. Of the rows that have been read and are not on their way,
+    /// each is used, filtered, late, between windows or skipped.
+    pub used_rows: u64,
+    /// Rows that WHERE, a join or an empty list left out.
+    pub filtered_rows: u64,
     /// Rows dropped because they came after their window had closed.
     pub late_rows: u64,
     /// Rows that came after some of their overlapping windows had closed, and are in the others.
@@ -113,8 +129,12 @@ impl Job {
     pub async fn new(query: DataFrame) -> Result<Self> {
         let gives_rows = !query.schema().fields().is_empty();
         let task = Arc::new(query.task_ctx());
+        let options = task.session_config().options().extensions.get::<StreamlinesOptions>();
+        let late = options.map(|options| options.late.as_str()).filter(|late| !late.is_empty());
+        let late = late.map(Place::named).transpose()?;
         let plan = query.create_physical_plan().await?;
-        Ok(Self { plan, task, gives_rows, started: Instant::now(), stop: Stop::default() })
+        let (started, stop) = (Instant::now(), Stop::default());
+        Ok(Self { plan, task, gives_rows, started, stop, late, late_rows: Mutex::default() })
     }
 
     /// Plans the query whose rows fill a table in memory, which is there when the job has run.
@@ -164,13 +184,51 @@ impl Job {
     pub async fn run(&self, sink: &dyn Sink) -> Result<Summary> {
         // Pipelines stop by themselves, between two batches; rows of tables alone are cut off.
         let stop = (!self.reads_stream()).then_some(&self.stop);
-        let written = write::write(Arc::clone(&self.plan), Arc::clone(&self.task), sink, stop).await?;
+        let ledger = self.open_ledger()?;
+        let written = write::write(Arc::clone(&self.plan), Arc::clone(&self.task), sink, stop).await;
+        if let Some(part) = ledger {
+            match &written {
+                Ok(_) => part.ledger.close().await?,
+                Err(_) => part.ledger.abort().await,
+            }
+            if let Some(Place::Memory(rows)) = &self.late {
+                *self.late_rows.lock() = Some(Arc::new(MemTable::try_new(part.schema, rows.take())?));
+            }
+        }
+        let written = written?;
         Ok(Summary {
             progress: self.progress(),
             rows_written: written.rows,
             interrupted: self.stop.is_stopped(),
             warnings: self.warnings(),
         })
+    }
+
+    /// Opens the ledger of late rows, if one is asked for and there is a stream to read.
+    fn open_ledger(&self) -> Result<Option<LedgerPart>> {
+        let Some(place) = &self.late else { return Ok(None) };
+        let boundaries = self.boundaries();
+        let streams = || boundaries.iter().filter_map(|boundary| Some((boundary, boundary.scan()?.replay())));
+        let mut schemas = streams().map(|(_, replay)| ledger_schema(replay));
+        let Some(schema) = schemas.next() else { return Ok(None) };
+        if schemas.any(|other| other != schema) {
+            let error = Error::sql("late rows of several streams, whose columns differ, in one ledger");
+            return Err(error.help("ask for a ledger of one of them at a time").into());
+        }
+        let pipelines = streams().map(|(_, replay)| replay.pieces().len()).sum();
+        let ledger = Arc::new(Ledger::open(place, &schema, pipelines)?);
+        let mut first = 0;
+        for (boundary, replay) in streams() {
+            let part = LedgerPart { ledger: Arc::clone(&ledger), schema: Arc::clone(&schema), first };
+            boundary.runs().set_ledger(part);
+            first += replay.pieces().len();
+        }
+        Ok(Some(LedgerPart { ledger, schema, first: 0 }))
+    }
+
+    /// The late rows of the last run as a table, under `SET streamlines.late = ':memory:'`.
+    pub fn late_rows(&self) -> Option<Arc<dyn TableProvider>> {
+        self.late_rows.lock().clone().map(|table| table as _)
     }
 
     /// The result as one stream for each worker, to be driven by the caller.
@@ -228,6 +286,8 @@ fn add_boundary(progress: &mut Progress, boundary: &PipelinesExec) {
         progress.rows_out += pipeline.rows_out;
         progress.late_rows += pipeline.late_rows;
         progress.windows_closed += pipeline.windows_closed;
+        progress.used_rows += metrics.used_rows.load(Ordering::Relaxed);
+        progress.filtered_rows += metrics.filtered_rows.load(Ordering::Relaxed);
         progress.late_partial_rows += metrics.late_partial_rows.load(Ordering::Relaxed);
         progress.between_rows += metrics.between_rows.load(Ordering::Relaxed);
         progress.null_time_rows += metrics.null_time_rows.load(Ordering::Relaxed);

@@ -3,11 +3,14 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::execution::TaskContext;
 use parking_lot::Mutex;
 
 use crate::exec::context::{PipelineContext, PipelineMetrics};
 use crate::operator::Merger;
+
+use super::ledger::Ledger;
 
 /// One execution of the pipelines below a boundary.
 #[derive(Debug)]
@@ -56,6 +59,16 @@ pub(crate) struct Runs {
     current: Mutex<Vec<(Weak<TaskContext>, Arc<Run>)>>,
     latest: Mutex<Option<Arc<Run>>>,
     stopped: AtomicBool,
+    late: Mutex<Option<LedgerPart>>,
+}
+
+/// Where the late rows of a plan's pipelines go.
+#[derive(Debug, Clone)]
+pub(super) struct LedgerPart {
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) schema: SchemaRef,
+    /// The writer of the first pipeline.
+    pub(super) first: usize,
 }
 
 impl Runs {
@@ -84,6 +97,16 @@ impl Runs {
     /// Tells every pipeline to read no more.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Late rows go there from now on.
+    pub(super) fn set_ledger(&self, part: LedgerPart) {
+        *self.late.lock() = Some(part);
+    }
+
+    /// Where late rows go.
+    pub(super) fn ledger(&self) -> Option<LedgerPart> {
+        self.late.lock().clone()
     }
 
     pub(crate) fn is_stopped(&self) -> bool {

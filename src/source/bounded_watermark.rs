@@ -10,6 +10,7 @@ use datafusion::common::Result;
 
 use crate::operator::{Stamp, WATERMARK_MIN, ticks};
 
+use super::origin::{Places, RowPlace};
 use super::stamps::Segment;
 
 /// Rows that are looked at together.
@@ -23,11 +24,13 @@ pub(super) struct BoundedWatermarks {
     bound: i64,
     /// Highest event time so far, those of earlier pieces of the partition included.
     highest: Option<i64>,
+    /// The first row with it, as far as that is wanted.
+    set_by: Option<RowPlace>,
 }
 
 impl BoundedWatermarks {
-    pub(super) fn new(partition: usize, bound: i64, highest: Option<i64>) -> Self {
-        Self { partition, bound, highest }
+    pub(super) fn new(partition: usize, bound: i64, highest: Option<i64>, set_by: Option<RowPlace>) -> Self {
+        Self { partition, bound, highest, set_by }
     }
 
     /// The watermark now.
@@ -35,27 +38,28 @@ impl BoundedWatermarks {
         less(self.highest, self.bound)
     }
 
-    /// Cuts a batch, given its event-time column, into runs of rows with their stamps.
+    /// Cuts a batch, given its event-time column, into runs of rows with their stamps. With `places`, it is remembered
+    /// which row has set a watermark.
     ///
     /// # Errors
     /// A column that holds neither timestamps nor dates.
-    pub(super) fn segments(&mut self, times: &dyn Array) -> Result<Vec<Segment>> {
+    pub(super) fn segments(&mut self, times: &dyn Array, places: Option<&Places>) -> Result<Vec<Segment>> {
         let times = ticks(times)?;
-        let mut cut = Cut { segments: vec![], begin: 0, judged_by: self.watermark() };
+        let mut cut = Cut { segments: vec![], begin: 0, judged_by: self.watermark(), set_by: self.set_by.clone() };
         for offset in (0..times.len()).step_by(BLOCK_ROWS) {
             let block = times.slice(offset, BLOCK_ROWS.min(times.len() - offset));
-            if !self.skim(&block) {
-                self.walk(offset, &block, &mut cut);
+            if !self.skim(offset, &block, places) {
+                self.walk(offset, &block, places, &mut cut);
             }
         }
         let rest = times.len() - cut.begin;
-        cut.segments.push(self.segment(cut.begin, rest, cut.judged_by));
+        cut.segments.push(self.segment(cut.begin, rest, cut.judged_by, cut.set_by));
         Ok(cut.segments)
     }
 
     /// Takes a block in as a whole if none of its rows is behind its watermark: the usual case, told by one pass
     /// without a branch for a row.
-    fn skim(&mut self, block: &PrimitiveArray<Int64Type>) -> bool {
+    fn skim(&mut self, offset: usize, block: &PrimitiveArray<Int64Type>, places: Option<&Places>) -> bool {
         if block.null_count() > 0 {
             return false;
         }
@@ -65,13 +69,19 @@ impl BoundedWatermarks {
             highest = highest.max(time);
         }
         if !falls_behind && !block.is_empty() {
+            if let Some(places) = places
+                && self.highest.is_none_or(|before| highest > before)
+            {
+                let row = block.values().iter().position(|time| *time == highest);
+                self.set_by = row.map(|row| places.at(offset + row));
+            }
             self.highest = Some(highest);
         }
         !falls_behind
     }
 
     /// Looks at a block row by row, and cuts before a row that is behind a watermark that has moved.
-    fn walk(&mut self, offset: usize, block: &PrimitiveArray<Int64Type>, cut: &mut Cut) {
+    fn walk(&mut self, offset: usize, block: &PrimitiveArray<Int64Type>, places: Option<&Places>, cut: &mut Cut) {
         let mut watermark = self.watermark();
         for (row, &time) in block.values().iter().enumerate() {
             if block.is_null(row) {
@@ -80,22 +90,23 @@ impl BoundedWatermarks {
             if time < watermark && watermark != cut.judged_by {
                 let row = offset + row;
                 if row > cut.begin {
-                    cut.segments.push(self.segment(cut.begin, row - cut.begin, cut.judged_by));
+                    cut.segments.push(self.segment(cut.begin, row - cut.begin, cut.judged_by, cut.set_by.take()));
                 }
-                (cut.begin, cut.judged_by) = (row, watermark);
+                (cut.begin, cut.judged_by, cut.set_by) = (row, watermark, self.set_by.clone());
             }
             // The highest time rises rarely, so the watermark is not computed for each row.
             if self.highest.is_none_or(|highest| time > highest) {
                 self.highest = Some(time);
+                self.set_by = places.map(|places| places.at(offset + row));
                 watermark = self.watermark();
             }
         }
     }
 
     /// A segment that ends with the rows seen so far.
-    fn segment(&self, offset: usize, length: usize, watermark: i64) -> Segment {
+    fn segment(&self, offset: usize, length: usize, watermark: i64, set_by: Option<RowPlace>) -> Segment {
         let stamp = Stamp { partition: self.partition, watermark, next_watermark: self.watermark() };
-        Segment { offset, length, stamp }
+        Segment { offset, length, stamp, set_by }
     }
 }
 
@@ -106,6 +117,8 @@ struct Cut {
     begin: usize,
     /// Its watermark.
     judged_by: i64,
+    /// The row that has set it.
+    set_by: Option<RowPlace>,
 }
 
 /// An event time less the bound.
@@ -135,10 +148,10 @@ mod tests {
     }
 
     fn late_by_segments(times: &[Option<i64>], bound: i64, size: i64, batch_rows: usize) -> (Vec<usize>, i64) {
-        let mut generator = BoundedWatermarks::new(0, bound, None);
+        let mut generator = BoundedWatermarks::new(0, bound, None, None);
         let (mut late, mut first) = (vec![], 0);
         for batch in times.chunks(batch_rows) {
-            for segment in generator.segments(&TimestampSecondArray::from(batch.to_vec())).unwrap() {
+            for segment in generator.segments(&TimestampSecondArray::from(batch.to_vec()), None).unwrap() {
                 let rows = batch.iter().enumerate().skip(segment.offset).take(segment.length);
                 for (row, time) in rows {
                     let is_late = |time: i64| time.div_euclid(size) * size + size <= segment.stamp.watermark;
@@ -167,16 +180,16 @@ mod tests {
     #[test]
     fn a_stream_that_keeps_its_bound_is_never_cut() {
         let times: Vec<_> = (0..1000).map(|i| i * 10 - (i * 7) % 50).collect();
-        let mut generator = BoundedWatermarks::new(3, 100, None);
-        let segments = generator.segments(&TimestampSecondArray::from(times)).unwrap();
+        let mut generator = BoundedWatermarks::new(3, 100, None, None);
+        let segments = generator.segments(&TimestampSecondArray::from(times), None).unwrap();
         assert_eq!(segments.len(), 1);
         assert_eq!(segments[0].stamp.watermark, WATERMARK_MIN);
     }
 
     #[test]
     fn extreme_times_saturate() {
-        let mut generator = BoundedWatermarks::new(0, i64::MAX, None);
-        generator.segments(&TimestampSecondArray::from(vec![i64::MIN, i64::MAX, i64::MIN])).unwrap();
+        let mut generator = BoundedWatermarks::new(0, i64::MAX, None, None);
+        generator.segments(&TimestampSecondArray::from(vec![i64::MIN, i64::MAX, i64::MIN]), None).unwrap();
         assert_eq!(generator.watermark(), 0);
     }
 }

@@ -7,7 +7,9 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, StringBuilder};
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, StringBuilder, UInt64Array,
+};
 use arrow::compute::{CastOptions, cast_with_options, filter_record_batch, is_not_null, is_null, or};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use csv::{ByteRecord, ReaderBuilder};
@@ -61,8 +63,10 @@ pub(super) struct CsvRows {
     timestamp_format: Option<TimeFormat>,
     skips_bad_rows: bool,
     batch_rows: usize,
-    /// Rows of the file before the batch at hand.
-    rows_before: u64,
+    /// Rows of the file that have been read, malformed ones among them.
+    read: u64,
+    /// The rows of the batch at hand, counted from 1; those of the last batch that was given.
+    numbers: Vec<u64>,
 }
 
 impl CsvRows {
@@ -79,7 +83,8 @@ impl CsvRows {
             timestamp_format: inner.options.timestamp_format.clone(),
             skips_bad_rows: inner.options.skip_bad_rows,
             batch_rows: wanted.batch_rows(),
-            rows_before: 0,
+            read: 0,
+            numbers: vec![],
         })
     }
 
@@ -114,7 +119,10 @@ impl CsvRows {
         let count = RecordBatchOptions::new().with_row_count(Some(rows));
         let columns = columns.collect::<Result<_>>()?;
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &count)?;
-        self.rows_before += rows as u64;
+        if let Some(good) = &good {
+            let mut good = good.iter();
+            self.numbers.retain(|_| good.next().flatten().unwrap_or_default());
+        }
         match good {
             Some(good) => {
                 *skipped_rows += (good.len() - good.true_count()) as u64;
@@ -122,6 +130,11 @@ impl CsvRows {
             }
             None => Ok(Some(batch)),
         }
+    }
+
+    /// The rows of the last batch, counted from 1.
+    pub(super) fn numbers(&self) -> Option<UInt64Array> {
+        self.skips_bad_rows.then(|| UInt64Array::from(self.numbers.clone()))
     }
 
     /// Text as values; what does not parse becomes null.
@@ -142,7 +155,7 @@ impl CsvRows {
                     format!("'{}' is no {} for column '{}'", text.value(row), field.data_type(), field.name());
                 Err(Error::data(message)
                     .in_file(&self.name)
-                    .in_row(self.rows_before + row as u64 + 1)
+                    .in_row(self.numbers.get(row).copied().unwrap_or_default())
                     .help(SKIP)
                     .into())
             }
@@ -154,11 +167,13 @@ impl CsvRows {
     fn read_text(&mut self, skipped_rows: &mut u64) -> Result<Option<Vec<StringArray>>> {
         let width = self.file_schema.fields().len();
         let mut builders: Vec<StringBuilder> = (0..width).map(|_| StringBuilder::new()).collect();
-        let (mut record, mut rows, mut read_any) = (ByteRecord::new(), 0, false);
-        while rows < self.batch_rows
+        let (mut record, mut read_any) = (ByteRecord::new(), false);
+        self.numbers.clear();
+        while self.numbers.len() < self.batch_rows
             && self.rows.read_byte_record(&mut record).map_err(|e| Error::data(e.to_string()))?
         {
             read_any = true;
+            self.read += 1;
             let fields = match text_fields(&record, width) {
                 Ok(fields) => fields,
                 Err(_) if self.skips_bad_rows => {
@@ -166,14 +181,13 @@ impl CsvRows {
                     continue;
                 }
                 Err(message) => {
-                    let row = self.rows_before + rows as u64 + 1;
-                    return Err(Error::data(message).in_file(&self.name).in_row(row).help(SKIP).into());
+                    return Err(Error::data(message).in_file(&self.name).in_row(self.read).help(SKIP).into());
                 }
             };
             for (field, builder) in fields.into_iter().zip(&mut builders) {
                 builder.append_option((field != self.null_value).then_some(field));
             }
-            rows += 1;
+            self.numbers.push(self.read);
         }
         Ok(read_any.then(|| builders.iter_mut().map(StringBuilder::finish).collect()))
     }

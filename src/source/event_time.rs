@@ -52,7 +52,7 @@ impl EventTime {
     }
 
     /// Nanoseconds of a tick of the column's unit; none if it holds no times.
-    pub(super) fn tick_ns(&self) -> Option<i64> {
+    pub(crate) fn tick_ns(&self) -> Option<i64> {
         match &self.data_type {
             DataType::Timestamp(TimeUnit::Second, _) => Some(1_000_000_000),
             DataType::Timestamp(TimeUnit::Millisecond, _) => Some(1_000_000),

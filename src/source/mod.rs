@@ -20,6 +20,7 @@ mod key_check;
 mod lateness;
 mod opening;
 mod options;
+mod origin;
 mod parquet_rows;
 mod pieces;
 mod reader;
@@ -33,7 +34,8 @@ mod unreadable;
 
 pub(crate) use files::is_data_path;
 pub use lateness::{Culprit, Lateness, SequenceLateness};
+pub(crate) use origin::Origin;
 pub(crate) use pieces::{Division, Split};
-pub(crate) use reader::{Reader, ReaderCounts};
+pub(crate) use reader::{Read, Reader, ReaderCounts};
 pub(crate) use replay::ReplayPlan;
 pub(crate) use table::StreamTable;

@@ -14,10 +14,11 @@ use crate::operator::Stamp;
 use super::early_pass;
 use super::footer::Stretch;
 use super::key_check::{KeyCheck, ReaderKeys};
+use super::origin::{Origin, Places, row_before};
 use super::pieces::Chunk;
 use super::replay::ReplayPlan;
 use super::rows::{Rows, Wanted};
-use super::stamps::{Bounded, Exact, Stamps};
+use super::stamps::{Bounded, Exact, Segment, Stamps};
 
 /// Reads one piece of a stream.
 pub(crate) struct Reader {
@@ -29,7 +30,7 @@ pub(crate) struct Reader {
     /// None before the first row, and if no watermarks are wanted.
     stamps: Option<Stamps>,
     /// What is left of a batch that was cut.
-    cut: VecDeque<(RecordBatch, Stamp)>,
+    cut: VecDeque<Read>,
     keys: Option<(Arc<KeyCheck>, ReaderKeys)>,
     counts: Arc<ReaderCounts>,
 }
@@ -45,10 +46,20 @@ pub(crate) struct ReaderCounts {
     pub(crate) bytes: AtomicU64,
 }
 
+/// Rows that were read.
+pub(crate) struct Read {
+    pub(crate) batch: RecordBatch,
+    pub(crate) stamp: Stamp,
+    /// Where they come from, if that is wanted.
+    pub(crate) origin: Option<Origin>,
+}
+
 struct OpenChunk {
     chunk: Chunk,
-    name: String,
+    name: Arc<str>,
     rows: Rows,
+    /// The next row of the file, counted from 1.
+    next_row: u64,
 }
 
 impl Reader {
@@ -80,7 +91,7 @@ impl Reader {
     ///
     /// # Errors
     /// A file that cannot be read, named, with the row where that is known; a key in two files.
-    pub(crate) async fn next(&mut self) -> Result<Option<(RecordBatch, Stamp)>> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Read>> {
         loop {
             if let Some(next) = self.cut.pop_front() {
                 return Ok(Some(next));
@@ -140,7 +151,11 @@ impl Reader {
     async fn open_chunk(&mut self, chunk: Chunk) -> Result<OpenChunk> {
         let plan = Arc::clone(&self.plan);
         let file = plan.file(&chunk)?;
-        self.stamps.iter_mut().for_each(|stamps| stamps.begin(&chunk, file));
+        let set_by = match (&plan.full, plan.event_time(), chunk.highest_before) {
+            (Some(_), Some(time), Some(highest)) => row_before(&plan, &chunk, time.index, highest, &self.task).await?,
+            _ => None,
+        };
+        self.stamps.iter_mut().for_each(|stamps| stamps.begin(&chunk, file, set_by.clone()));
         let wanted = Wanted {
             inner: &plan.table.inner,
             columns: &plan.columns,
@@ -149,34 +164,50 @@ impl Reader {
             counts: Some(&self.counts),
         };
         let rows = Rows::open(file, chunk.row_groups.clone(), &wanted).await?;
-        Ok(OpenChunk { name: file.name.clone(), chunk, rows })
+        let groups_before = chunk.row_groups.as_ref().map_or(0, |groups| groups.start);
+        let rows_before = file.footer.iter().flat_map(|footer| footer.rows.iter().take(groups_before)).sum::<u64>();
+        Ok(OpenChunk { name: file.name.as_str().into(), chunk, rows, next_row: rows_before + 1 })
     }
 
     /// Checks a batch's keys and cuts it into runs with their stamps.
     fn stamp(&mut self, batch: RecordBatch) -> Result<()> {
-        let name = self.current.as_ref().map_or("", |open| open.name.as_str());
+        let places = self.places(batch.num_rows());
+        let name = self.current.as_ref().map_or("", |open| &open.name);
         if let Some((check, keys)) = &mut self.keys {
             keys.check(check, &batch, name)?;
         }
         let (Some((_, time)), Some(stamps)) = (&self.plan.time, &mut self.stamps) else {
-            self.cut.push_back((batch, Stamp::timeless(self.piece)));
+            let batch = self.plan.asked_for(&batch)?;
+            self.cut.push_back(Read { batch, stamp: Stamp::timeless(self.piece), origin: None });
             return Ok(());
         };
         let times = batch.column(*time);
         if let Some(warning) = stamps.overlap(times)? {
             self.plan.warn(warning);
         }
-        let segments = stamps.segments(times).map_err(|error| in_file(error, name))?;
-        // The event time itself may not have been asked for.
-        let width = self.plan.schema().fields().len();
-        let batch = match batch.num_columns() > width {
-            true => batch.project(&(0..width).collect::<Vec<_>>())?,
-            false => batch,
-        };
-        for segment in segments {
-            self.cut.push_back((batch.slice(segment.offset, segment.length), segment.stamp));
+        let segments = stamps.segments(times, places.as_ref()).map_err(|error| in_file(error, name))?;
+        let full = self.plan.full.as_ref().map(|full| batch.project(full)).transpose()?;
+        let batch = self.plan.asked_for(&batch)?;
+        for Segment { offset, length, stamp, set_by } in segments {
+            let origin = full.as_ref().zip(places.as_ref()).map(|(rows, places)| Origin {
+                rows: rows.slice(offset, length),
+                places: places.slice(offset, length),
+                set_by,
+            });
+            self.cut.push_back(Read { batch: batch.slice(offset, length), stamp, origin });
         }
         Ok(())
+    }
+
+    /// Where the rows of the batch that was read last come from, if that is wanted.
+    fn places(&mut self, rows: usize) -> Option<Places> {
+        let open = self.current.as_mut().filter(|_| self.plan.full.is_some())?;
+        let first = open.next_row;
+        open.next_row += rows as u64;
+        Some(match open.rows.numbers() {
+            Some(numbers) => Places::listed(&open.name, numbers),
+            None => Places::from(&open.name, first),
+        })
     }
 }
 

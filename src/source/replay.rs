@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::{DataFusionError, Result, ScalarValue, internal_datafusion_err};
 use datafusion::execution::TaskContext;
@@ -27,6 +28,8 @@ pub(crate) struct ReplayPlan {
     pub(super) time: Option<(EventTime, usize)>,
     /// Position among `columns` of a text column that may come as codes into a dictionary of distinct values.
     pub(super) coded: Option<usize>,
+    /// Positions among `columns` of all columns of the stream, if it is wanted where rows come from.
+    pub(super) full: Option<Vec<usize>>,
     keys: OnceLock<Arc<KeyCheck>>,
     /// What was found while reading that a user should know.
     warnings: Mutex<Vec<String>>,
@@ -56,6 +59,7 @@ impl ReplayPlan {
             columns,
             time,
             coded: None,
+            full: None,
             keys: OnceLock::new(),
             warnings: Mutex::default(),
         })
@@ -66,6 +70,29 @@ impl ReplayPlan {
     pub(crate) fn with_codes(mut self, position: Option<usize>) -> Self {
         self.coded = position;
         self
+    }
+
+    /// The same with all columns of the stream, to say of each row where it comes from.
+    pub(crate) fn with_origin(mut self) -> Self {
+        let all = 0..self.table.inner.schema.fields().len();
+        let position = |column: usize| {
+            self.columns.iter().position(|known| *known == column).unwrap_or_else(|| {
+                self.columns.push(column);
+                self.columns.len() - 1
+            })
+        };
+        self.full = Some(all.map(position).collect());
+        self
+    }
+
+    /// Whether it is known of each row where it comes from.
+    pub(crate) fn keeps_origin(&self) -> bool {
+        self.full.is_some()
+    }
+
+    /// The stream that is read.
+    pub(crate) fn stream(&self) -> &StreamTable {
+        &self.table
     }
 
     /// One piece for each pipeline, in order of the data.
@@ -99,6 +126,18 @@ impl ReplayPlan {
     /// The schema of the batches.
     pub(crate) fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
+    }
+
+    /// The columns of a batch that were asked for: the event time, and others that the ledger wants, may not have been.
+    ///
+    /// # Errors
+    /// None for a batch of this plan.
+    pub(super) fn asked_for(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let width = self.schema.fields().len();
+        match batch.num_columns() > width {
+            true => Ok(batch.project(&(0..width).collect::<Vec<_>>())?),
+            false => Ok(batch.clone()),
+        }
     }
 
     /// The event time, if watermarks are wanted.

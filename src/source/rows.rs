@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, UInt64Array};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
@@ -69,6 +69,14 @@ impl Rows {
             FileFormat::Csv if options.reads_csv_by_rows() => Self::Csv(Box::new(CsvRows::open(file, wanted)?)),
             FileFormat::Csv | FileFormat::Json => Self::Text(Box::new(TextRows::open(file, wanted)?)),
         })
+    }
+
+    /// The rows of the file that the last batch holds, counted from 1; none if they are the next ones.
+    pub(super) fn numbers(&self) -> Option<UInt64Array> {
+        match self {
+            Self::Csv(csv) => csv.numbers(),
+            Self::Text(_) | Self::Parquet(_) => None,
+        }
     }
 
     /// The next batch; none at the end. Bad rows that are left out are added to `skipped_rows`.

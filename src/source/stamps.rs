@@ -11,11 +11,12 @@ use super::bounded_watermark::BoundedWatermarks;
 use super::event_time::overlap;
 use super::exact_watermark::ExactWatermarks;
 use super::footer::Stretch;
+use super::origin::{Places, RowPlace};
 use super::pieces::Chunk;
 use super::table::StreamFile;
 
 /// A run of rows of a batch that one stamp judges.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Segment {
     /// First row.
     pub(super) offset: usize,
@@ -23,6 +24,8 @@ pub(super) struct Segment {
     pub(super) length: usize,
     /// What is known of them.
     pub(super) stamp: Stamp,
+    /// The row that has set their watermark, if that is wanted.
+    pub(super) set_by: Option<RowPlace>,
 }
 
 /// Makes the stamps of one piece.
@@ -32,10 +35,10 @@ pub(super) enum Stamps {
 }
 
 impl Stamps {
-    /// A chunk of the piece begins.
-    pub(super) fn begin(&mut self, chunk: &Chunk, file: &StreamFile) {
+    /// A chunk of the piece begins. `set_by` is the row that has set the watermark with which it does.
+    pub(super) fn begin(&mut self, chunk: &Chunk, file: &StreamFile, set_by: Option<RowPlace>) {
         if let Self::Bounded(bounded) = self {
-            bounded.begin(chunk, file);
+            bounded.begin(chunk, file, set_by);
         }
     }
 
@@ -48,15 +51,17 @@ impl Stamps {
         }
     }
 
-    /// Cuts the next rows, given their event times, into runs with their stamps.
+    /// Cuts the next rows, given their event times, into runs with their stamps; with `places`, also with the rows that
+    /// have set their watermarks.
     ///
     /// # Errors
     /// Event times that belie what is known of them.
-    pub(super) fn segments(&mut self, times: &dyn Array) -> Result<Vec<Segment>> {
+    pub(super) fn segments(&mut self, times: &dyn Array, places: Option<&Places>) -> Result<Vec<Segment>> {
         match self {
-            Self::Bounded(bounded) => bounded.segments(times),
+            Self::Bounded(bounded) => bounded.segments(times, places),
             Self::Exact(exact) => {
-                Ok(vec![Segment { offset: 0, length: times.len(), stamp: exact.watermarks.stamp(times)? }])
+                let stamp = exact.watermarks.stamp(times)?;
+                Ok(vec![Segment { offset: 0, length: times.len(), stamp, set_by: None }])
             }
         }
     }
@@ -86,23 +91,23 @@ pub(super) struct Bounded {
 
 impl Bounded {
     pub(super) fn new(piece: usize, bound: i64, last_partition: Option<usize>) -> Self {
-        let watermarks = BoundedWatermarks::new(piece, bound, None);
+        let watermarks = BoundedWatermarks::new(piece, bound, None, None);
         Self { piece, bound, last_partition, partition: None, watermarks, file: String::new(), follows: None }
     }
 
-    fn begin(&mut self, chunk: &Chunk, file: &StreamFile) {
+    fn begin(&mut self, chunk: &Chunk, file: &StreamFile, set_by: Option<RowPlace>) {
         let before = std::mem::replace(&mut self.file, file.name.clone());
         let continues = self.partition.replace(chunk.partition) == Some(chunk.partition);
         // Where footers tell the event times, overlaps were seen when the stream was declared.
         let is_unknown = continues && file.footer.is_none();
         self.follows = is_unknown.then(|| (before, self.watermarks.watermark()));
         if !continues {
-            self.watermarks = BoundedWatermarks::new(self.piece, self.bound, chunk.highest_before);
+            self.watermarks = BoundedWatermarks::new(self.piece, self.bound, chunk.highest_before, set_by);
         }
     }
 
-    fn segments(&mut self, times: &dyn Array) -> Result<Vec<Segment>> {
-        let mut segments = self.watermarks.segments(times)?;
+    fn segments(&mut self, times: &dyn Array, places: Option<&Places>) -> Result<Vec<Segment>> {
+        let mut segments = self.watermarks.segments(times, places)?;
         // Before the last of several partitions nothing is known of those that are still to be read.
         if self.last_partition != self.partition {
             segments.iter_mut().for_each(|segment| segment.stamp.next_watermark = WATERMARK_MIN);

@@ -37,7 +37,7 @@ use datafusion::common::{Result, internal_datafusion_err};
 use datafusion::physical_expr::PhysicalExpr;
 
 use super::snapshot::{counters_batch, split_counters};
-use super::{Counters, Operator, Stamp, WATERMARK_MAX, ticks};
+use super::{Counters, Missed, MissedRows, Operator, Stamp, WATERMARK_MAX, ticks};
 use held::Held;
 use partitioning::{Partitioning, same_exprs};
 pub(crate) use spec::{Frame, RangeBound, RowsFunction, RowsFunctionKind, RowsWindowSpec};
@@ -70,6 +70,7 @@ pub(crate) struct RowsWindow {
     held: Held,
     waiting: Waiting,
     counters: Counters,
+    missed: MissedRows,
 }
 
 /// A function whose values are known at once.
@@ -104,20 +105,34 @@ impl RowsWindow {
         for (index, partitioning) in held_functions {
             held.add_function(index, &spec.functions[index], partitioning)?;
         }
-        Ok(Self { spec, partitions, functions, held, waiting: Waiting::default(), counters: Counters::default() })
+        Ok(Self {
+            spec,
+            partitions,
+            functions,
+            held,
+            waiting: Waiting::default(),
+            counters: Counters::default(),
+            missed: MissedRows::default(),
+        })
     }
 
     /// Leaves out rows behind the watermark, and keeps the others waiting.
     fn admit(&mut self, batch: &RecordBatch, watermark: i64) -> Result<()> {
         let times = ticks(batch.column(self.spec.time))?;
         self.counters.null_time_rows += times.null_count() as u64;
+        self.counters.used_rows += times.len() as u64;
         // A null one may hold any number: then the rows are looked at once more, and all is well.
         if !times.values().iter().any(|time| *time < watermark) {
             return self.waiting.admit(batch.clone(), &times);
         }
         let in_time = |time: Option<i64>| Some(time.is_none_or(|time| time >= watermark));
         let in_time = BooleanArray::from_iter(times.iter().map(in_time));
-        self.counters.late_rows += (in_time.len() - in_time.true_count()) as u64;
+        let late_rows = (in_time.len() - in_time.true_count()) as u64;
+        self.counters.late_rows += late_rows;
+        self.counters.used_rows -= late_rows;
+        for row in in_time.values().iter().enumerate().filter_map(|(row, in_time)| (!in_time).then_some(row)) {
+            self.missed.add(row, Missed::All, || None);
+        }
         let times = filter(&times, &in_time)?;
         self.waiting.admit(filter_record_batch(batch, &in_time)?, times.as_primitive())
     }
@@ -250,5 +265,9 @@ impl Operator for RowsWindow {
 
     fn counters(&self) -> Counters {
         self.counters
+    }
+
+    fn missed(&mut self) -> &mut MissedRows {
+        &mut self.missed
     }
 }
