@@ -28,7 +28,9 @@ mod sink;
 mod source;
 mod sql;
 
-pub use check::{Answer, Check, Comparison, Difference, Outcome, Setup, compare, compare_by_key, fold, text_rows};
+pub use check::{
+    Answer, Check, Comparison, Difference, Ledger, Outcome, Setup, compare, compare_by_key, fold, text_rows,
+};
 pub use config::StreamlinesOptions;
 pub use error::{Error, Location, render_error};
 pub use operator::{Counters, Operator, Stamp};

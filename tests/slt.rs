@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::prelude::SessionContext;
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
-use streamlines::{Setup, StreamlinesContext, text_rows};
+use streamlines::{Answer, Setup, StreamlinesContext, text_rows};
 
 struct Connection {
     ctx: SessionContext,
@@ -24,10 +24,11 @@ impl AsyncDB for Connection {
     async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>> {
         let query = self.ctx.stream_sql(sql).await?;
         let columns = query.schema().fields().len();
-        let batches = query.collect().await?;
         if columns == 0 {
+            query.collect().await?;
             return Ok(DBOutput::StatementComplete(0));
         }
+        let batches = Answer::of(query).await?.batches;
         let mut rows = vec![];
         for batch in &batches {
             rows.extend(text_rows(batch)?.into_iter().map(|row| row.into_iter().map(cell).collect()));

@@ -11,6 +11,7 @@ use crate::sink::MemorySink;
 
 use super::changelog::fold;
 use super::compare::{Difference, compare, compare_by_key};
+use super::ledger::Ledger;
 
 /// The rows that a query has given.
 #[derive(Debug, Clone)]
@@ -21,6 +22,8 @@ pub struct Answer {
     pub batches: Vec<RecordBatch>,
     /// Rows that the query left out because they came after their window had closed.
     pub late_rows: u64,
+    /// Those rows, if they were kept.
+    pub ledger: Option<Ledger>,
     changelog: Changelog,
 }
 
@@ -39,6 +42,7 @@ impl Answer {
             schema: job.schema(),
             batches: sink.take().concat(),
             late_rows: summary.progress.late_rows,
+            ledger: job.take_late_rows().map(|(schema, rows)| Ledger { schema, rows }),
             changelog,
         })
     }
@@ -54,6 +58,21 @@ impl Answer {
     /// # Errors
     /// An answer of other columns.
     pub fn difference(&self, other: &Self) -> Result<Option<Difference>> {
+        match self.difference_of_rows(other)? {
+            None => self.difference_of_late_rows(other),
+            difference => Ok(difference),
+        }
+    }
+
+    /// Late rows are the same ones however a query runs.
+    fn difference_of_late_rows(&self, other: &Self) -> Result<Option<Difference>> {
+        match (&self.ledger, &other.ledger) {
+            (Some(own), Some(others)) => compare(&own.rows, &others.rows, &own.schema),
+            _ => Ok(None),
+        }
+    }
+
+    fn difference_of_rows(&self, other: &Self) -> Result<Option<Difference>> {
         match &self.changelog {
             Changelog::Keyed(Keyed { is_by_batch: true, .. }) => {
                 let (folded, other) = (self.folded()?, other.folded()?);
@@ -98,6 +117,6 @@ impl Answer {
         let Changelog::Keyed(Keyed { keys, op, .. }) = &self.changelog else { return Ok(self.clone()) };
         let rows = fold(&self.batches, &self.schema, keys, *op)?;
         let schema = rows.schema();
-        Ok(Self { schema, batches: vec![rows], late_rows: self.late_rows, changelog: Changelog::None })
+        Ok(Self { schema, batches: vec![rows], late_rows: self.late_rows, ledger: None, changelog: Changelog::None })
     }
 }

@@ -10,9 +10,12 @@
 mod answer;
 mod changelog;
 mod compare;
+mod ledger;
 mod question;
 mod rows;
 mod setup;
+
+use std::sync::Arc;
 
 use datafusion::common::Result;
 use datafusion::dataframe::DataFrame;
@@ -26,6 +29,7 @@ use crate::sql::StreamStatement;
 pub use answer::Answer;
 pub use changelog::fold;
 pub use compare::{Difference, compare, compare_by_key};
+pub use ledger::Ledger;
 pub use rows::text_rows;
 pub use setup::Setup;
 
@@ -68,6 +72,8 @@ impl Outcome {
 pub struct Check {
     batch: Session,
     stream: Session,
+    /// Batch without the rows that are late in the stream.
+    in_time: Session,
     /// The same streams without bounds: no row is late there.
     exact: Session,
     others: Vec<Session>,
@@ -82,6 +88,7 @@ impl Check {
         Ok(Self {
             batch: Session::open(Setup::batch())?,
             stream: Session::open(Setup::stream())?,
+            in_time: Session::open(Setup::batch())?,
             exact: Session::open(Setup::stream())?,
             others: setups.into_iter().map(Session::open).collect::<Result<_>>()?,
         })
@@ -96,7 +103,7 @@ impl Check {
         if let Some(query) = question(&statement) {
             return self.query(query).await.map(Some);
         }
-        for session in [&self.batch, &self.stream].into_iter().chain(&self.others) {
+        for session in [&self.batch, &self.stream, &self.in_time].into_iter().chain(&self.others) {
             session.ctx.plan_statement(statement.clone()).await?;
         }
         self.exact.ctx.plan_statement(with_exact_watermark(statement)).await?;
@@ -142,14 +149,34 @@ impl Check {
         }
         let outcome = match stream.difference_from_batch(batch)? {
             None => Outcome::Same,
-            Some(difference) if stream.late_rows > 0 && self.is_exact_answer(batch, query).await => {
-                let why = "late rows explain that as far as they go: without a bound no row is late, and the answer is \
-                           that of batch";
-                Outcome::Explained(difference, why.to_string())
-            }
-            Some(difference) => Outcome::Differs(difference, open),
+            Some(difference) => match self.why(batch, stream, query).await? {
+                Some(why) => Outcome::Explained(difference, why),
+                None => Outcome::Differs(difference, open),
+            },
         };
         Ok(comparison(what, outcome))
+    }
+
+    /// How late rows explain that an answer is not that of batch, with the first of them; none if they do not.
+    async fn why(&self, batch: &Answer, stream: &Answer, query: &StreamStatement) -> Result<Option<String>> {
+        let Some(ledger) = stream.ledger.as_ref().filter(|ledger| ledger.rows() > 0) else { return Ok(None) };
+        let why = if ledger.is_of_whole_rows()? && self.is_answer_in_time(ledger, stream, query).await? {
+            "the late rows explain it: without them, plain DataFusion gives the same"
+        } else if self.is_exact_answer(batch, query).await {
+            "late rows explain it: without a bound no row is late, and the answer is that of plain DataFusion"
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(format!("{why}\n{}", ledger.first_rows()?)))
+    }
+
+    /// Whether batch gives the answer of the stream when it does not see the late rows. Where it cannot run, nothing is
+    /// explained.
+    async fn is_answer_in_time(&self, ledger: &Ledger, stream: &Answer, query: &StreamStatement) -> Result<bool> {
+        let state = self.in_time.ctx.state_ref();
+        state.write().config_mut().set_extension(Arc::new(ledger.left_out()?));
+        let given = self.in_time.whole_answer(with_final(query.clone())).await;
+        Ok(given.is_ok_and(|given| stream.difference_from_batch(&given.answer).is_ok_and(|found| found.is_none())))
     }
 
     /// Whether the stream without bounds gives the answer of batch. Where it cannot run, nothing is explained.

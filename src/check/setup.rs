@@ -7,6 +7,7 @@ use datafusion::execution::context::SessionContext;
 use datafusion::prelude::SessionConfig;
 
 use crate::config::{ROUTINGS, STRATEGIES, StreamlinesOptions};
+use crate::runtime::IN_MEMORY;
 use crate::session::streaming_session;
 
 /// Rows of a batch where nothing else is asked for.
@@ -23,17 +24,19 @@ pub struct Setup {
     pub batch_rows: usize,
     /// `streamlines.routing`.
     pub routing: &'static str,
+    /// Whether a ledger of late rows is kept.
+    pub ledger: bool,
 }
 
 impl Setup {
     /// Plain DataFusion over the same files as tables: the oracle.
     pub fn batch() -> Self {
-        Self { strategy: "batch", partitions: 2, batch_rows: BATCH_ROWS, routing: "auto" }
+        Self { strategy: "batch", partitions: 2, batch_rows: BATCH_ROWS, routing: "auto", ledger: false }
     }
 
-    /// A stream under the settings that nobody has changed.
+    /// A stream under the settings that nobody has changed, with a ledger.
     pub fn stream() -> Self {
-        Self { strategy: STRATEGIES[0], partitions: 0, batch_rows: BATCH_ROWS, routing: "auto" }
+        Self { strategy: STRATEGIES[0], partitions: 0, batch_rows: BATCH_ROWS, routing: "auto", ledger: true }
     }
 
     /// Every strategy that streams, with 1, 2 and 4 partitions, and 1, 7 and 8192 rows of a batch.
@@ -42,7 +45,8 @@ impl Setup {
         for strategy in streaming_strategies() {
             for partitions in [1, 2, 4] {
                 for batch_rows in [1, 7, BATCH_ROWS] {
-                    grid.push(Self { strategy, partitions, batch_rows, routing: "auto" });
+                    let ledger = batch_rows == 7;
+                    grid.push(Self { strategy, partitions, batch_rows, routing: "auto", ledger });
                 }
             }
         }
@@ -62,7 +66,8 @@ impl Setup {
         let partitions = 1 + draw(5);
         let most = 1 << draw(14);
         let batch_rows = most - draw(most) / 2;
-        Self { strategy, partitions, batch_rows, routing }
+        let ledger = draw(2) == 1;
+        Self { strategy, partitions, batch_rows, routing, ledger }
     }
 
     /// Whether this is plain DataFusion.
@@ -93,6 +98,7 @@ impl Setup {
         let options = state.config_mut().options_mut();
         options.set("streamlines.strategy", self.strategy)?;
         options.set("streamlines.routing", self.routing)?;
+        options.set("streamlines.late", if self.ledger { IN_MEMORY } else { "" })?;
         options.set("streamlines.partitions", &self.partitions.to_string())?;
         options.set("datafusion.execution.target_partitions", &self.partitions.to_string())?;
         options.set("datafusion.execution.batch_size", &self.batch_rows.to_string())
@@ -105,15 +111,15 @@ fn streaming_strategies() -> Vec<&'static str> {
 
 impl fmt::Display for Setup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { strategy, partitions, batch_rows, routing } = self;
+        let Self { strategy, partitions, batch_rows, routing, ledger } = self;
         match partitions {
             0 => write!(f, "{strategy}, partitions by cores")?,
             _ => write!(f, "{strategy}, partitions {partitions}")?,
         }
         write!(f, ", batch rows {batch_rows}")?;
-        match *routing {
-            "auto" => Ok(()),
-            _ => write!(f, ", routing {routing}"),
+        if *routing != "auto" {
+            write!(f, ", routing {routing}")?;
         }
+        if *ledger { write!(f, ", ledger") } else { Ok(()) }
     }
 }

@@ -272,6 +272,7 @@ mod tests {
                     Some(_) if open.is_empty() => counters.late_rows += 1,
                     Some(_) => counters.late_partial_rows += u64::from(open.len() < windows.len()),
                 }
+                counters.used_rows += u64::from(row.time.is_none() || !open.is_empty());
                 let nowhere = row.time.is_none().then(|| vec!["NULL".to_string(); columns]);
                 for mut group in open.into_iter().chain(nowhere) {
                     group.extend(keyed.then(|| or_null(row.key)));

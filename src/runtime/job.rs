@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::common::{Result, ScalarValue};
@@ -44,8 +45,11 @@ pub struct Job {
     stop: Stop,
     late: Option<Place>,
     /// The late rows of the last run, if they were to be kept in memory.
-    late_rows: Mutex<Option<Arc<MemTable>>>,
+    late_rows: Mutex<Option<KeptRows>>,
 }
+
+/// The late rows of each pipeline.
+type KeptRows = (SchemaRef, Vec<Vec<RecordBatch>>);
 
 /// How far a job has come.
 #[derive(Debug, Clone, Default)]
@@ -192,7 +196,7 @@ impl Job {
                 Err(_) => part.ledger.abort().await,
             }
             if let Some(Place::Memory(rows)) = &self.late {
-                *self.late_rows.lock() = Some(Arc::new(MemTable::try_new(part.schema, rows.take())?));
+                *self.late_rows.lock() = Some((part.schema, rows.take()));
             }
         }
         let written = written?;
@@ -226,9 +230,24 @@ impl Job {
         Ok(Some(LedgerPart { ledger, schema, first: 0 }))
     }
 
-    /// The late rows of the last run as a table, under `SET streamlines.late = ':memory:'`.
-    pub fn late_rows(&self) -> Option<Arc<dyn TableProvider>> {
-        self.late_rows.lock().clone().map(|table| table as _)
+    /// The late rows of the last run as a table, under `SET streamlines.late = ':memory:'`: the columns of the stream, then
+    /// `_file` and `_row` (counted from 1); `_missed` (`all` of its windows or `some`); `_window_start` and `_window_end` of
+    /// the last window that it missed (null for OVER); `_watermark`, and `_behind_s`, the seconds from the row's event time
+    /// to it; `_set_by_file` and `_set_by_row`: the earlier row that had set that watermark.
+    ///
+    /// # Errors
+    /// None for rows that a run has kept.
+    pub fn late_rows(&self) -> Result<Option<Arc<dyn TableProvider>>> {
+        let kept = self.late_rows.lock().clone();
+        Ok(match kept {
+            Some((schema, rows)) => Some(Arc::new(MemTable::try_new(schema, rows)?)),
+            None => None,
+        })
+    }
+
+    /// The same, taken out as batches.
+    pub(crate) fn take_late_rows(&self) -> Option<(SchemaRef, Vec<RecordBatch>)> {
+        self.late_rows.lock().take().map(|(schema, rows)| (schema, rows.concat()))
     }
 
     /// The result as one stream for each worker, to be driven by the caller.

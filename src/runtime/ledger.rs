@@ -21,8 +21,8 @@ use crate::operator::{Missed, MissedRow, ticks};
 use crate::sink::{FileSink, MemorySink, OutputFormat, Sink, Writer};
 use crate::source::ReplayPlan;
 
-/// What stands for a ledger in memory.
-const MEMORY: &str = ":memory:";
+/// The value of `streamlines.late` that stands for a ledger in memory.
+pub(crate) const IN_MEMORY: &str = ":memory:";
 
 /// Where late rows of a run go.
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ impl Place {
     /// # Errors
     /// A path that cannot be written to, or whose extension says no format.
     pub(super) fn named(setting: &str) -> Result<Self> {
-        if setting == MEMORY {
+        if setting == IN_MEMORY {
             return Ok(Self::Memory(Arc::default()));
         }
         let format = match OutputFormat::of_path(setting) {

@@ -17,4 +17,5 @@ mod write;
 
 pub(crate) use boundary::{PipelinesExec, find};
 pub use job::{Job, PipelineProgress, Progress, Summary};
+pub(crate) use ledger::IN_MEMORY;
 pub(crate) use write::WriteExec;

@@ -18,6 +18,7 @@ mod files;
 mod footer;
 mod key_check;
 mod lateness;
+mod left_out;
 mod opening;
 mod options;
 mod origin;
@@ -34,6 +35,7 @@ mod unreadable;
 
 pub(crate) use files::is_data_path;
 pub use lateness::{Culprit, Lateness, SequenceLateness};
+pub(crate) use left_out::LeftOut;
 pub(crate) use origin::Origin;
 pub(crate) use pieces::{Division, Split};
 pub(crate) use reader::{Read, Reader, ReaderCounts};

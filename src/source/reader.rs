@@ -177,8 +177,10 @@ impl Reader {
             keys.check(check, &batch, name)?;
         }
         let (Some((_, time)), Some(stamps)) = (&self.plan.time, &mut self.stamps) else {
+            let rows = self.plan.full.as_ref().map(|full| batch.project(full)).transpose()?;
+            let origin = rows.zip(places).map(|(rows, places)| Origin { rows, places, set_by: None });
             let batch = self.plan.asked_for(&batch)?;
-            self.cut.push_back(Read { batch, stamp: Stamp::timeless(self.piece), origin: None });
+            self.cut.push_back(Read { batch, stamp: Stamp::timeless(self.piece), origin });
             return Ok(());
         };
         let times = batch.column(*time);

@@ -26,6 +26,8 @@ use streamlines::{
     Job, Sink, StreamlinesContext, StreamlinesOptions, StreamlinesStateBuilder, Writer, Written, streaming_session,
 };
 
+mod late_rows;
+
 const HOURLY: &str = "SELECT origin, tumble(scheduled, INTERVAL '1 hour') AS hour, count(*) AS n FROM flights
     GROUP BY origin, tumble(scheduled, INTERVAL '1 hour')";
 

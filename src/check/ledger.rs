@@ -1,0 +1,89 @@
+//! The late rows of a run, as its ledger names them.
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{SchemaRef, UInt64Type};
+use datafusion::common::{Result, internal_datafusion_err};
+
+use crate::source::LeftOut;
+
+use super::rows::text_rows;
+
+/// Late rows that are shown.
+const SHOWN: usize = 5;
+
+/// The late rows of a run, with what [`Job::late_rows`](crate::Job::late_rows) says of each.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    /// Their columns.
+    pub schema: SchemaRef,
+    /// The rows, in no order.
+    pub rows: Vec<RecordBatch>,
+}
+
+impl Ledger {
+    /// How many entries there are.
+    pub fn rows(&self) -> usize {
+        self.rows.iter().map(RecordBatch::num_rows).sum()
+    }
+
+    /// Whether every row was late for all of its windows, so that it had no part in the answer.
+    pub(super) fn is_of_whole_rows(&self) -> Result<bool> {
+        let mut all = true;
+        for batch in &self.rows {
+            let missed = column(batch, "_missed")?.as_string::<i32>();
+            all &= missed.iter().all(|missed| missed == Some("all"));
+        }
+        Ok(all)
+    }
+
+    /// The rows, to be left out.
+    pub(super) fn left_out(&self) -> Result<LeftOut> {
+        let mut left_out = LeftOut::default();
+        for batch in &self.rows {
+            let (files, rows) = (column(batch, "_file")?.as_string::<i32>(), column(batch, "_row")?);
+            for (file, row) in files.iter().zip(rows.as_primitive::<UInt64Type>()) {
+                left_out.add(file.unwrap_or_default(), row.unwrap_or_default());
+            }
+        }
+        Ok(left_out)
+    }
+
+    /// The first rows by file and number, for a person.
+    pub(super) fn first_rows(&self) -> Result<String> {
+        let mut rows = vec![];
+        for batch in &self.rows {
+            let numbers = column(batch, "_row")?.as_primitive::<UInt64Type>();
+            let names = ["_file", "_row", "_behind_s", "_watermark", "_set_by_file", "_set_by_row"];
+            let places = names.map(|name| index(batch, name));
+            let columns = places.into_iter().collect::<Result<Vec<_>>>()?;
+            for (cells, number) in text_rows(&batch.project(&columns)?)?.into_iter().zip(numbers.values()) {
+                rows.push((cells.first().cloned(), *number, told(&cells)));
+            }
+        }
+        rows.sort();
+        let more = rows.len().saturating_sub(SHOWN);
+        let mut lines: Vec<String> = rows.into_iter().take(SHOWN).map(|(.., text)| text).collect();
+        if more > 0 {
+            lines.push(format!("and {more} more"));
+        }
+        Ok(lines.join("\n"))
+    }
+}
+
+/// A late row in a line.
+fn told(cells: &[String]) -> String {
+    let [file, row, behind, watermark, set_by_file, set_by_row] = cells else { return String::new() };
+    let by = if file == set_by_file { String::new() } else { format!("{set_by_file} ") };
+    format!("{file} row {row}: {behind} s behind the watermark {watermark}, which {by}row {set_by_row} had set")
+}
+
+/// A column of what a ledger knows: the last one of the name, for the stream may have one too.
+fn index(batch: &RecordBatch, name: &str) -> Result<usize> {
+    let names = batch.schema();
+    let found = names.fields().iter().rposition(|field| field.name().trim_start_matches('_') == &name[1..]);
+    found.ok_or_else(|| internal_datafusion_err!("a ledger without {name}"))
+}
+
+fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a arrow::array::ArrayRef> {
+    Ok(batch.column(index(batch, name)?))
+}
