@@ -145,11 +145,11 @@ fn numbered_join(lookup: &LookupJoinExec, stream: Arc<dyn ExecutionPlan>) -> Res
     let inputs = vec![Arc::clone(&table), Arc::clone(&stream)];
     let numbered: Arc<dyn ExecutionPlan> = if let Some(join) = join.downcast_ref::<HashJoinExec>() {
         let projection = with_number(join.projection.as_deref(), *join.join_type(), widths);
-        join.builder().with_new_children(inputs)?.with_projection(Some(projection)).build_exec()?
+        join.builder().with_new_children(inputs)?.with_projection(projection).build_exec()?
     } else if let Some(join) = join.downcast_ref::<NestedLoopJoinExec>() {
         let projection = with_number(join.projection().as_deref(), *join.join_type(), widths);
         let builder = NestedLoopJoinExecBuilder::new(table, Arc::clone(&stream), *join.join_type());
-        Arc::new(builder.with_filter(join.filter().cloned()).with_projection(Some(projection)).build()?)
+        Arc::new(builder.with_filter(join.filter().cloned()).with_projection(projection).build()?)
     } else if join.is::<CrossJoinExec>() {
         Arc::new(CrossJoinExec::new(table, Arc::clone(&stream)))
     } else {
@@ -159,14 +159,17 @@ fn numbered_join(lookup: &LookupJoinExec, stream: Arc<dyn ExecutionPlan>) -> Res
 }
 
 /// The columns of a join when the stream has one more, and that one after them. `widths` are those of the table and of
-/// the stream without it.
-fn with_number(projection: Option<&[usize]>, join_type: JoinType, widths: (usize, usize)) -> Vec<usize> {
+/// the stream without it. None if they are all columns in their order.
+fn with_number(projection: Option<&[usize]>, join_type: JoinType, widths: (usize, usize)) -> Option<Vec<usize>> {
     let of_table = match join_type {
         JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => 0,
         _ => widths.0,
     };
     let number = of_table + widths.1;
     let marks = usize::from(join_type == JoinType::RightMark);
+    if projection.is_none() && marks == 0 {
+        return None;
+    }
     let columns = projection.map_or_else(|| (0..number + marks).collect(), <[usize]>::to_vec);
-    columns.into_iter().map(|column| column + usize::from(column >= number)).chain([number]).collect()
+    Some(columns.into_iter().map(|column| column + usize::from(column >= number)).chain([number]).collect())
 }

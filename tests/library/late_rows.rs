@@ -1,6 +1,6 @@
 //! What becomes of each row, and the ledger of late ones.
 
-use datafusion::arrow::array::{Array, AsArray};
+use datafusion::arrow::array::AsArray;
 use datafusion::arrow::datatypes::{Int32Type, TimestampMicrosecondType};
 use datafusion::prelude::SessionContext;
 use streamlines::{Job, NullSink, Progress, StreamlinesContext, StreamlinesOptions, streaming_session};
