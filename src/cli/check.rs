@@ -119,7 +119,7 @@ fn line(comparison: &Comparison) -> String {
         Outcome::Same => format!("  same     {what}: {counted}"),
         Outcome::NotCompared(why) => format!("  skipped  {what}: {why}"),
         Outcome::Explained(difference, why) => {
-            format!("  late     {what}: {counted}; {}\n    {why}", indented(&difference.to_string()))
+            format!("  late     {what}: {counted}; {}", indented(&format!("{difference}\n{why}")))
         }
         Outcome::Differs(difference, open) => {
             let open = open.map(|open| format!("\n    {open}")).unwrap_or_default();
