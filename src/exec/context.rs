@@ -113,6 +113,14 @@ impl PipelineContext {
         flight.missed.extend(missed);
     }
 
+    /// The pipeline ends before the plan has done all that it can with the batch, for a LIMIT has its rows: what came to
+    /// the end was used.
+    pub(crate) fn abandon(&self) {
+        let Flight { filtered, arrived, .. } = std::mem::take(&mut *self.flight.lock());
+        self.metrics.used_rows.fetch_add(arrived.used, Ordering::Relaxed);
+        self.metrics.filtered_rows.fetch_add(filtered, Ordering::Relaxed);
+    }
+
     /// The plan has done all that it can with the batch: what has become of its rows is counted. Gives the late ones, if
     /// it is known where they come from.
     ///

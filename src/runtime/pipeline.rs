@@ -36,6 +36,12 @@ pub(super) struct Pipeline {
     has_ended: bool,
 }
 
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.context.abandon();
+    }
+}
+
 /// What the chain says when it is stepped.
 enum Step {
     Output(RecordBatch),
