@@ -19,13 +19,15 @@ mod over;
 mod over_spec;
 mod overlapping;
 mod planner;
-mod refuse;
+pub(crate) mod refuse;
+mod refuse_joins;
 mod routing;
 mod time_column;
 mod window;
 
 pub(crate) use analyze::StreamAnalyzer;
 pub(crate) use changelog::{Changelog, Keyed, changelog, without_last_limit};
+pub(crate) use event_time::reads_stream;
 pub(crate) use nodes::Emit;
 pub(crate) use planner::StreamQueryPlanner;
 pub(crate) use routing::Routing;
