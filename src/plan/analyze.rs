@@ -260,11 +260,15 @@ impl Rewriter {
         }
         let (input, grouping) = Grouping::of(&aggregate)?;
         let flow = self.rewrite(input, EmitMode::Final)?;
+        let is_whole = !grouping.is_pulled_up;
         match flow.shape {
             Shape::Rows => aggregate::stream(flow.plan, grouping, &aggregate, emit)
                 .map_err(|error| Error::locate(error, self.emit_at)),
             Shape::Results | Shape::Table | Shape::Tail => {
-                let flow = self.rewrite(aggregate.input.as_ref().clone(), EmitMode::Final)?;
+                let flow = match is_whole {
+                    true => flow,
+                    false => self.rewrite(aggregate.input.as_ref().clone(), EmitMode::Final)?,
+                };
                 refuse::changes_of_results(&aggregate, emit, self.emit_at)?;
                 let input = self.close(flow)?;
                 let plan = LogicalPlan::Aggregate(aggregate);
