@@ -45,6 +45,8 @@ pub enum Error {
         instead: String,
         /// Where in the text.
         at: Option<Location>,
+        /// The relation or function that it is about, to find the place by where a plan does not keep it.
+        about: Option<String>,
     },
     /// Data that cannot be read, or a place that cannot be read or written.
     Data {
@@ -67,7 +69,7 @@ impl Error {
 
     /// A query that cannot run as a stream: what is refused, why, and what works instead.
     pub fn refused(what: impl Into<String>, reason: impl Into<String>, instead: impl Into<String>) -> Self {
-        Self::Refused { what: what.into(), reason: reason.into(), instead: instead.into(), at: None }
+        Self::Refused { what: what.into(), reason: reason.into(), instead: instead.into(), at: None, about: None }
     }
 
     /// Bad data or a place that cannot be used.
@@ -79,6 +81,14 @@ impl Error {
     pub fn at(mut self, location: Option<Location>) -> Self {
         if let Self::Sql { at, .. } | Self::Refused { at, .. } = &mut self {
             *at = location;
+        }
+        self
+    }
+
+    /// The same error with the relation or function that it is about.
+    pub(crate) fn about(mut self, name: Option<&str>) -> Self {
+        if let Self::Refused { about, .. } = &mut self {
+            *about = name.map(str::to_string);
         }
         self
     }
@@ -151,7 +161,7 @@ impl fmt::Display for Error {
                 write_location(f, *at)?;
                 write_help(f, help.as_deref())
             }
-            Self::Refused { what, reason, instead, at } => {
+            Self::Refused { what, reason, instead, at, .. } => {
                 write!(f, "{what} cannot run as a stream: {reason}")?;
                 write_location(f, *at)?;
                 write_help(f, Some(instead))

@@ -12,9 +12,16 @@ const WINDOW_FUNCTIONS: [&str; 3] = ["tumble", "window_end", "window_time"];
 
 /// An error of planning `statement` as it is told to a person.
 pub(crate) fn told(ctx: &SessionContext, statement: &Statement, error: DataFusionError) -> DataFusionError {
-    if Error::find(&error).is_some_and(|own| own.location().is_none()) {
-        let call = WINDOW_FUNCTIONS.iter().find_map(|name| places::call(statement, name));
-        return Error::locate(error, call);
+    if let Some(own) = Error::find(&error)
+        && own.location().is_none()
+    {
+        let place = match own {
+            Error::Refused { about: Some(name), .. } => {
+                places::relation(statement, name).or_else(|| places::call(statement, name))
+            }
+            _ => WINDOW_FUNCTIONS.iter().find_map(|name| places::call(statement, name)),
+        };
+        return Error::locate(error, place);
     }
     if let DataFusionError::SchemaError(inner, _) = error.find_root()
         && let SchemaError::FieldNotFound { field, valid_fields } = inner.as_ref()

@@ -10,7 +10,7 @@ use streamlines::{Answer, Setup, StreamlinesContext, compare};
 const FLIGHTS: &str = "testdata/nycflights/flights-*.parquet";
 
 /// Queries of the stream, and what they are in DuckDB.
-const QUERIES: [(&str, &str); 4] = [
+const QUERIES: [(&str, &str); 14] = [
     (
         "SELECT origin, window_start AS w, count(*) AS n, sum(distance) AS s, avg(dep_delay) AS a, min(dep_delay) AS l,
          max(carrier) AS c, stddev(dep_delay) AS d FROM flights GROUP BY origin, tumble(scheduled, INTERVAL '1 hour')",
@@ -36,7 +36,86 @@ const QUERIES: [(&str, &str); 4] = [
         "SELECT origin, carrier, count(*) AS n, avg(dep_delay) AS a FROM flights GROUP BY origin, carrier EMIT CHANGES",
         "SELECT origin, carrier, count(*) AS n, avg(dep_delay) AS a FROM flights GROUP BY origin, carrier",
     ),
+    // A slide that divides the size, with an offset, and one that does not.
+    (
+        "SELECT origin, window_start AS w, window_end AS e, count(*) AS n, sum(distance) AS s, avg(dep_delay) AS a
+         FROM flights GROUP BY origin, hop(scheduled, INTERVAL '15 minutes', INTERVAL '1 hour', INTERVAL '5 minutes')",
+        "SELECT origin, w, w + INTERVAL '1 hour' AS e, count(*) AS n, sum(distance) AS s, avg(dep_delay) AS a
+         FROM (SELECT *, time_bucket(INTERVAL '15 minutes', scheduled, INTERVAL '5 minutes') AS b FROM flights),
+         (SELECT unnest([0, 15, 30, 45]) AS m), LATERAL (SELECT b - to_minutes(m) AS w) GROUP BY origin, w",
+    ),
+    (
+        "SELECT carrier, window_start AS w, count(*) AS n, max(dep_delay) AS x
+         FROM TABLE(HOP(TABLE flights, DESCRIPTOR(scheduled), INTERVAL '40' MINUTES, INTERVAL '1' HOUR))
+         GROUP BY carrier, window_start, window_end",
+        "SELECT carrier, w, count(*) AS n, max(dep_delay) AS x
+         FROM (SELECT *, time_bucket(INTERVAL '40 minutes', scheduled) AS b FROM flights),
+         (SELECT unnest([0, 40]) AS m), LATERAL (SELECT b - to_minutes(m) AS w)
+         WHERE scheduled < w + INTERVAL '1 hour' GROUP BY carrier, w",
+    ),
+    (
+        "SELECT origin, window_start AS w, count(*) AS n, sum(distance) AS s FROM flights
+         WHERE scheduled < '2013-01-15T00:00:00'
+         GROUP BY origin, hop(scheduled, INTERVAL '30 minutes', INTERVAL '1 hour') EMIT CHANGES",
+        "SELECT origin, w, count(*) AS n, sum(distance) AS s
+         FROM (SELECT *, time_bucket(INTERVAL '30 minutes', scheduled) AS b FROM flights),
+         (SELECT unnest([0, 30]) AS m), LATERAL (SELECT b - to_minutes(m) AS w)
+         WHERE scheduled < '2013-01-15T00:00:00' GROUP BY origin, w",
+    ),
+    (
+        "SELECT origin, window_start AS w, window_end AS e, count(*) AS n, count(DISTINCT carrier) AS c
+         FROM flights GROUP BY origin, cumulate(scheduled, INTERVAL '6 hours', INTERVAL '1 day')",
+        "SELECT origin, d AS w, e, count(*) AS n, count(DISTINCT carrier) AS c
+         FROM (SELECT *, time_bucket(INTERVAL '1 day', scheduled) AS d FROM flights),
+         (SELECT unnest([6, 12, 18, 24]) AS h), LATERAL (SELECT d + to_hours(h) AS e)
+         WHERE scheduled < e GROUP BY origin, d, e",
+    ),
+    (
+        "SELECT origin, carrier, window_start AS w, window_end AS e, count(*) AS n, sum(distance) AS s,
+         avg(dep_delay) AS a FROM flights GROUP BY origin, carrier, session(scheduled, INTERVAL '3 hours')",
+        SESSIONS,
+    ),
+    (
+        "SELECT origin, carrier, window_start AS w, window_end AS e, count(*) AS n, sum(distance) AS s,
+         avg(dep_delay) AS a FROM flights GROUP BY origin, carrier, session(scheduled, INTERVAL '3 hours')
+         EMIT CHANGES WITH OP",
+        SESSIONS,
+    ),
+    (
+        "SELECT origin, carrier, window_start AS w, window_end AS e, count(*) AS n, stddev(dep_delay) AS d
+         FROM flights GROUP BY origin, carrier, tumble(scheduled, INTERVAL '1 month')",
+        "SELECT origin, carrier, date_trunc('month', scheduled) AS w, w + INTERVAL '1 month' AS e, count(*) AS n,
+         stddev(dep_delay) AS d FROM flights GROUP BY origin, carrier, w",
+    ),
+    (
+        "SELECT carrier, window_start AS w, window_end AS e, count(*) AS n
+         FROM flights GROUP BY carrier, tumble(scheduled, INTERVAL '3 months')",
+        "SELECT carrier, date_trunc('quarter', scheduled) AS w, w + INTERVAL '3 months' AS e, count(*) AS n
+         FROM flights GROUP BY carrier, w",
+    ),
+    (
+        "SELECT window_start AS w, window_end AS e, count(*) AS n, avg(dep_delay) AS a
+         FROM flights GROUP BY tumble(scheduled, INTERVAL '1 day', 'America/New_York')",
+        "SELECT timezone('UTC', timezone('America/New_York', d)) AS w,
+         timezone('UTC', timezone('America/New_York', d + INTERVAL '1 day')) AS e, count(*) AS n, avg(dep_delay) AS a
+         FROM (SELECT *, date_trunc('day', timezone('America/New_York', timezone('UTC', scheduled))) AS d FROM flights)
+         GROUP BY d",
+    ),
+    (
+        "SELECT flight, carrier, scheduled AS t, count(*) OVER w AS n, avg(dep_delay) OVER w AS a FROM flights
+         WINDOW w AS (PARTITION BY origin ORDER BY scheduled RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW)",
+        "SELECT flight, carrier, scheduled AS t, count(*) OVER w AS n, avg(dep_delay) OVER w AS a FROM flights
+         WINDOW w AS (PARTITION BY origin ORDER BY scheduled RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW)",
+    ),
 ];
+
+/// A row that is three hours or more after the one before it begins a session.
+const SESSIONS: &str = "SELECT origin, carrier, min(scheduled) AS w, max(scheduled) + INTERVAL '3 hours' AS e,
+     count(*) AS n, sum(distance) AS s, avg(dep_delay) AS a
+     FROM (SELECT *, sum(begins) OVER (PARTITION BY origin, carrier ORDER BY scheduled) AS number
+         FROM (SELECT *, CASE WHEN scheduled - lag(scheduled) OVER (PARTITION BY origin, carrier ORDER BY scheduled)
+             < INTERVAL '3 hours' THEN 0 ELSE 1 END AS begins FROM flights))
+     GROUP BY origin, carrier, number";
 
 fn duckdb(query: &str, output: &str) {
     let program = std::env::var("STREAMLINES_PYTHON").unwrap();
@@ -50,7 +129,7 @@ fn duckdb(query: &str, output: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Python with DuckDB"]
-async fn tumbling_windows_are_those_of_duckdb() {
+async fn windows_are_those_of_duckdb() {
     let folder = tempfile::tempdir().unwrap();
     let ctx = Setup::stream().session().unwrap();
     let create = format!(
@@ -58,6 +137,7 @@ async fn tumbling_windows_are_those_of_duckdb() {
          OPTIONS ('partitioned_by' 'origin')"
     );
     ctx.stream_sql(&create).await.unwrap();
+    let mut failures = vec![];
     for (number, (stream, query)) in QUERIES.into_iter().enumerate() {
         let path = folder.path().join(format!("{number}.parquet")).display().to_string();
         duckdb(query, &path);
@@ -70,7 +150,9 @@ async fn tumbling_windows_are_those_of_duckdb() {
         let read = format!("SELECT {} FROM '{path}'", columns.join(", "));
         let expected = Answer::of(ctx.stream_sql(&read).await.unwrap()).await.unwrap();
         assert!(expected.rows() > 30, "{query}");
-        let difference = compare(&expected.batches, &answer.batches, &answer.schema).unwrap();
-        assert!(difference.is_none(), "{stream}: {}", difference.unwrap());
+        if let Some(difference) = compare(&expected.batches, &answer.batches, &answer.schema).unwrap() {
+            failures.push(format!("{stream}: {difference}"));
+        }
     }
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use datafusion::common::Result;
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::context::SessionContext;
+use datafusion::logical_expr::LogicalPlan;
 
 use crate::error::Error;
 use crate::plan::without_last_limit;
@@ -243,31 +244,35 @@ impl Session {
     }
 
     async fn answer(&self, query: StreamStatement) -> Result<Given> {
-        let planned = self.plan(query).await?;
-        self.run(planned).await
+        self.run(query, |plan| plan).await
     }
 
     /// The answer without the LIMIT that leaves open which rows it takes.
     async fn whole_answer(&self, query: StreamStatement) -> Result<Given> {
-        let planned = self.plan(query).await?;
-        let whole = without_last_limit(planned.logical_plan());
-        let planned = whole.map_or(planned, |plan| DataFrame::new(self.ctx.state(), plan));
-        self.run(planned).await
+        self.run(query, |plan| without_last_limit(&plan).unwrap_or(plan)).await
     }
 
-    /// Runs a query; by another routing if it cannot take the one of the setup.
-    async fn run(&self, planned: DataFrame) -> Result<Given> {
-        let plan = planned.logical_plan().clone();
-        match Answer::of(planned).await {
+    /// Runs what `part` takes of a query; by another routing if it cannot take the one of the setup.
+    async fn run(&self, query: StreamStatement, part: fn(LogicalPlan) -> LogicalPlan) -> Result<Given> {
+        match self.run_under(&self.setup, query.clone(), part).await {
             Err(error)
                 if self.setup.routing != "auto" && matches!(Error::find(&error), Some(Error::Refused { .. })) =>
             {
-                let setup = Setup { routing: "auto", ..self.setup.clone() };
-                setup.apply(&self.ctx)?;
-                let answer = Answer::of(DataFrame::new(self.ctx.state(), plan)).await?;
-                Ok(Given { setup, answer })
+                self.run_under(&Setup { routing: "auto", ..self.setup.clone() }, query, part).await
             }
-            answer => Ok(Given { setup: self.setup.clone(), answer: answer? }),
+            given => given,
         }
+    }
+
+    async fn run_under(
+        &self,
+        setup: &Setup,
+        query: StreamStatement,
+        part: fn(LogicalPlan) -> LogicalPlan,
+    ) -> Result<Given> {
+        setup.apply(&self.ctx)?;
+        let plan = part(self.ctx.plan_statement(query).await?.logical_plan().clone());
+        let answer = Answer::of(DataFrame::new(self.ctx.state(), plan)).await?;
+        Ok(Given { setup: setup.clone(), answer })
     }
 }

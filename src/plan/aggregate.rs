@@ -31,6 +31,8 @@ use super::{refuse, window};
 pub(super) struct Grouping {
     groups: Vec<Expr>,
     aggregates: Vec<Expr>,
+    /// Whether there are such projections, which what is below does not have.
+    pub(super) is_pulled_up: bool,
 }
 
 impl Grouping {
@@ -42,11 +44,12 @@ impl Grouping {
         let aggregates = aggregate.aggr_expr.clone();
         let exprs = groups.iter().chain(&aggregates).cloned().collect();
         let (below, mut pulled) = pull_up_windows(input.clone(), exprs, groups.len())?;
-        let pulled = Self { aggregates: pulled.split_off(groups.len()), groups: pulled };
+        let is_pulled_up = below != input;
+        let pulled = Self { aggregates: pulled.split_off(groups.len()), groups: pulled, is_pulled_up };
         // Where one operator cannot keep the windows, rows come to it once for each of them.
         match pulled.overlapping()? {
             Some(0 | 1) if sessions_stream(&pulled.groups, &pulled.aggregates)? => Ok((below, pulled)),
-            _ => Ok((input, Self { groups, aggregates })),
+            _ => Ok((input, Self { groups, aggregates, is_pulled_up: false })),
         }
     }
 
@@ -83,7 +86,7 @@ fn sessions_stream(groups: &[Expr], aggregates: &[Expr]) -> Result<bool> {
 
 /// Rewrites `aggregate`, whose grouping's input has become `input`.
 pub(super) fn stream(input: LogicalPlan, grouping: Grouping, aggregate: &Aggregate, emit: EmitMode) -> Result<Flow> {
-    let Grouping { groups: exprs, aggregates } = grouping;
+    let Grouping { groups: exprs, aggregates, .. } = grouping;
     let window = pick_window(&exprs, &input)?;
     let outputs = exprs
         .into_iter()

@@ -36,7 +36,7 @@ use super::event_time::{first_stream, reads_stream};
 use super::explode::{explode, explode_aggregate};
 use super::nodes::{Emit, Pipelines, WriteFiles};
 use super::routing::{self, KeyedState};
-use super::{aggregate, changes, grouping_sets, over, overlapping, refuse};
+use super::{aggregate, changes, grouping_sets, over, overlapping, refuse, refuse_joins};
 
 /// What flows out of a plan node.
 pub(super) enum Shape {
@@ -146,7 +146,7 @@ impl Rewriter {
             let flow = self.rewrite(input.as_ref().clone(), *mode)?;
             return changes::with_op_in_front(flow, *mode);
         }
-        refuse::streams_in_subqueries(&plan)?;
+        refuse_joins::streams_in_subqueries(&plan)?;
         match plan {
             LogicalPlan::TableScan(_) => Ok(Flow::stateless(plan, Shape::Rows)),
             LogicalPlan::Projection(_)
@@ -183,6 +183,7 @@ impl Rewriter {
             | LogicalPlan::Ddl(_)
             | LogicalPlan::Explain(_)
             | LogicalPlan::Analyze(_) => self.tail(plan, emit),
+            LogicalPlan::RecursiveQuery(query) => Err(refuse_joins::recursion(&query).into()),
             other => Err(refuse::node(&other).into()),
         }
     }
@@ -190,6 +191,9 @@ impl Rewriter {
     /// A node that handles each row by itself.
     fn pass(&self, plan: LogicalPlan, emit: EmitMode) -> Result<Flow> {
         let input = only_input(&plan)?;
+        if let LogicalPlan::Filter(filter) = &plan {
+            refuse_joins::not_in_with_nulls(filter)?;
+        }
         let is_filter = matches!(plan, LogicalPlan::Filter(_));
         let flow = self.rewrite(input, if is_filter { changes::for_filter(emit) } else { emit })?;
         if overlapping::is_bare_session(&plan) && matches!(flow.shape, Shape::Rows) {
@@ -256,11 +260,15 @@ impl Rewriter {
         }
         let (input, grouping) = Grouping::of(&aggregate)?;
         let flow = self.rewrite(input, EmitMode::Final)?;
+        let is_whole = !grouping.is_pulled_up;
         match flow.shape {
             Shape::Rows => aggregate::stream(flow.plan, grouping, &aggregate, emit)
                 .map_err(|error| Error::locate(error, self.emit_at)),
             Shape::Results | Shape::Table | Shape::Tail => {
-                let flow = self.rewrite(aggregate.input.as_ref().clone(), EmitMode::Final)?;
+                let flow = match is_whole {
+                    true => flow,
+                    false => self.rewrite(aggregate.input.as_ref().clone(), EmitMode::Final)?,
+                };
                 refuse::changes_of_results(&aggregate, emit, self.emit_at)?;
                 let input = self.close(flow)?;
                 let plan = LogicalPlan::Aggregate(aggregate);
@@ -296,7 +304,7 @@ impl Rewriter {
     /// A lookup: the stream's rows pass, the table is read first.
     fn join(&self, join: Join, emit: EmitMode) -> Result<Flow> {
         let stream_is_left = match (reads_stream(&join.left), reads_stream(&join.right)) {
-            (true, true) => return Err(refuse::join_of_streams(&join).into()),
+            (true, true) => return Err(refuse_joins::join_of_streams(&join).into()),
             (left, _) => left,
         };
         let (stream, table) = if stream_is_left { (&join.left, &join.right) } else { (&join.right, &join.left) };
@@ -308,7 +316,7 @@ impl Rewriter {
             _ => false,
         };
         if matches!(flow.shape, Shape::Rows) && !passes {
-            return Err(refuse::join_type(&join).into());
+            return Err(refuse_joins::join_type(&join, table).into());
         }
         let follows_results = join
             .on

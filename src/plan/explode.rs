@@ -31,17 +31,29 @@ use super::aggregate::named;
 use super::functions::{last_tick, not_constant, window_end};
 use super::grouping_sets::{expand, has_sets};
 use super::interval::window_ticks;
-use super::overlapping::{is_overlapping, session_keys, shape, windows_of};
+use super::overlapping::{as_value, is_overlapping, session_keys, shape, windows_of};
 
 /// Rewrites every projection and aggregate of a plan that still calls one of the functions.
+///
+/// # Errors
+/// A call elsewhere, and windows that there are not.
 pub(super) fn explode(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let exploded = explode_nodes(plan)?;
+    exploded.apply_with_subqueries(|node| match overlapping_calls(&node.expressions())?.first() {
+        Some(call) => Err(as_value(call).into()),
+        None => Ok(TreeNodeRecursion::Continue),
+    })?;
+    Ok(exploded)
+}
+
+fn explode_nodes(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.transform_up_with_subqueries(|node| match node {
         LogicalPlan::Projection(projection) if projection.expr.iter().any(calls_overlapping) => {
             explode_projection(projection).map(Transformed::yes)
         }
         LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.iter().any(calls_overlapping) => {
             let exploded = match has_sets(&aggregate) {
-                true => explode(expand(aggregate)?)?,
+                true => explode_nodes(expand(aggregate)?)?,
                 false => explode_aggregate(aggregate)?,
             };
             Ok(Transformed::yes(exploded))

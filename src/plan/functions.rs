@@ -182,6 +182,24 @@ pub(super) fn parameter_type(parameter: &DataType) -> Option<DataType> {
     }
 }
 
+/// The length of a tumbling window of `size`, whose `last` parameter is a zone or an offset.
+///
+/// # Errors
+/// As [`window_length`], and an offset of windows that follow the calendar.
+pub(super) fn tumble_length(size: &ScalarValue, last: Option<&ScalarValue>, time: &DataType) -> Result<Length> {
+    let zone = last.and_then(|last| last.try_as_str().flatten());
+    let length = window_length(size, zone, time)?;
+    if matches!(length, Length::Calendar(_)) && last.is_some() && zone.is_none() {
+        return Err(Error::refused(
+            "an offset of windows that follow the calendar",
+            "days and months begin when the zone's clocks say so",
+            "another time zone: tumble(ts, INTERVAL '1 day', '+02:00')",
+        )
+        .into());
+    }
+    Ok(length)
+}
+
 /// How a time becomes the bound of a window.
 enum Rule {
     Start { size: i64, offset: i64 },
@@ -197,22 +215,13 @@ impl Rule {
             [] => return Ok(Self::LastTick),
             [size, rest @ ..] => (size, rest.first()),
         };
-        let zone = last.and_then(|last| last.try_as_str().flatten());
-        let length = window_length(size, zone, time)?;
-        Ok(match (kind, length) {
+        Ok(match (kind, tumble_length(size, last.copied(), time)?) {
             (Kind::End, length) => Self::End(length),
             (Kind::Time, length) => Self::Time(length),
-            (_, Length::Calendar(calendar)) if zone.is_some() || last.is_none() => Self::CalendarStart(calendar),
-            (_, Length::Calendar(_)) => {
-                return Err(Error::refused(
-                    "an offset of windows that follow the calendar",
-                    "days and months begin when the zone's clocks say so",
-                    "another time zone: tumble(ts, INTERVAL '1 day', '+02:00')",
-                )
-                .into());
-            }
+            (_, Length::Calendar(calendar)) => Self::CalendarStart(calendar),
             (_, Length::Ticks(size)) => {
-                let offset = last.filter(|_| zone.is_none()).map_or(Ok(0), |offset| interval_ticks(offset, time))?;
+                let offset = last.filter(|last| last.try_as_str().is_none());
+                let offset = offset.map_or(Ok(0), |offset| interval_ticks(offset, time))?;
                 Self::Start { size, offset: offset.rem_euclid(size) }
             }
         })

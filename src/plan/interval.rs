@@ -76,7 +76,7 @@ pub(crate) fn interval_ticks(interval: &ScalarValue, time: &DataType) -> Result<
     let parts = Parts::of(interval)?;
     if parts.months != 0 {
         return Err(Error::refused(
-            "an interval of months here",
+            "an interval of months in hop, cumulate, session or an offset",
             "months differ in length, so panes, gaps and offsets cannot be counted in them",
             "INTERVAL '30 days', or tumble(ts, INTERVAL '1 month')",
         )
@@ -84,7 +84,7 @@ pub(crate) fn interval_ticks(interval: &ScalarValue, time: &DataType) -> Result<
     }
     if parts.days != 0 && !zone.as_deref().is_none_or(is_utc) {
         return Err(Error::refused(
-            "an interval of days of a local time zone here",
+            "an interval of a time zone's days in hop, cumulate, session or an offset",
             "such days differ in length, so panes, gaps and offsets cannot be counted in them",
             "INTERVAL '24 hours', or tumble(ts, INTERVAL '1 day')",
         )

@@ -19,7 +19,8 @@ mod over;
 mod over_spec;
 mod overlapping;
 mod planner;
-mod refuse;
+pub(crate) mod refuse;
+mod refuse_joins;
 mod routing;
 mod source_rows;
 mod time_column;
@@ -27,6 +28,7 @@ mod window;
 
 pub(crate) use analyze::StreamAnalyzer;
 pub(crate) use changelog::{Changelog, Keyed, changelog, without_last_limit};
+pub(crate) use event_time::reads_stream;
 pub(crate) use nodes::Emit;
 pub(crate) use planner::StreamQueryPlanner;
 pub(crate) use routing::Routing;

@@ -26,6 +26,7 @@ use crate::operator::{WindowShape, round_down};
 
 use super::functions::{not_constant, parameter_type, time_type};
 use super::interval::{interval_ticks, window_ticks};
+use super::refuse;
 
 /// The functions, for a session to register.
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
@@ -53,6 +54,12 @@ pub(super) fn is_bare_session(plan: &LogicalPlan) -> bool {
 fn kind(call: &ScalarFunction) -> Option<Kind> {
     let function: &dyn std::any::Any = call.func.inner().as_ref();
     function.downcast_ref::<Overlapping>().map(|function| function.kind)
+}
+
+/// What is wrong with a call that stands where no query groups by it.
+pub(super) fn as_value(call: &ScalarFunction) -> Error {
+    let usage = kind(call).map_or("", Kind::usage);
+    refuse::window_as_value(call.name(), usage, refuse::place_of(&call.args))
 }
 
 /// The windows of a call over a column of type `time`; none if it is no such call.
@@ -101,6 +108,16 @@ enum Kind {
     Session,
 }
 
+impl Kind {
+    fn usage(self) -> &'static str {
+        match self {
+            Self::Hop => "hop(ts, INTERVAL '5 minutes', INTERVAL '1 hour')",
+            Self::Cumulate => "cumulate(ts, INTERVAL '10 minutes', INTERVAL '1 hour')",
+            Self::Session => "session(ts, INTERVAL '30 minutes')",
+        }
+    }
+}
+
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Overlapping {
     kind: Kind,
@@ -112,21 +129,13 @@ impl Overlapping {
         Self { kind, signature: Signature::user_defined(Volatility::Immutable) }
     }
 
-    fn usage(&self) -> &'static str {
-        match self.kind {
-            Kind::Hop => "hop(ts, INTERVAL '5 minutes', INTERVAL '1 hour')",
-            Kind::Cumulate => "cumulate(ts, INTERVAL '10 minutes', INTERVAL '1 hour')",
-            Kind::Session => "session(ts, INTERVAL '30 minutes')",
-        }
-    }
-
     fn coerced(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
         let (intervals, arguments) = match self.kind {
             Kind::Hop => (2..=3, "a time column, a slide, a size and maybe an offset"),
             Kind::Cumulate => (2..=3, "a time column, a step, a size and maybe an offset"),
             Kind::Session => (1..=1, "a time column, a gap and maybe keys"),
         };
-        let usage = |message: String| Error::sql(message).help(self.usage());
+        let usage = |message: String| Error::sql(message).help(self.kind.usage());
         let parameters = match arg_types {
             [_, gap, ..] if self.kind == Kind::Session => std::slice::from_ref(gap),
             [_, parameters @ ..] if intervals.contains(&parameters.len()) => parameters,
@@ -166,12 +175,7 @@ impl ScalarUDFImpl for Overlapping {
     }
 
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        Err(Error::refused(
-            format!("{} as a value", self.name()),
-            "a row may be in several such windows, or it takes other rows to know its window",
-            format!("GROUP BY {}, or read FROM TABLE({}(TABLE …))", self.usage(), self.name().to_uppercase()),
-        )
-        .into())
+        Err(refuse::window_as_value(self.name(), self.kind.usage(), None).into())
     }
 }
 

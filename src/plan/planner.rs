@@ -41,6 +41,7 @@ use super::coded_keys::with_coded_keys;
 use super::nodes::{ChangesFilter, Pipelines, RowsWindow, WindowAggregate, WriteFiles};
 use super::operator_spec::{aggregate_spec, changes_spec};
 use super::over_spec::rows_window_spec;
+use super::refuse_joins;
 use super::routing::RoutingKind;
 use super::source_rows::accounting;
 
@@ -210,12 +211,7 @@ fn without_holding_back(node: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<
     }
     if let Some(join) = node.downcast_ref::<HashJoinExec>() {
         if join.null_aware {
-            return Err(Error::refused(
-                "NOT IN (SELECT …) over a stream",
-                "whether a null is among the table's values decides about every row",
-                "NOT EXISTS (SELECT … WHERE …), or leave nulls out on both sides and use LEFT ANTI JOIN",
-            )
-            .into());
+            return Err(refuse_joins::not_in().into());
         }
         let stream_is_left = reads_stream(join.left());
         let join = match stream_is_left {

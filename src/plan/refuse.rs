@@ -2,14 +2,13 @@
 
 use datafusion::common::Result;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::{Aggregate, Expr, Join, LogicalPlan};
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
 
 use crate::config::StreamlinesOptions;
 use crate::error::{Error, Location};
 use crate::source::StreamTable;
 use crate::sql::EmitMode;
 
-use super::event_time::reads_stream;
 use super::routing::{KeyedState, Routing, RoutingKind};
 
 /// Where expressions stand: the planner keeps the places of columns, so that of the first one.
@@ -155,28 +154,7 @@ pub(super) fn spread_changes(
     )
 }
 
-pub(super) fn join_of_streams(join: &Join) -> Error {
-    Error::refused(
-        format!("a join of two streams ({} JOIN)", join.join_type.to_string().to_uppercase()),
-        "both sides would have to be kept for as long as a match may come",
-        "join the stream with a table that ends: CREATE EXTERNAL TABLE …",
-    )
-    .at(place_of_join(join))
-}
-
-pub(super) fn join_type(join: &Join) -> Error {
-    Error::refused(
-        format!("a {} JOIN that keeps unmatched rows of the table", join.join_type.to_string().to_uppercase()),
-        "which rows of the table stay without a match is known only when the stream ends",
-        "keep the stream's rows: stream LEFT JOIN table, or use an inner JOIN",
-    )
-    .at(place_of_join(join))
-}
-
-fn place_of_join(join: &Join) -> Option<Location> {
-    place_of(join.on.iter().flat_map(|(left, right)| [left, right]).chain(&join.filter))
-}
-
+/// A node that we do not know, of a user's or of a later DataFusion.
 pub(super) fn node(plan: &LogicalPlan) -> Error {
     let name = plan.display().to_string();
     let name = name.split([':', '(']).next().unwrap_or_default().trim().to_string();
@@ -187,33 +165,33 @@ pub(super) fn node(plan: &LogicalPlan) -> Error {
     )
 }
 
-/// Sub-queries in expressions are read as tables, before the stream's rows pass.
-pub(super) fn streams_in_subqueries(plan: &LogicalPlan) -> Result<()> {
-    let mut found = false;
-    let mut at = None;
-    plan.apply_expressions(|expr| {
-        expr.apply(|part| {
-            let subquery = match part {
-                Expr::ScalarSubquery(subquery) => Some(subquery),
-                Expr::InSubquery(inner) => Some(&inner.subquery),
-                Expr::Exists(inner) => Some(&inner.subquery),
-                _ => None,
-            };
-            if subquery.is_some_and(|subquery| reads_stream(&subquery.subquery)) {
-                found = true;
-                at = at.or(place_of([expr]));
-            }
-            Ok(TreeNodeRecursion::Continue)
-        })
-    })?;
-    refuse_if(found, || {
-        Error::refused(
-            "a stream in a sub-query of an expression",
-            "its answer is known only when that stream ends",
-            "read the inner files as a table: CREATE EXTERNAL TABLE …",
-        )
-        .at(at)
-    })
+/// A window function that is left where no query groups by it.
+pub(super) fn window_as_value(name: &str, usage: &str, at: Option<Location>) -> Error {
+    Error::refused(
+        format!("{name} as a value"),
+        "a row may be in several such windows, or it takes other rows to know its window",
+        format!("GROUP BY {usage}, or read FROM TABLE({}(TABLE …))", name.to_uppercase()),
+    )
+    .at(at)
+    .about(Some(name))
+}
+
+pub(crate) fn changes_into_view(at: Location) -> Error {
+    Error::refused(
+        "EMIT CHANGES in CREATE VIEW or CREATE TABLE",
+        "what it makes holds an answer, not the way there",
+        "put EMIT CHANGES at the end of the query that reads it, or COPY (… EMIT CHANGES) TO 'changes.csv'",
+    )
+    .at(Some(at))
+}
+
+pub(crate) fn ops_into_table(at: Location) -> Error {
+    Error::refused(
+        "EMIT CHANGES WITH in INSERT",
+        "the rows have a column op before the columns of the table",
+        "leave WITH out, or COPY (… EMIT CHANGES WITH OP) TO 'changes.csv'",
+    )
+    .at(Some(at))
 }
 
 pub(super) fn refuse_if(condition: bool, error: impl FnOnce() -> Error) -> Result<()> {

@@ -9,13 +9,14 @@ use datafusion::common::{DataFusionError, Result, ScalarValue, internal_datafusi
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, lit};
 
-use crate::error::{Error, Location};
+use crate::error::Error;
 use crate::operator::{Length, WindowShape};
 
 use super::event_time::{StreamColumn, index_of, passed_by_unnest, side_of, trace};
-use super::functions::{not_constant, tumble};
-use super::interval::{is_utc, window_length, window_ticks};
+use super::functions::{not_constant, tumble, tumble_length};
+use super::interval::{is_utc, window_ticks};
 use super::overlapping::{is_overlapping, shape};
+use super::refuse;
 
 const DAY_NS: i64 = 86_400_000_000_000;
 
@@ -95,18 +96,17 @@ fn recognise_overlapping(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Re
 
 /// What is wrong with a window is told at its time column: the planner keeps no other place of a call.
 fn at_time<T>(call: &ScalarFunction, result: Result<T>) -> Result<T> {
-    let place = call.args.first().and_then(|time| time.spans()?.first());
-    result.map_err(|error| Error::locate(error, place.map(Location::from)))
+    result.map_err(|error| Error::locate(error, refuse::place_of(call.args.first())))
 }
 
 fn tumbling(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Recognised> {
-    let (time, size, zone) = match call.args.as_slice() {
+    let (time, size, last) = match call.args.as_slice() {
         [time, Expr::Literal(size, _)] => (time, size, None),
-        [time, Expr::Literal(size, _), Expr::Literal(last, _)] => (time, size, last.try_as_str().flatten()),
+        [time, Expr::Literal(size, _), Expr::Literal(last, _)] => (time, size, Some(last)),
         _ => return Err(not_constant().into()),
     };
     check_time(time, plan, "tumble")?;
-    let length = window_length(size, zone, &time.get_type(plan.schema())?)?;
+    let length = tumble_length(size, last, &time.get_type(plan.schema())?)?;
     Ok(Recognised::tumbling(Expr::ScalarFunction(call.clone()), length))
 }
 
@@ -144,9 +144,9 @@ fn check_time(time: &Expr, plan: &LogicalPlan, function: &str) -> Result<()> {
     match trace(date_itself(time, plan), plan) {
         Some(column) => check_is_event_time(&column, function),
         None => Err(Error::refused(
-            format!("{function} over {time}"),
-            "a window needs a column of the stream, not something computed from it",
-            "name the event-time column itself",
+            format!("{function} over a time that is computed"),
+            "how far the stream has come is known of its event time alone",
+            "name the event-time column itself; an offset is a parameter: tumble(ts, size, offset)",
         )
         .into()),
     }
@@ -192,8 +192,7 @@ fn recognise_date_bin(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Optio
     if let ScalarValue::IntervalMonthDayNano(Some(size)) = size
         && *size == IntervalMonthDayNano::ZERO
     {
-        let place = time.spans().and_then(|spans| spans.first());
-        let error = Error::sql("the size of a window must be positive").at(place.map(Location::from));
+        let error = Error::sql("the size of a window must be positive").at(refuse::place_of([time]));
         return Err(error.help("date_bin(INTERVAL '1 hour', ts)").into());
     }
     // What is no window of a fixed length (a month, less than a tick) stays DataFusion's.

@@ -69,8 +69,8 @@ impl StreamOptions {
             parsed.set(name, value).map_err(|error| error.at(Some(at)))?;
         }
         if parsed.skip_bad_rows && format != FileFormat::Csv {
-            let error = Error::refused("'on_error' 'skip'", "only CSV rows can be bad one by one", "leave it out");
-            return Err(error.at(Some(at)).into());
+            let error = Error::sql("'on_error' 'skip' is for CSV, whose rows alone can be bad one by one").at(Some(at));
+            return Err(error.help("leave it out").into());
         }
         Ok(parsed)
     }

@@ -152,12 +152,9 @@ impl StreamTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let inner = &self.inner;
         if inner.options.reads_csv_by_rows() {
-            let error = Error::refused(
-                "'on_error' 'skip', 'null_value' or 'timestamp_format' under strategy batch",
-                "a DataFusion table does not read CSV so",
-                "SET streamlines.strategy = 'partitioned'",
-            );
-            return Err(error.into());
+            let what =
+                "a DataFusion table does not read CSV with 'on_error' 'skip', 'null_value' or 'timestamp_format'";
+            return Err(Error::sql(what).help("SET streamlines.strategy = 'partitioned'").into());
         }
         let mut urls = vec![];
         for file in inner.partitions.iter().flatten() {

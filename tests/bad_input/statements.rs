@@ -1,0 +1,131 @@
+//! SQL that cannot be read or planned.
+
+use crate::{Folder, STREAM};
+
+#[test]
+fn sql_that_cannot_be_read() {
+    let folder = Folder::with_trips();
+    folder.refuses_query("SELECT origin FROM trips GRUOP BY origin", "BY", &["Expected: end of statement, found: BY"]);
+    folder.refuses_query("SELECT 'EWR FROM trips", "'EWR", &["Unterminated string literal"]);
+    folder.refuses_query("SELECT (1 + distance FROM trips", "FROM", &["Expected: )"]);
+    let several_lines = format!("{STREAM}SELECT origin,\n       FROM\n");
+    folder.refuses(&several_lines, &["Expected: identifier, found: EOF", "(line 3, column 12)"]);
+    folder.refuses("CREATE STREAM", &["(line 1, column 14)", "   |              ^"]);
+    folder.refuses("CREATE STREAM s STORED AS PARQUET LOCATION", &["(line 1, column 43)"]);
+    folder.refuses(
+        "CREATE STREAM s STORED AS ORC LOCATION 'x'",
+        &["unknown format ORC", "STORED AS PARQUET, CSV or JSON"],
+    );
+}
+
+#[test]
+fn an_unknown_column() {
+    let folder = Folder::with_trips();
+    folder.refuses_query("SELECT orign FROM trips", "orign", &["no column orign", "did you mean origin?"]);
+    let grouped = "SELECT origin, sum(distanse) FROM trips GROUP BY origin EMIT CHANGES";
+    folder.refuses_query(grouped, "distanse", &["no column distanse", "did you mean distance?"]);
+    folder.refuses_query("SELECT 1 FROM trips AS a WHERE a.fair > 1", "a.fair", &["no column a.fair", "mean fare?"]);
+    let windowed = "SELECT count(*) FROM trips GROUP BY tumble(tss, INTERVAL '1 hour')";
+    folder.refuses_query(windowed, "tss", &["no column tss", "did you mean ts?"]);
+}
+
+#[test]
+fn an_unknown_stream() {
+    let folder = Folder::with_trips();
+    folder.refuses_query("SELECT * FROM trip", "trip", &["no stream or table trip ", "help: did you mean trips?"]);
+    let joined = "SELECT * FROM trips JOIN airports USING (origin)";
+    folder.refuses_query(joined, "airports", &["no stream or table airports ", "help: SHOW TABLES"]);
+    folder.refuses_query("DROP STREAM tripz", "tripz", &["no stream tripz ", "did you mean trips?"]);
+    let table_function =
+        "SELECT 1 FROM TABLE(TUMBLE(TABLE tripz, DESCRIPTOR(ts), INTERVAL '1' HOUR)) GROUP BY window_start";
+    folder
+        .refuses(&format!("{STREAM}{table_function}"), &["no stream or table tripz", "line 2", "did you mean trips?"]);
+    folder.refuses(
+        &format!("{STREAM}SELECT 1 FROM tripz GROUP BY origin WINDOW TUMBLING (SIZE 1 HOUR)"),
+        &["no stream or table tripz", "line 2", "did you mean trips?"],
+    );
+}
+
+#[test]
+fn an_unknown_function() {
+    let folder = Folder::with_trips();
+    folder.refuses_query("SELECT summ(fare) FROM trips", "summ", &["no function summ", "did you mean sum?"]);
+    folder.refuses_query(
+        "SELECT tumbel(ts, INTERVAL '1 hour') FROM trips",
+        "tumbel",
+        &["no function tumbel", "did you mean tumble?"],
+    );
+}
+
+#[test]
+fn emit_inside_a_sub_query() {
+    let folder = Folder::with_trips();
+    let query = "SELECT * FROM (SELECT origin, count(*) FROM trips GROUP BY origin EMIT CHANGES) AS counts";
+    folder.refuses_query(query, "EMIT", &["EMIT in a sub-query", "at the end of the outermost query"]);
+}
+
+#[test]
+fn what_has_no_place_beside_emit_changes() {
+    let folder = Folder::with_trips();
+    let sorted = "SELECT origin, count(*) FROM trips GROUP BY origin ORDER BY origin EMIT CHANGES";
+    folder.refuses_query(sorted, "EMIT", &["ORDER BY with EMIT CHANGES", "leave ORDER BY out"]);
+    let having = "SELECT origin FROM trips GROUP BY origin HAVING count(*) > 1 EMIT CHANGES";
+    folder.refuses_query(having, "EMIT", &["HAVING with EMIT CHANGES", "EMIT CHANGES WITH OP", "or EMIT FINAL"]);
+    let sessions = "SELECT count(*) FROM trips GROUP BY session(ts, INTERVAL '1 hour') EMIT CHANGES PER BATCH";
+    folder.refuses_query(sessions, "EMIT", &["over sessions", "EMIT CHANGES WITH OP"]);
+    let timeless = "SELECT count(*) FROM trips EMIT FINAL ALLOWED LATENESS INTERVAL '1' HOUR";
+    folder.refuses_query(timeless, "EMIT", &["ALLOWED LATENESS without a window", "tumble(ts,"]);
+    let distinct = "SELECT DISTINCT origin FROM trips EMIT CHANGES";
+    folder.refuses_query(distinct, "EMIT", &["DISTINCT with EMIT CHANGES", "use EMIT FINAL"]);
+}
+
+#[test]
+fn windows_of_no_size() {
+    let folder = Folder::with_trips();
+    for size in ["0 seconds", "-1 hour"] {
+        let told = ["the size of a window must be positive", "help: INTERVAL '1 hour'"];
+        let function = format!("SELECT count(*) FROM trips GROUP BY origin, tumble(ts, INTERVAL '{size}')");
+        folder.refuses_query(&function, "ts,", &told);
+        let clause = format!("SELECT count(*) FROM trips GROUP BY origin WINDOW TUMBLING (ts, INTERVAL '{size}')");
+        folder.refuses(&format!("{STREAM}{clause}"), &[told[0], told[1], "line 2"]);
+        let timeless = format!("SELECT count(*) FROM trips GROUP BY origin WINDOW TUMBLING (SIZE INTERVAL '{size}')");
+        folder.refuses(&format!("{STREAM}{timeless}"), &[told[0], told[1], "line 2"]);
+        let table_function = format!(
+            "SELECT count(*) FROM TABLE(TUMBLE(TABLE trips, DESCRIPTOR(ts), INTERVAL '{size}')) GROUP BY window_start"
+        );
+        folder.refuses(&format!("{STREAM}{table_function}"), &[told[0], told[1], "line 2"]);
+    }
+}
+
+#[test]
+fn windows_over_months() {
+    let folder = Folder::with_trips();
+    let query = "SELECT count(*) FROM trips GROUP BY hop(ts, INTERVAL '1 day', INTERVAL '1 month')";
+    folder.refuses_query(query, "ts,", &["months differ in length", "tumble(ts, INTERVAL '1 month')"]);
+    let query = "SELECT count(*) FROM trips GROUP BY tumble(ts, INTERVAL '1 month 1 hour')";
+    folder.refuses_query(query, "ts,", &["mixes months, days and hours", "INTERVAL '1 month'"]);
+}
+
+#[test]
+fn windows_over_what_is_no_event_time() {
+    let folder = Folder::with_trips();
+    let query = "SELECT count(*) FROM trips GROUP BY tumble(fare, INTERVAL '1 hour')";
+    folder.refuses(&format!("{STREAM}{query}"), &["tumble needs a timestamp, not Float64"]);
+    let query = "SELECT count(*) FROM trips GROUP BY tumble(arrived, INTERVAL '1 hour')";
+    folder.refuses_query(query, "arrived", &["arrived is not the event time of stream trips", "its event time is ts"]);
+}
+
+#[test]
+fn what_cannot_run_as_a_stream_is_refused_by_name() {
+    let folder = Folder::with_trips();
+    let joined = "SELECT * FROM trips JOIN trips AS others USING (origin)";
+    folder.refuses(&format!("{STREAM}{joined}"), &["a join of two streams (INNER JOIN)", "CREATE EXTERNAL TABLE"]);
+    // Each with the place of the first column that is to blame.
+    for (query, place, told) in [
+        ("SELECT 1 AS one EMIT CHANGES", "EMIT", "no stream is read"),
+        ("SELECT 1 FROM trips JOIN trips AS o ON trips.fare < o.fare", "trips.fare", "a join of two streams"),
+        ("SELECT 1 FROM trips WHERE fare > (SELECT avg(fare) FROM trips)", "fare >", "a stream in a sub-query"),
+    ] {
+        folder.refuses_query(query, place, &[told, "cannot run as a stream", "help: "]);
+    }
+}

@@ -1,0 +1,72 @@
+//! `check`: the same query in many ways.
+
+use std::fs;
+
+use predicates::prelude::*;
+use predicates::str::{contains, is_empty, starts_with};
+use tempfile::TempDir;
+
+use crate::{FLIGHTS, program};
+
+/// Runs `check` on statements.
+fn check(statements: &str, arguments: &[&str]) -> assert_cmd::assert::Assert {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("queries.sql");
+    fs::write(&file, statements).unwrap();
+    program().arg("check").arg(&file).args(arguments).assert()
+}
+
+#[test]
+fn check_says_whether_answers_are_the_same() {
+    let hourly =
+        "SELECT origin, window_end, count(*) AS n FROM flights GROUP BY origin, tumble(scheduled, INTERVAL '1 hour')";
+    let agrees = check(
+        &format!(
+            "{FLIGHTS} SET streamlines.partitions = 3; {hourly} HAVING count(*) < 0; SELECT origin, count(*) FROM flights GROUP BY origin EMIT CHANGES"
+        ),
+        &["--seed", "7", "--runs", "1"],
+    );
+    let folded = "  same     batch and the stream's folded changes: 336,776 rows\n";
+    let same =
+        contains("  same     stream and partitioned, partitions ").and(contains("  same     batch and stream: 0 rows"));
+    let all = contains("all agree: 4 comparisons of 2 queries\n");
+    agrees
+        .success()
+        .stdout(starts_with("seed 7\nquery 1\n").and(same).and(contains(folded)).and(all))
+        .stderr(is_empty());
+    // What late rows explain is no failure, and said.
+    let late = check(&format!("{FLIGHTS} {hourly}"), &["--runs", "0"]);
+    let told = contains("  late     batch and stream: 19,486 rows, 1,740 late; ")
+        .and(contains("\n    - EWR | "))
+        .and(contains("\n    + EWR | "));
+    late.success()
+        .stdout(told.and(contains("late rows explain that as far as they go")).and(contains("1 by late rows")));
+    // Without the window a change does not say what it changes.
+    let unkeyed =
+        check(&format!("{FLIGHTS} SELECT count(*) FROM flights GROUP BY origin EMIT CHANGES"), &["--runs", "0"]);
+    unkeyed.success().stdout(contains("  skipped  ").and(contains("flights.origin is grouped by and not selected")));
+}
+
+#[test]
+fn check_fails_where_answers_differ() {
+    let random = "SELECT sensor, random() AS r FROM 'testdata/slt/data/readings.csv'";
+    let differs = check(random, &["--runs", "1", "--seed", "1"]).code(1).stderr(is_empty());
+    let told = contains("  DIFFERS  batch and stream: 10 rows; 10 rows missing, 10 rows more\n    - a | ");
+    differs.stdout(told.and(contains("a function is random")).and(contains("2 of 2 comparisons differ\n")));
+    check("SELECT sensor FROM nowhere", &[]).code(1).stderr(contains("there is no stream or table nowhere"));
+    check("SET streamlines.partitions = 1", &[]).code(1).stderr(contains("no query").and(contains("help:")));
+    program().args(["check", "nowhere.sql"]).assert().code(1).stderr(contains("nowhere.sql"));
+}
+
+#[test]
+fn check_writes_nothing_and_looks_for_limited_rows_among_all() {
+    let folder = TempDir::new().unwrap();
+    let out = folder.path().join("out.csv");
+    let copy =
+        format!("COPY (SELECT sensor, amount FROM 'testdata/slt/data/readings.csv' LIMIT 3) TO '{}'", out.display());
+    let told = contains("  same     batch and stream: 10 rows")
+        .and(contains("LIMIT's rows among all, partitioned, partitions by cores, batch rows 8192: 3 rows"));
+    // The seed draws a routing that the query cannot take; it takes its own then.
+    check(&copy, &["--runs", "1", "--seed", "8929424889849744448"]).success().stdout(told);
+    assert!(!out.exists());
+}

@@ -1,0 +1,36 @@
+//! Late rows, as a run and `lateness` tell of them.
+
+use predicates::prelude::*;
+use predicates::str::contains;
+
+use crate::{FLIGHTS, program, sql};
+
+#[test]
+fn rows_that_are_not_in_all_of_their_windows_are_counted() {
+    let bounded =
+        FLIGHTS.replace("WATERMARK FOR scheduled)", "WATERMARK FOR scheduled AS scheduled - INTERVAL '1' HOUR)");
+    let hop = |slide, size| {
+        format!("{bounded} SELECT count(*) FROM flights GROUP BY hop(scheduled, INTERVAL '{slide}', INTERVAL '{size}')")
+    };
+    sql(&hop("1 hour", "2 hours")).assert().success().stderr(contains(" late for some of their windows, "));
+    sql(&hop("2 hours", "1 hour")).assert().success().stderr(contains(" between windows, "));
+}
+
+#[test]
+fn lateness_says_what_a_bound_costs() {
+    let flights = ["lateness", "testdata/nycflights/flights-*.parquet", "--time", "scheduled"];
+    let report = |arguments: &[&str]| program().args(flights).args(arguments).assert().success();
+    // As the run with this bound counts them.
+    let three_hours = ["--by", "origin", "--window", "1h", "--bound", "3h"];
+    report(&three_hours).stdout(contains("          3h loses        1,740 rows").and(contains("EWR: 120,835 rows, ")));
+    let json = report(&[&three_hours[..], &["--format", "json"]].concat()).get_output().stdout.clone();
+    let json = String::from_utf8(json).unwrap();
+    assert!(json.contains(r#"{"bound_ns":"10800000000000","late_rows":1740}"#), "{json}");
+    // The worst flight of an airport left so long after its time.
+    report(&["--by", "origin"]).stdout(contains(" loses            0 rows    0.000 %"));
+    let none = program().args(["lateness", "nope"]).assert().code(1);
+    none.stderr(contains("there is no stream nope").and(contains("help: ")));
+    let wrong = program().args(["lateness", flights[1], "--time", "origin"]).assert().code(1);
+    wrong.stderr(contains("not a timestamp").and(contains("help: ")));
+    program().args(["lateness", flights[1]]).assert().code(1).stderr(contains("--time ts"));
+}
