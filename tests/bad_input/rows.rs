@@ -51,7 +51,7 @@ fn a_csv_row_with_too_few_columns() {
         .assert()
         .success()
         .stdout("k,n\na,1\nc,3\n")
-        .stderr(contains("3 rows in").and(contains("1 skipped as malformed")));
+        .stderr(contains("3 rows in = 2 used + 0 late + 1 skipped as malformed"));
 }
 
 #[test]

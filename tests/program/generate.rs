@@ -49,7 +49,7 @@ fn generated_trades_are_what_they_are_said_to_be() {
          DESCRIBE t"
     );
     let rows = contains("20000,10,20000,true\n").and(contains("price,Float64,NO")).and(contains("trade_id,Int64,NO"));
-    let none_late = contains("20,000 rows in, 1 rows out, 0 late").and(contains("20,000 rows in, 0 rows out, 0 late"));
+    let none_late = contains("used + 0 late, 1 rows out, ").and(contains("used + 0 late, 0 rows out, "));
     sql(&script).assert().success().stdout(rows.and(contains("quantity,Int64,NO"))).stderr(none_late);
 }
 

@@ -4,6 +4,7 @@
 mod check;
 mod generate;
 mod interrupt;
+mod late_rows;
 mod lateness;
 mod output;
 mod printing;

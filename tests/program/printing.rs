@@ -15,7 +15,7 @@ fn rows_alone_are_on_standard_output() {
     sql(ROWS).assert().success().stdout("n,origin,ts\n1,EWR,2013-01-01T06:00:00\n2,,\n").stderr(is_empty());
     let query = format!("{FLIGHTS} SELECT origin, count(*) AS n FROM flights GROUP BY origin ORDER BY origin");
     let rows = || starts_with("origin,n\nEWR,").and(contains("\nJFK,")).and(contains("\nLGA,"));
-    let summary = || contains(" rows in, 3 rows out, 0 late, ").and(contains(" rows/s\n"));
+    let summary = || contains(" used + 0 late, 3 rows out, ").and(contains(" rows/s\n"));
     sql(&query).assert().success().stdout(rows()).stderr(summary().and(contains("pipeline").not()));
     sql(&query).arg("-q").assert().success().stdout(rows()).stderr(is_empty());
     let verbose = summary().and(contains("  pipeline 0: ")).and(contains("flights-LGA.parquet"));

@@ -15,7 +15,7 @@ fn the_example_runs() {
         .assert()
         .success()
         .stdout(starts_with("origin,window_start,flights,delay,worst\n"))
-        .stderr(contains("336,776 rows in, 19,486 rows out, 0 late, 19,486 windows, "));
+        .stderr(contains("336,776 rows in = 336,776 used + 0 late, 19,486 rows out, 19,486 windows, "));
 }
 
 #[test]
