@@ -33,7 +33,7 @@ pub use check::{
 };
 pub use config::StreamlinesOptions;
 pub use error::{Error, Location, render_error};
-pub use operator::{Counters, Operator, Stamp};
+pub use operator::{Counters, MissedRows, Operator, Stamp};
 pub use runtime::{Job, PipelineProgress, Progress, Summary};
 pub use session::{
     LatenessQuestion, StreamlinesContext, StreamlinesStateBuilder, lateness, parse_statements, streaming_session,

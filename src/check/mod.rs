@@ -88,7 +88,7 @@ impl Check {
     pub fn new(setups: Vec<Setup>) -> Result<Self> {
         Ok(Self {
             batch: Session::open(Setup::batch())?,
-            stream: Session::open(Setup::stream())?,
+            stream: Session::open(Setup { ledger: true, ..Setup::stream() })?,
             in_time: Session::open(Setup::batch())?,
             exact: Session::open(Setup::stream())?,
             others: setups.into_iter().map(Session::open).collect::<Result<_>>()?,

@@ -69,7 +69,7 @@ fn check_writes_nothing_and_looks_for_limited_rows_among_all() {
     let copy =
         format!("COPY (SELECT sensor, amount FROM 'testdata/slt/data/readings.csv' LIMIT 3) TO '{}'", out.display());
     let told = contains("  same     batch and stream: 10 rows")
-        .and(contains("LIMIT's rows among all, partitioned, partitions by cores, batch rows 8192: 3 rows"));
+        .and(contains("LIMIT's rows among all, partitioned, partitions by cores, batch rows 8192, ledger: 3 rows"));
     // The seed draws a routing that the query cannot take; it takes its own then.
     check(&copy, &["--runs", "1", "--seed", "8929424889849744448"]).success().stdout(told);
     assert!(!out.exists());
