@@ -55,7 +55,11 @@ fn a_ledger_is_whole_or_not_there() {
 #[test]
 fn every_row_is_accounted_for() {
     let told = |query: &str, fates: &str| {
-        sql(&format!("{FLIGHTS} {query}")).args(["--format", "none"]).assert().success().stderr(contains(fates));
+        sql(&format!("{FLIGHTS} {query}"))
+            .args(["--format", "none", "--partitions", "1"])
+            .assert()
+            .success()
+            .stderr(contains(fates));
     };
     told(
         "SELECT flight FROM flights WHERE origin = 'EWR'",
