@@ -60,9 +60,6 @@ impl ExecutionPlan for ChangesFilterExec {
     fn name(&self) -> &str {
         "ChangesFilterExec"
     }
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
     fn apply_expressions(
         &self,
         f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,

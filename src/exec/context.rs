@@ -96,9 +96,10 @@ impl PipelineContext {
         leaf.origin = origin;
     }
 
-    /// Counts rows of the source that go no further.
-    pub(super) fn filtered(&self, rows: u64) {
-        self.flight.lock().filtered += rows;
+    /// Counts the rows of the source that go no further, of `before` that came to a node and `after` that left it. More
+    /// of them than came are found when the batch is settled.
+    pub(super) fn passed(&self, before: u64, after: u64) {
+        self.flight.lock().filtered += before.saturating_sub(after);
     }
 
     /// Counts rows of the source that have come to the end of the pipeline.

@@ -98,9 +98,6 @@ impl ExecutionPlan for StreamFilterExec {
     fn name(&self) -> &str {
         "StreamFilterExec"
     }
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
     fn apply_expressions(
         &self,
         f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
@@ -142,10 +139,10 @@ impl Filter {
         let output = filter_record_batch(&passing, keep)?;
         match self.rows {
             None => {}
-            Some(SourceRows::Each) => self.pipeline.filtered((batch.num_rows() - passes) as u64),
+            Some(SourceRows::Each) => self.pipeline.passed(batch.num_rows() as u64, passes as u64),
             Some(rows) => {
                 let after = SourceRows::numbered(&output.schema()).count(&output)?;
-                self.pipeline.filtered(rows.count(batch)? - after);
+                self.pipeline.passed(rows.count(batch)?, after);
             }
         }
         Ok(output)

@@ -138,7 +138,7 @@ impl ExecutionPlan for LookupJoinExec {
                     }
                 }?;
                 if let (Some(before), Some((_, after))) = (before, numbers) {
-                    pipeline.filtered(before - after.count(&output)?);
+                    pipeline.passed(before, after.count(&output)?);
                 }
                 Ok(output)
             }

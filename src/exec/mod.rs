@@ -49,8 +49,11 @@ macro_rules! streaming_node {
         fn properties(&self) -> &Arc<datafusion::physical_plan::PlanProperties> {
             &self.properties
         }
+        fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+            vec![&self.input]
+        }
         fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-            vec![false; self.children().len()]
+            vec![false]
         }
         fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
             let rebuild: fn(&Self, Vec<Arc<dyn ExecutionPlan>>) -> Result<Self> = $rebuild;
@@ -59,3 +62,18 @@ macro_rules! streaming_node {
     };
 }
 pub(crate) use streaming_node;
+
+/// For nodes whose expressions, if they have any, are not for DataFusion's rules.
+macro_rules! no_expressions {
+    () => {
+        fn apply_expressions(
+            &self,
+            _: &mut dyn FnMut(
+                &Arc<dyn datafusion::physical_plan::PhysicalExpr>,
+            ) -> Result<datafusion::common::tree_node::TreeNodeRecursion>,
+        ) -> Result<datafusion::common::tree_node::TreeNodeRecursion> {
+            Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+        }
+    };
+}
+pub(crate) use no_expressions;

@@ -8,13 +8,12 @@ use std::task::{Context, Poll, ready};
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, resources_datafusion_err};
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PhysicalExpr, PlanProperties,
-    RecordBatchStream, SendableRecordBatchStream,
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, RecordBatchStream,
+    SendableRecordBatchStream,
 };
 use futures::{Stream, StreamExt};
 
@@ -26,7 +25,7 @@ use crate::operator::{
 use super::context::PipelineContext;
 use super::flight::{Arrived, by_number};
 use super::source_rows::SourceRows;
-use super::{streaming_node, streaming_properties};
+use super::{no_expressions, streaming_node, streaming_properties};
 
 /// Which operator a node hosts, and its parameters.
 #[derive(Debug, Clone)]
@@ -150,15 +149,7 @@ impl ExecutionPlan for OperatorExec {
     fn name(&self) -> &str {
         "OperatorExec"
     }
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
+    no_expressions!();
     fn execute(&self, partition: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let name = self.spec.name();
         let reservation = MemoryConsumer::new(format!("{name}[{partition}]")).register(task.memory_pool());
@@ -229,7 +220,10 @@ impl OperatorStream {
         let missed = self.operator.missed().take();
         match numbers {
             None => self.pipeline.arrived(arrived, missed),
-            Some(numbers) => self.pipeline.arrived(Arrived::of_source(&numbers, &missed), by_number(missed, &numbers)),
+            Some(numbers) => {
+                let numbers = numbers.values();
+                self.pipeline.arrived(Arrived::of_source(numbers, &missed), by_number(missed, numbers));
+            }
         }
         Ok(())
     }

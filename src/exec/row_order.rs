@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{AsArray, RecordBatch, UInt64Array};
 use datafusion::arrow::compute::take_record_batch;
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
+use datafusion::arrow::datatypes::{DataType, Field, SchemaRef, UInt64Type};
 use datafusion::common::{JoinType, Result};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::joins::{CrossJoinExec, NestedLoopJoinExec, NestedLoopJoinExecBuilder};
+
+use super::source_rows::with_last;
 
 /// A join over numbered rows, and what to make of its output.
 #[derive(Debug, Clone)]
@@ -66,9 +68,7 @@ impl NumberedJoin {
 
 /// The schema of numbered rows.
 pub(super) fn numbered_schema(schema: &SchemaRef) -> SchemaRef {
-    let number = Arc::new(Field::new("__row_number", DataType::UInt64, false));
-    let fields = schema.fields().iter().cloned().chain([number]).collect::<Vec<_>>();
-    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+    with_last(schema, Field::new("__row_number", DataType::UInt64, false))
 }
 
 /// The rows with their numbers.

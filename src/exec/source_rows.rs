@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{AsArray, RecordBatch};
+use datafusion::arrow::array::{AsArray, RecordBatch, UInt32Array};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
 use datafusion::common::{Result, internal_datafusion_err};
 
@@ -34,7 +34,7 @@ impl SourceRows {
     pub(super) fn count(self, batch: &RecordBatch) -> Result<u64> {
         Ok(match self {
             Self::Each => batch.num_rows() as u64,
-            Self::Numbered(column) => distinct(numbers(batch, column)?),
+            Self::Numbered(column) => distinct(numbers(batch, column)?.values()),
         })
     }
 
@@ -42,17 +42,17 @@ impl SourceRows {
     ///
     /// # Errors
     /// A batch without the numbers.
-    pub(super) fn take(self, batch: &RecordBatch) -> Result<(RecordBatch, Option<Vec<u32>>)> {
+    pub(super) fn take(self, batch: &RecordBatch) -> Result<(RecordBatch, Option<UInt32Array>)> {
         let Self::Numbered(column) = self else { return Ok((batch.clone(), None)) };
-        let numbers = numbers(batch, column)?.to_vec();
+        let numbers = numbers(batch, column)?.clone();
         let others: Vec<usize> = (0..batch.num_columns()).filter(|other| *other != column).collect();
         Ok((batch.project(&others)?, Some(numbers)))
     }
 }
 
-fn numbers(batch: &RecordBatch, column: usize) -> Result<&[u32]> {
+fn numbers(batch: &RecordBatch, column: usize) -> Result<&UInt32Array> {
     let numbers = batch.columns().get(column).and_then(|column| column.as_primitive_opt::<UInt32Type>());
-    numbers.map(|numbers| &numbers.values()[..]).ok_or_else(|| internal_datafusion_err!("rows without their numbers"))
+    numbers.ok_or_else(|| internal_datafusion_err!("rows without their numbers"))
 }
 
 /// How many different numbers there are among ascending ones.
@@ -61,14 +61,14 @@ fn distinct(numbers: &[u32]) -> u64 {
     changes as u64 + u64::from(!numbers.is_empty())
 }
 
-/// The field of the numbers.
-pub(crate) fn number_field() -> Field {
-    Field::new(NUMBER, DataType::UInt32, false)
+/// The schema with the column of numbers at its end.
+pub(super) fn with_numbers(schema: &SchemaRef) -> SchemaRef {
+    with_last(schema, Field::new(NUMBER, DataType::UInt32, false))
 }
 
-/// The schema with the column of numbers at its end.
-pub(crate) fn with_numbers(schema: &SchemaRef) -> SchemaRef {
-    let fields = schema.fields().iter().cloned().chain([Arc::new(number_field())]).collect::<Vec<_>>();
+/// The schema with another column at its end.
+pub(super) fn with_last(schema: &SchemaRef, field: Field) -> SchemaRef {
+    let fields = schema.fields().iter().cloned().chain([Arc::new(field)]).collect::<Vec<_>>();
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 

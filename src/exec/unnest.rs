@@ -5,21 +5,20 @@ use std::fmt;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::{Result, internal_datafusion_err};
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::unnest::UnnestExec;
 use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PhysicalExpr, PlanProperties,
-    SendableRecordBatchStream,
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, SendableRecordBatchStream,
 };
 use futures::StreamExt;
 
 use super::context::PipelineContext;
 use super::one_batch::{ProbeExec, run_over};
 use super::source_rows::{SourceRows, with_numbers};
-use super::{streaming_node, streaming_properties};
+use super::{no_expressions, streaming_node, streaming_properties};
 
 /// Makes a row for each element of each row's lists.
 #[derive(Debug)]
@@ -41,12 +40,7 @@ impl StreamUnnestExec {
         Self::over(unnest, input, unnest.schema(), false)
     }
 
-    fn over(
-        unnest: &UnnestExec,
-        input: Arc<dyn ExecutionPlan>,
-        schema: datafusion::arrow::datatypes::SchemaRef,
-        is_numbered: bool,
-    ) -> Result<Self> {
+    fn over(unnest: &UnnestExec, input: Arc<dyn ExecutionPlan>, schema: SchemaRef, is_numbered: bool) -> Result<Self> {
         let partitions = input.output_partitioning().partition_count();
         let probe = ProbeExec { properties: streaming_properties(input.schema(), partitions) };
         let unnest = UnnestExec::new(
@@ -80,15 +74,7 @@ impl ExecutionPlan for StreamUnnestExec {
     fn name(&self) -> &str {
         "StreamUnnestExec"
     }
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
+    no_expressions!();
     fn execute(&self, partition: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let (pipeline, is_numbered) = (PipelineContext::of(&task)?, self.is_numbered);
         let unnest: Arc<dyn ExecutionPlan> = Arc::clone(&self.unnest) as _;
@@ -104,7 +90,7 @@ impl ExecutionPlan for StreamUnnestExec {
                 let before = is_numbered.then(|| rows(&batch)).transpose()?;
                 let output = run_over(unnest, partition, task, batch).await?;
                 if let Some(before) = before {
-                    pipeline.filtered(before - rows(&output)?);
+                    pipeline.passed(before, rows(&output)?);
                 }
                 Ok(output)
             }

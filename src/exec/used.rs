@@ -4,18 +4,16 @@ use std::fmt;
 use std::sync::Arc;
 
 use datafusion::common::Result;
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PhysicalExpr, PlanProperties,
-    SendableRecordBatchStream,
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, SendableRecordBatchStream,
 };
 use futures::StreamExt;
 
 use super::context::PipelineContext;
 use super::source_rows::{SourceRows, without_last};
-use super::{streaming_node, streaming_properties};
+use super::{no_expressions, streaming_node, streaming_properties};
 
 /// Counts the rows that pass, in rows of the source, and takes their numbers off.
 #[derive(Debug)]
@@ -48,15 +46,7 @@ impl ExecutionPlan for UsedRowsExec {
     fn name(&self) -> &str {
         "UsedRowsExec"
     }
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
+    no_expressions!();
     fn execute(&self, partition: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let (rows, pipeline) = (self.rows, PipelineContext::of(&task)?);
         let input = self.input.execute(partition, task)?;
