@@ -17,7 +17,7 @@ use super::window_shape::WindowShape;
 use super::{Counters, Missed, MissedRows, ticks};
 
 /// The window of a GROUP BY.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct WindowSpec {
     /// Start of a row's pane, or of its window where that is one, of a timestamp type; null where the event time is.
     pub(crate) start: Arc<dyn PhysicalExpr>,
@@ -75,6 +75,8 @@ pub(crate) struct AggregateSpec {
     pub(crate) schema: SchemaRef,
     /// Whether an answer depends on the order of rows.
     pub(crate) is_ordered: bool,
+    /// Whether the only key is a number that stands for keys, see [`super::shared_keys`].
+    pub(crate) is_numbered: bool,
 }
 
 impl fmt::Display for AggregateSpec {

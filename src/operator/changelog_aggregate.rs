@@ -13,6 +13,7 @@ use datafusion::common::{Result, internal_datafusion_err};
 
 use super::aggregate_spec::{AggregateSpec, Evaluated};
 use super::changes::{ChangesSpec, Often, Op};
+use super::codes::DecodedDictionary;
 use super::open_windows::{OpenWindows, Slice, Window, slice_of};
 use super::running_groups::{ChangedRows, RunningGroups};
 use super::snapshot::{counters_batch, split_counters};
@@ -23,6 +24,7 @@ pub(crate) struct ChangelogAggregate {
     spec: Arc<AggregateSpec>,
     changes: ChangesSpec,
     schema: SchemaRef,
+    keys: DecodedDictionary,
     state: State,
     missed: MissedRows,
 }
@@ -40,7 +42,14 @@ struct State {
 impl ChangelogAggregate {
     pub(crate) fn new(spec: Arc<AggregateSpec>, changes: ChangesSpec) -> Self {
         let schema = changes.schema(&spec.schema);
-        Self { spec, changes, schema, state: State::default(), missed: MissedRows::default() }
+        Self {
+            spec,
+            changes,
+            schema,
+            keys: DecodedDictionary::default(),
+            state: State::default(),
+            missed: MissedRows::default(),
+        }
     }
 
     fn is_deferred(&self) -> bool {
@@ -95,7 +104,11 @@ impl ChangelogAggregate {
         Ok(())
     }
 
-    fn output(&self, slice: Option<Slice>, rows: usize, changed: ChangedRows) -> Result<RecordBatch> {
+    fn output(&mut self, slice: Option<Slice>, rows: usize, changed: ChangedRows) -> Result<RecordBatch> {
+        let mut changed = changed;
+        if let ([key], Some(column)) = (self.spec.key_fields().as_slice(), changed.columns.first_mut()) {
+            *column = self.keys.decode(Arc::clone(column), key.data_type())?;
+        }
         let window = slice.map(|slice| Window { start: slice.pane, end: slice.next_end });
         let rows = if changed.ops.is_empty() { rows } else { changed.ops.len() };
         self.changes.output(&self.schema, &changed.ops, self.spec.output(window, rows, changed.columns)?)

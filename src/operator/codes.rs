@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, DictionaryArray, Int32Array};
+use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, Int32Array};
 use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Int32Type};
 use datafusion::common::Result;
@@ -62,6 +62,23 @@ impl Codes {
         known..self.met.len()
     }
 
+    /// Gives each code the next number when it is met first, and each row the number of its code.
+    pub(super) fn number_rows(&mut self, rows: &DictionaryArray<Int32Type>, numbers: &mut Vec<usize>) {
+        numbers.clear();
+        let (null, Self { numbers: known, met, .. }) = (self.dictionary.len(), self);
+        let mut number = |code: usize| {
+            if known[code] == UNKNOWN {
+                known[code] = met.len() as u32;
+                met.push(code as u32);
+            }
+            known[code] as usize
+        };
+        match rows.null_count() {
+            0 => numbers.extend(rows.keys().values().iter().map(|code| number(*code as usize))),
+            _ => numbers.extend(codes(rows.keys(), null).map(number)),
+        }
+    }
+
     /// Gives numbers to codes that were met.
     pub(super) fn number(&mut self, met: Range<usize>, numbers: impl IntoIterator<Item = usize>) {
         for (code, number) in self.met[met].iter().zip(numbers) {
@@ -88,6 +105,25 @@ impl Codes {
     /// Bytes held.
     pub(super) fn size(&self) -> usize {
         (self.numbers.capacity() + self.met.capacity()) * size_of::<u32>() + self.dictionary.get_array_memory_size()
+    }
+}
+
+/// The values of the dictionary that rows had last, as the type that is wanted of them.
+#[derive(Debug, Default)]
+pub(super) struct DecodedDictionary(Option<(ArrayRef, ArrayRef)>);
+
+impl DecodedDictionary {
+    /// A column as a type. If it comes as codes, the dictionary's values are cast once for all batches that share it.
+    pub(super) fn decode(&mut self, column: ArrayRef, data_type: &DataType) -> Result<ArrayRef> {
+        let codes = match column.as_dictionary_opt::<Int32Type>() {
+            Some(codes) if column.data_type() != data_type => codes,
+            _ => return Ok(column),
+        };
+        let values = match &self.0 {
+            Some((dictionary, values)) if same_dictionary(dictionary, codes.values()) => values,
+            _ => &self.0.insert((Arc::clone(codes.values()), cast(codes.values(), data_type)?)).1,
+        };
+        Ok(take(values, codes.keys(), None)?)
     }
 }
 

@@ -13,7 +13,7 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use super::aggregate_spec::{AggregateSpec, Evaluated};
 use super::float_extreme::FloatExtreme;
 use super::keys::Keys;
-use super::open_windows::{Slice, slice_columns};
+use super::open_windows::{SLICE_COLUMNS, Slice, slice_columns};
 use super::single_group::SingleGroup;
 
 /// The groups of one window with their accumulators.
@@ -68,7 +68,7 @@ impl Groups {
 
     /// Adds the partial states of a window.
     pub(super) fn merge(&mut self, spec: &AggregateSpec, state: &RecordBatch) -> Result<()> {
-        let (keys, mut states) = state.columns()[2..].split_at(spec.keys.len());
+        let (keys, mut states) = state.columns()[SLICE_COLUMNS..].split_at(spec.keys.len());
         self.keys.intern(keys, state.num_rows())?;
         let total = self.keys.len();
         for (accumulator, aggregate) in self.accumulators.iter_mut().zip(&spec.aggregates) {

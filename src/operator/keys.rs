@@ -16,6 +16,7 @@ use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
 use super::aggregate_spec::AggregateSpec;
 use super::codes::Codes;
+use super::numbers::Numbers;
 
 /// Keys by number, in order of their first rows.
 pub(super) struct Keys {
@@ -26,6 +27,8 @@ pub(super) struct Keys {
     /// The keys by value; none while all of them are known by code alone.
     values: Option<Box<dyn GroupValues>>,
     codes: Option<Codes>,
+    /// The keys, if they are numbers.
+    numbers: Option<Numbers>,
     /// The group of each row of the batch at hand.
     pub(super) groups: Vec<usize>,
 }
@@ -34,7 +37,8 @@ impl Keys {
     pub(super) fn new(spec: &AggregateSpec) -> Self {
         let schema = spec.key_schema();
         let key_type = schema.fields().first().map_or(DataType::Null, |field| field.data_type().clone());
-        Self { schema, key_type, values: None, codes: None, groups: vec![] }
+        let numbers = spec.is_numbered.then(Numbers::default);
+        Self { schema, key_type, values: None, codes: None, numbers, groups: vec![] }
     }
 
     /// Numbers the groups of a batch's rows.
@@ -42,6 +46,12 @@ impl Keys {
     /// The columns have the types of the keys. The column of a single key may instead be a dictionary of such values,
     /// distinct ones and without null, by `Int32` codes.
     pub(super) fn intern(&mut self, keys: &[ArrayRef], rows: usize) -> Result<()> {
+        if let ([key], Some(numbers)) = (keys, &mut self.numbers)
+            && let Some(rows) = key.as_primitive_opt()
+        {
+            numbers.intern(rows, &mut self.groups);
+            return Ok(());
+        }
         match keys {
             [] => {
                 self.groups.clear();
@@ -82,14 +92,14 @@ impl Keys {
             self.codes = None;
         }
         let codes = self.codes.get_or_insert_with(|| Codes::new(rows));
+        let Some(values) = &mut self.values else {
+            codes.number_rows(rows, &mut self.groups);
+            return Ok(());
+        };
         let new = codes.meet(rows);
-        match &mut self.values {
-            Some(values) if !new.is_empty() => {
-                values.intern(&[codes.values(new.clone(), &self.key_type)?], &mut self.groups)?;
-                codes.number(new, self.groups.iter().copied());
-            }
-            Some(_) => {}
-            None => codes.number(new.clone(), new),
+        if !new.is_empty() {
+            values.intern(&[codes.values(new.clone(), &self.key_type)?], &mut self.groups)?;
+            codes.number(new, self.groups.iter().copied());
         }
         codes.look_up(rows, &mut self.groups);
         Ok(())
@@ -100,6 +110,9 @@ impl Keys {
         if self.schema.fields().is_empty() {
             return 1;
         }
+        if let Some(numbers) = &self.numbers {
+            return numbers.len();
+        }
         match (&self.values, &self.codes) {
             (Some(values), _) => values.len(),
             (None, Some(codes)) => codes.len(),
@@ -109,6 +122,9 @@ impl Keys {
 
     /// Takes all keys out.
     pub(super) fn emit(&mut self) -> Result<Vec<ArrayRef>> {
+        if let Some(numbers) = &mut self.numbers {
+            return Ok(vec![numbers.emit()]);
+        }
         let codes = self.codes.take();
         match (&mut self.values, codes) {
             (Some(values), _) if !values.is_empty() => values.emit(EmitTo::All),
@@ -119,6 +135,7 @@ impl Keys {
 
     pub(super) fn size(&self) -> usize {
         let values = self.values.as_ref().map_or(0, |values| values.size());
+        let values = values + self.numbers.as_ref().map_or(0, Numbers::size);
         values + self.codes.as_ref().map_or(0, Codes::size) + self.groups.capacity() * size_of::<usize>()
     }
 }

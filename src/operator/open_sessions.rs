@@ -3,6 +3,8 @@
 use arrow::array::{Array, PrimitiveArray};
 use arrow::datatypes::Int64Type;
 
+use super::session_ends::SessionEnds;
+
 /// The first and last event time of a session; none for rows without one.
 pub(super) type Bounds = Option<(i64, i64)>;
 
@@ -41,40 +43,55 @@ pub(super) struct Session {
     pub(super) slot: usize,
     pub(super) key: usize,
     pub(super) bounds: Bounds,
-    /// Sessions are numbered in the order in which they began.
+}
+
+/// What is kept of a session, small because every row looks one up.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    /// [`NO_TIME`] for rows without one.
+    start: i64,
+    last: i64,
+    /// Sessions are numbered in the order in which they began; [`GONE`] if the session is no more.
     number: u64,
-    /// The next session of the key.
-    next: Option<u32>,
-    is_open: bool,
+    key: u32,
+    /// The slot of the key's next session.
+    next: u32,
+}
+
+const NONE: u32 = u32::MAX;
+const GONE: u64 = u64::MAX;
+/// So far apart, and the wrong way round, that no row is near.
+const NO_TIME: (i64, i64) = (i64::MAX, i64::MIN);
+
+impl Slot {
+    fn is_open(&self) -> bool {
+        self.number != GONE
+    }
+
+    fn bounds(&self) -> Bounds {
+        let bounds = (self.start, self.last);
+        (bounds != NO_TIME).then_some(bounds)
+    }
 }
 
 /// Open sessions: a list for each key, in slots that are used again.
 pub(super) struct OpenSessions {
     gap: i64,
-    slots: Vec<Session>,
-    /// The first session of each key.
-    heads: Vec<Option<u32>>,
+    slots: Vec<Slot>,
+    /// The slot of each key's first session.
+    heads: Vec<u32>,
     free: Vec<u32>,
     /// Slots of sessions that were joined to others in the batch at hand.
     joined: Vec<u32>,
     open: usize,
     began: u64,
-    /// No session ends before.
-    earliest_end: i64,
+    ends: SessionEnds,
 }
 
 impl OpenSessions {
     pub(super) fn new(gap: i64) -> Self {
-        Self {
-            gap,
-            slots: vec![],
-            heads: vec![],
-            free: vec![],
-            joined: vec![],
-            open: 0,
-            began: 0,
-            earliest_end: i64::MAX,
-        }
+        let ends = SessionEnds::default();
+        Self { gap, slots: vec![], heads: vec![], free: vec![], joined: vec![], open: 0, began: 0, ends }
     }
 
     /// Finds the sessions of a batch's rows, given their keys, and leaves out late ones. What was joined stays in its
@@ -87,7 +104,7 @@ impl OpenSessions {
         watermark: i64,
         wants_bounds: bool,
     ) -> Placed {
-        self.heads.resize(keys_total, None);
+        self.heads.resize(keys_total, NONE);
         let (rows, slots) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
         let mut placed = Placed { rows, slots, ..Placed::default() };
         for (row, key) in keys.iter().enumerate() {
@@ -110,12 +127,11 @@ impl OpenSessions {
         let (mut first, mut others) = (None::<u32>, vec![]);
         let (mut start, mut last) = (time, time);
         let mut next = self.heads[key];
-        while let Some(slot) = next {
-            let session = &self.slots[slot as usize];
+        while next != NONE {
+            let (slot, session) = (next, &self.slots[next as usize]);
             next = session.next;
-            let Some((own_start, own_last)) = session.bounds else { continue };
-            if time.saturating_sub(own_last) < self.gap && own_start.saturating_sub(time) < self.gap {
-                (start, last) = (start.min(own_start), last.max(own_last));
+            if time.saturating_sub(session.last) < self.gap && session.start.saturating_sub(time) < self.gap {
+                (start, last) = (start.min(session.start), last.max(session.last));
                 match first {
                     // The session that began first takes the others in.
                     Some(known) if self.slots[known as usize].number > session.number => {
@@ -136,13 +152,16 @@ impl OpenSessions {
         let Some(slot) = first.map(|slot| slot as usize) else {
             return Some(Place { slot: self.begin(key, bounds), bounds, before: None });
         };
-        let before = std::mem::replace(&mut self.slots[slot].bounds, bounds);
+        let session = &mut self.slots[slot];
+        let before = session.bounds();
+        (session.start, session.last) = (start, last);
+        self.ends.put_off(slot, end);
         if others.is_empty() {
             return Some(Place { slot, bounds, before: Some(before) });
         }
         let mut joined = vec![];
         for other in others {
-            joined.push((other as usize, self.slots[other as usize].bounds));
+            joined.push((other as usize, self.slots[other as usize].bounds()));
             self.unlink(other);
             self.joined.push(other);
         }
@@ -153,48 +172,51 @@ impl OpenSessions {
 
     /// The session of a row without a time: one for each key, which the end of the stream closes.
     fn place_nowhere(&mut self, key: usize) -> Place {
-        let mut next = self.heads[key];
-        while let Some(slot) = next {
+        let mut slot = self.heads[key];
+        while slot != NONE {
             let session = &self.slots[slot as usize];
-            if session.bounds.is_none() {
+            if session.bounds().is_none() {
                 return Place { slot: slot as usize, bounds: None, before: Some(None) };
             }
-            next = session.next;
+            slot = session.next;
         }
         Place { slot: self.begin(key, None), bounds: None, before: None }
     }
 
     fn begin(&mut self, key: usize, bounds: Bounds) -> usize {
         let slot = self.free.pop().unwrap_or(self.slots.len() as u32);
-        let next = self.heads[key].replace(slot);
-        let session = Session { slot: slot as usize, key, bounds, number: self.began, next, is_open: true };
+        let next = std::mem::replace(&mut self.heads[key], slot);
+        let (start, last) = bounds.unwrap_or(NO_TIME);
+        let session = Slot { start, last, number: self.began, key: key as u32, next };
         match self.slots.get_mut(slot as usize) {
             Some(free) => *free = session,
             None => self.slots.push(session),
         }
+        if bounds.is_some() {
+            self.ends.begin(slot as usize, last.saturating_add(self.gap));
+        }
         self.began += 1;
         self.open += 1;
-        if let Some((_, last)) = bounds {
-            self.earliest_end = self.earliest_end.min(last.saturating_add(self.gap));
-        }
         slot as usize
     }
 
     /// Takes a session out of its key's list.
     fn unlink(&mut self, slot: u32) {
-        let Session { key, next, .. } = self.slots[slot as usize];
-        if self.heads[key] == Some(slot) {
-            self.heads[key] = next;
+        let Slot { key, next, .. } = self.slots[slot as usize];
+        if self.heads[key as usize] == slot {
+            self.heads[key as usize] = next;
         } else {
-            let mut at = self.heads[key];
-            while let Some(before) = at {
-                at = self.slots[before as usize].next;
-                if at == Some(slot) {
-                    self.slots[before as usize].next = next;
+            let mut at = self.heads[key as usize];
+            while at != NONE {
+                let before = &mut self.slots[at as usize];
+                at = before.next;
+                if at == slot {
+                    before.next = next;
                 }
             }
         }
-        self.slots[slot as usize].is_open = false;
+        self.slots[slot as usize].number = GONE;
+        self.ends.forget(slot as usize);
         self.open -= 1;
     }
 
@@ -205,33 +227,36 @@ impl OpenSessions {
 
     /// Takes out the sessions that end at or before the watermark, earliest first; with the last watermark all of them.
     pub(super) fn close(&mut self, watermark: i64) -> Vec<Session> {
-        let is_last = watermark == i64::MAX;
-        if watermark < self.earliest_end && !is_last {
-            return vec![];
+        let due = self.ends.due(watermark).into_iter();
+        let mut ended: Vec<_> = due.map(|(end, slot)| (end, self.slots[slot as usize].number, slot)).collect();
+        ended.sort_unstable();
+        let mut closed: Vec<Session> = ended.iter().map(|(_, _, slot)| self.session(*slot as usize)).collect();
+        self.remove(&closed);
+        if watermark == i64::MAX {
+            let others = self.in_order();
+            self.remove(&others);
+            closed.extend(others);
         }
-        let (mut closed, mut earliest) = (vec![], i64::MAX);
-        for session in self.slots.iter().filter(|session| session.is_open) {
-            match session.bounds.map(|(_, last)| last.saturating_add(self.gap)) {
-                Some(end) if end <= watermark => closed.push((end, *session)),
-                Some(end) => earliest = earliest.min(end),
-                None if is_last => closed.push((i64::MAX, *session)),
-                None => {}
-            }
-        }
-        self.earliest_end = earliest;
-        closed.sort_unstable_by_key(|(end, session)| (session.bounds.is_none(), *end, session.number));
-        for (_, session) in &closed {
+        closed
+    }
+
+    fn remove(&mut self, sessions: &[Session]) {
+        for session in sessions {
             self.unlink(session.slot as u32);
             self.free.push(session.slot as u32);
         }
-        closed.into_iter().map(|(_, session)| session).collect()
+    }
+
+    fn session(&self, slot: usize) -> Session {
+        let session = &self.slots[slot];
+        Session { slot, key: session.key as usize, bounds: session.bounds() }
     }
 
     /// The open sessions in the order in which they began.
     pub(super) fn in_order(&self) -> Vec<Session> {
-        let mut open: Vec<Session> = self.slots.iter().filter(|session| session.is_open).copied().collect();
-        open.sort_unstable_by_key(|session| session.number);
-        open
+        let mut open: Vec<usize> = (0..self.slots.len()).filter(|slot| self.slots[*slot].is_open()).collect();
+        open.sort_unstable_by_key(|slot| self.slots[*slot].number);
+        open.into_iter().map(|slot| self.session(slot)).collect()
     }
 
     /// Puts sessions in that order into slots of that order.
@@ -242,7 +267,7 @@ impl OpenSessions {
         starts: &PrimitiveArray<Int64Type>,
         lasts: &PrimitiveArray<Int64Type>,
     ) {
-        self.heads.resize(keys_total, None);
+        self.heads.resize(keys_total, NONE);
         for (row, key) in keys.iter().enumerate() {
             self.begin(*key, starts.is_valid(row).then(|| (starts.value(row), lasts.value(row))));
         }
@@ -250,7 +275,7 @@ impl OpenSessions {
 
     /// The keys of slots.
     pub(super) fn keys(&self, slots: &[usize]) -> Vec<usize> {
-        slots.iter().map(|slot| self.slots[*slot].key).collect()
+        slots.iter().map(|slot| self.slots[*slot].key as usize).collect()
     }
 
     /// How many slots there are.
@@ -265,6 +290,7 @@ impl OpenSessions {
 
     /// Bytes held.
     pub(super) fn size(&self) -> usize {
-        self.slots.capacity() * size_of::<Session>() + self.heads.capacity() * size_of::<Option<u32>>()
+        let places = (self.heads.capacity() + self.free.capacity()) * size_of::<u32>();
+        self.slots.capacity() * size_of::<Slot>() + places + self.ends.size()
     }
 }

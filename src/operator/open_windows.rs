@@ -113,6 +113,9 @@ impl<G> OpenWindows<G> {
     }
 }
 
+/// Number of columns that say which slice a state batch is of: the first ones.
+pub(super) const SLICE_COLUMNS: usize = 2;
+
 /// The first columns of a state batch of a slice.
 pub(super) fn slice_columns(slice: Option<Slice>, rows: usize) -> Vec<ArrayRef> {
     let bounds = [slice.map(|slice| slice.next_end), slice.map(|slice| slice.pane)];

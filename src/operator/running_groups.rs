@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int8Array, RecordBatch, Scalar, UInt32Array};
-use arrow::compute::kernels::numeric::add;
-use arrow::compute::{cast, filter, interleave, take};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::{filter, interleave, take};
 use arrow::datatypes::{Field, Schema};
 use datafusion::common::{Result, internal_datafusion_err};
 
 use super::accumulators::{RunningAggregate, running_aggregate};
 use super::aggregate_spec::{AggregateSpec, Evaluated};
 use super::changes::{Op, Ops};
-use super::key_values::KeyValues;
+use super::key_values::{KeyValues, one_zero};
 use super::keys::Keys;
 use super::latest_rows::LatestRows;
-use super::open_windows::{Slice, slice_columns};
+use super::open_windows::{SLICE_COLUMNS, Slice, slice_columns};
 
 /// Rows that a batch has made, and what each of them does.
 pub(super) struct ChangedRows {
@@ -197,7 +196,7 @@ impl RunningGroups {
     /// Puts such a batch into fresh groups.
     pub(super) fn restore(&mut self, spec: &AggregateSpec, state: &RecordBatch) -> Result<()> {
         let wrong = || internal_datafusion_err!("the state of another changelog");
-        let (told, rest) = state.columns()[2..].split_first().ok_or_else(wrong)?;
+        let (told, rest) = state.columns()[SLICE_COLUMNS..].split_first().ok_or_else(wrong)?;
         self.told = told.as_boolean().true_count();
         let (keys, mut states) = rest.split_at_checked(spec.keys.len()).ok_or_else(wrong)?;
         self.keys.intern(keys, state.num_rows())?;
@@ -222,7 +221,7 @@ impl RunningGroups {
 
 impl Pending {
     fn try_new(spec: &AggregateSpec, wants_before: bool) -> Result<Self> {
-        let keys = KeyValues::try_new(&spec.key_schema())?;
+        let keys = KeyValues::new(&spec.key_schema());
         Ok(Self { keys, groups: vec![], is_pending: vec![], wants_before, before: vec![], places: vec![] })
     }
 
@@ -301,12 +300,4 @@ fn first_rows(groups: &[usize], told: usize, total: usize) -> Vec<Op> {
         if was_told { Op::After } else { Op::Insert }
     };
     groups.iter().map(op).collect()
-}
-
-/// Zero and minus zero are one key, so changes of both bear one of them.
-fn one_zero(keys: ArrayRef) -> Result<ArrayRef> {
-    match keys.data_type().is_floating() {
-        true => Ok(add(&keys, &Scalar::new(cast(&Int8Array::from(vec![0]), keys.data_type())?))?),
-        false => Ok(keys),
-    }
 }

@@ -50,7 +50,7 @@ impl State {
     fn try_new(spec: &AggregateSpec, gap: i64) -> Result<Self> {
         Ok(Self {
             keys: Keys::new(spec),
-            values: KeyValues::try_new(&spec.key_schema())?,
+            values: KeyValues::new(&spec.key_schema()),
             sessions: OpenSessions::new(gap),
             aggregates: spec.aggregates.iter().map(running_aggregate).collect::<Result<_>>()?,
             latest: LatestRows::default(),
@@ -85,12 +85,17 @@ impl SessionAggregate {
         }
         state.counters.null_time_rows += times.null_count() as u64;
         let mut begin = 0;
-        for join in &placed.joins {
+        // Where nobody sees the order, all rows are taken at once, and what they have brought together is joined then.
+        let in_order = self.changes.is_some() || self.spec.is_ordered;
+        for join in placed.joins.iter().filter(|_| in_order) {
             self.update(&rows, &placed, begin..join.at, output)?;
             self.join(join, output)?;
             begin = join.at;
         }
         self.update(&rows, &placed, begin..placed.rows.len(), output)?;
+        for join in placed.joins.iter().filter(|_| !in_order) {
+            self.join(join, output)?;
+        }
         self.state.sessions.release_joined();
         Ok(())
     }

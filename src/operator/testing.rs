@@ -183,7 +183,7 @@ pub(super) fn group_by(
     };
     fields.extend(aggregates.iter().map(of_aggregate));
     let schema = Arc::new(Schema::new(fields));
-    Arc::new(AggregateSpec { window, keys, aggregates, filters, schema, is_ordered: true })
+    Arc::new(AggregateSpec { window, keys, aggregates, filters, schema, is_ordered: true, is_numbered: false })
 }
 
 /// The GROUP BY that [`Naive`] is the model of.
@@ -219,7 +219,7 @@ pub(super) fn overlapping_group_by(shape: &WindowShape, keyed: bool, by_panes: b
         fields.insert(1, Arc::new(fields[0].as_ref().clone().with_name("window_end")));
     }
     let schema = Arc::new(Schema::new(fields));
-    Arc::new(AggregateSpec { window, keys, aggregates, filters, schema, is_ordered: !by_panes })
+    Arc::new(AggregateSpec { window, keys, aggregates, filters, schema, is_ordered: !by_panes, is_numbered: false })
 }
 
 /// [`common_group_by`] over sessions.
@@ -237,6 +237,7 @@ pub(super) fn session_group_by(gap: i64, keyed: bool) -> Arc<AggregateSpec> {
         filters,
         schema: Arc::new(Schema::new(fields)),
         is_ordered: false,
+        is_numbered: false,
     })
 }
 

@@ -11,9 +11,10 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
 
-use super::aggregate_spec::AggregateSpec;
+use super::aggregate_spec::{AggregateSpec, Evaluated};
 use super::groups::Groups;
-use super::open_windows::{OpenWindows, Slice, Window, slice_of, with_slice};
+use super::open_windows::{OpenWindows, SLICE_COLUMNS, Slice, Window, slice_of, with_slice};
+use super::shared_keys::{SharedKeys, numbered};
 use super::snapshot::{counters_batch, split_counters};
 use super::{Counters, MissedRows, Operator, Stamp, WATERMARK_MAX};
 
@@ -29,6 +30,8 @@ pub(crate) enum Mode {
 /// Aggregates rows by window and key.
 pub(crate) struct WindowAggregate {
     spec: Arc<AggregateSpec>,
+    /// The same with numbers for keys, where windows share them.
+    numbered: Option<Arc<AggregateSpec>>,
     mode: Mode,
     state: State,
     missed: MissedRows,
@@ -37,6 +40,7 @@ pub(crate) struct WindowAggregate {
 /// All that changes while rows pass.
 #[derive(Default)]
 struct State {
+    keys: Option<SharedKeys>,
     windows: OpenWindows<Pane>,
     counters: Counters,
 }
@@ -74,11 +78,45 @@ impl Pane {
 
 impl WindowAggregate {
     pub(crate) fn new(spec: Arc<AggregateSpec>, mode: Mode) -> Self {
-        Self { spec, mode, state: State::default(), missed: MissedRows::default() }
+        let overlaps = spec.window.as_ref().is_some_and(|window| window.shape.pane().is_some());
+        let shares_keys = overlaps && mode == Mode::Final && !spec.keys.is_empty();
+        let numbered = shares_keys.then(|| Arc::new(numbered(&spec)));
+        let mut operator = Self { spec, numbered, mode, state: State::default(), missed: MissedRows::default() };
+        operator.state = operator.fresh(Counters::default());
+        operator
+    }
+
+    fn fresh(&self, counters: Counters) -> State {
+        let keys = self.numbered.as_ref().map(|_| SharedKeys::new(&self.spec));
+        State { keys, counters, ..State::default() }
+    }
+
+    /// What groups are made by.
+    fn groups_spec(&self) -> Arc<AggregateSpec> {
+        Arc::clone(self.numbered.as_ref().unwrap_or(&self.spec))
     }
 
     fn live(&mut self, slice: Option<Slice>) -> Result<&mut Groups> {
-        self.state.windows.open(slice, || Ok(Pane::default()))?.live(&self.spec)
+        let spec = self.groups_spec();
+        self.state.windows.open(slice, || Ok(Pane::default()))?.live(&spec)
+    }
+
+    fn evaluate(&mut self, batch: &RecordBatch) -> Result<Evaluated> {
+        let mut rows = self.spec.evaluate(batch)?;
+        if let Some(keys) = &mut self.state.keys {
+            rows.keys = vec![keys.number(&rows.keys, rows.rows)?];
+        }
+        Ok(rows)
+    }
+
+    /// The output of groups of a window.
+    fn output(&self, window: Option<Window>, groups: Groups) -> Result<RecordBatch> {
+        let (rows, columns) = groups.finish()?;
+        let output = self.groups_spec().output(window, rows, columns)?;
+        match &self.state.keys {
+            Some(keys) => keys.with_keys(&output, self.spec.window_columns(), &self.spec.schema),
+            None => Ok(output),
+        }
     }
 
     /// Closes the windows that end at or before the watermark, earliest first.
@@ -94,7 +132,11 @@ impl WindowAggregate {
                         output.extend_from_slice(pane.seal(&spec, Some(slice))?);
                     }
                 }
-                Mode::Final => output.push(self.answer(window, slices)?),
+                Mode::Final => {
+                    let answer = self.answer(window, slices)?;
+                    self.forget_keys(answer.num_rows())?;
+                    output.push(answer);
+                }
             }
         }
         Ok(())
@@ -108,20 +150,28 @@ impl WindowAggregate {
             && self.spec.next_window(*slice).is_none()
             && let Some(groups) = pane.live.take()
         {
-            let (rows, columns) = groups.finish()?;
-            return self.spec.output(Some(window), rows, columns);
+            return self.output(Some(window), groups);
         }
-        let mut groups = Groups::try_new(&self.spec)?;
+        let spec = self.groups_spec();
+        let mut groups = Groups::try_new(&spec)?;
         for (slice, mut pane) in slices {
-            for state in pane.seal(&self.spec, Some(slice))? {
-                groups.merge(&self.spec, state)?;
+            for state in pane.seal(&spec, Some(slice))? {
+                groups.merge(&spec, state)?;
             }
             if let Some(next) = self.spec.next_window(slice) {
                 self.state.windows.open(Some(next), || Ok(Pane::default()))?.sealed.append(&mut pane.sealed);
             }
         }
-        let (rows, columns) = groups.finish()?;
-        self.spec.output(Some(window), rows, columns)
+        self.output(Some(window), groups)
+    }
+
+    /// Numbers the keys anew when most of them are in no window any more.
+    fn forget_keys(&mut self, groups: usize) -> Result<()> {
+        if self.state.keys.as_mut().is_some_and(|keys| keys.are_mostly_gone(groups)) {
+            self.snapshot()?;
+            self.state.keys.iter_mut().for_each(SharedKeys::kept);
+        }
+        Ok(())
     }
 }
 
@@ -133,7 +183,7 @@ impl Operator for WindowAggregate {
     fn push(&mut self, batch: &RecordBatch, stamp: Stamp, output: &mut Vec<RecordBatch>) -> Result<()> {
         let spec = Arc::clone(&self.spec);
         if batch.num_rows() > 0 {
-            let rows = spec.evaluate(batch)?;
+            let rows = self.evaluate(batch)?;
             match &spec.window {
                 None => {
                     self.state.counters.used_rows += rows.rows as u64;
@@ -162,22 +212,25 @@ impl Operator for WindowAggregate {
         let Some(mut pane) = self.state.windows.take_last() else { return Ok(()) };
         match (self.mode, pane.live.take()) {
             (Mode::Partial, Some(groups)) => output.push(groups.into_state(&self.spec, None)?),
-            (Mode::Final, Some(groups)) => {
-                let (rows, columns) = groups.finish()?;
-                output.push(self.spec.output(None, rows, columns)?);
-            }
+            (Mode::Final, Some(groups)) => output.push(self.output(None, groups)?),
             (_, None) => {}
         }
         Ok(())
     }
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
+        let (spec, schema) = (self.groups_spec(), self.spec.state_schema()?);
         let mut snapshot = vec![counters_batch(&self.state.counters)?];
         for (slice, mut pane) in self.state.windows.take() {
-            pane.seal(&self.spec, slice)?;
-            // States that were sealed in an earlier window still bear its end.
-            let states = pane.sealed.iter().map(|state| with_slice(state, slice));
-            snapshot.extend(states.collect::<Result<Vec<_>>>()?);
+            pane.seal(&spec, slice)?;
+            for state in &pane.sealed {
+                // States that were sealed in an earlier window still bear its end.
+                let state = with_slice(state, slice)?;
+                snapshot.push(match &self.state.keys {
+                    Some(keys) => keys.with_keys(&state, SLICE_COLUMNS, &schema)?,
+                    None => state,
+                });
+            }
         }
         // Taking the states out has emptied the accumulators.
         self.restore(&snapshot)?;
@@ -186,13 +239,21 @@ impl Operator for WindowAggregate {
 
     fn restore(&mut self, snapshot: &[RecordBatch]) -> Result<()> {
         let (counters, slices) = split_counters(snapshot)?;
-        self.state = State { counters, ..State::default() };
-        let spec = Arc::clone(&self.spec);
-        slices.iter().try_for_each(|state| self.live(slice_of(state)?)?.merge(&spec, state))
+        self.state = self.fresh(counters);
+        let spec = self.groups_spec();
+        for state in slices {
+            let numbered = match &mut self.state.keys {
+                Some(keys) => keys.with_numbers(state, SLICE_COLUMNS, self.spec.keys.len(), &spec.state_schema()?)?,
+                None => state.clone(),
+            };
+            self.live(slice_of(state)?)?.merge(&spec, &numbered)?;
+        }
+        Ok(())
     }
 
     fn memory(&self) -> usize {
-        self.state.windows.groups().map(Pane::size).sum()
+        let keys = self.state.keys.as_ref().map_or(0, SharedKeys::size);
+        keys + self.state.windows.groups().map(Pane::size).sum::<usize>()
     }
 
     fn counters(&self) -> Counters {
@@ -208,12 +269,14 @@ impl Operator for WindowAggregate {
 mod tests {
     use std::collections::BTreeMap;
 
+    use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
     use proptest::prelude::*;
 
+    use super::super::WindowShape;
     use super::super::testing::{
         Naive, Row, assert_same, assert_snapshot_law, batch, batch_lengths, common_group_by, computed_freshly,
-        every_aggregate, group_by, group_of, or_null, overlapping_group_by, overlapping_shapes, rows, run, sorted,
-        stamped, text, windows_of, with_watermarks,
+        every_aggregate, group_by, group_of, input_schema, or_null, overlapping_group_by, overlapping_shapes, rows,
+        run, sorted, stamped, text, windows_of, with_watermarks,
     };
     use super::super::window_merge::{CompleteWindow, merge_window};
     use super::*;
@@ -348,6 +411,31 @@ mod tests {
             let fresh = || WindowAggregate::new(Arc::clone(&spec), Mode::Final);
             assert_snapshot_law(fresh, &stamped(&rows, &lengths, bound, 0, None), &cuts);
         }
+    }
+
+    #[test]
+    fn keys_whose_windows_have_closed_are_forgotten() {
+        let shape = WindowShape::Hop { slide: 10, size: 30, offset: 0 };
+        let spec = overlapping_group_by(&shape, true, true);
+        let mut operator = WindowAggregate::new(spec, Mode::Final);
+        let (mut output, mut most) = (vec![], 0);
+        for step in 0..40i64 {
+            let rows = 500;
+            let columns: Vec<ArrayRef> = vec![
+                Arc::new(TimestampMicrosecondArray::from(vec![step * 10; rows])),
+                Arc::new(StringArray::from_iter_values((0..rows).map(|row| format!("{step} {row}")))),
+                Arc::new(Int64Array::from(vec![1; rows])),
+                Arc::new(Float64Array::from(vec![1.0; rows])),
+            ];
+            let batch = RecordBatch::try_new(input_schema(), columns).unwrap();
+            let stamp = Stamp { partition: 0, watermark: step * 10, next_watermark: step * 10 };
+            operator.push(&batch, stamp, &mut output).unwrap();
+            most = most.max(operator.state.keys.as_ref().unwrap().len());
+        }
+        operator.finish(&mut output).unwrap();
+        assert!(most < 8000, "{most} keys");
+        let told: usize = output.iter().map(RecordBatch::num_rows).sum();
+        assert_eq!(told, 40 * 500 * 3);
     }
 
     /// Without keys and window there is always one row, and what it holds does not depend on how it came about.

@@ -49,6 +49,7 @@ pub(super) fn aggregate_spec(
         filters,
         schema: Arc::new(without_op(node.schema().as_arrow(), node.emit)),
         is_ordered,
+        is_numbered: false,
     })
 }
 
