@@ -7,30 +7,16 @@
 // A benchmark that cannot set itself up has nothing to measure.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod trades;
+
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use datafusion::arrow::array::{AsArray, RecordBatch};
-use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, Float64Type, Int64Type};
-use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
-use datafusion::prelude::{SessionConfig, SessionContext};
-use futures::StreamExt;
-use streamlines::{
-    FileSink, Job, NullSink, OutputFormat, Sink, StreamlinesContext, StreamlinesOptions, streaming_session,
-};
+use datafusion::prelude::SessionContext;
+use streamlines::{FileSink, NullSink, OutputFormat, Sink};
 use tokio::runtime::Runtime;
 
-/// As in the program.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-const PARTITIONS: usize = 2;
-const AGGREGATES: &str =
-    "count(*) AS n, sum(quantity) AS total, avg(price) AS mean, min(price) AS low, max(price) AS high";
+use trades::{AGGREGATES, SUMS, assert_same, checksum, checksum_of_last_changes, rows, run, runtime, session};
 
 /// A query, what batch runs in its place, and a checksum over the rows of both.
 struct Scenario {
@@ -89,100 +75,24 @@ fn scenarios() -> Vec<Scenario> {
     all
 }
 
-const SUMS: &str = "SELECT count(*), sum(n) * 1.0 + sum(total) + sum(mean) + sum(low) + sum(high) FROM ({})";
-
 fn same(name: &'static str, keys: u64, sql: String, checksum: &'static str, to_parquet: bool) -> Scenario {
     Scenario { name, keys, stream: sql.clone(), batch: sql, checksum, emits_changes: false, to_parquet }
 }
 
-fn rows() -> u64 {
-    std::env::var("ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(10_000_000)
-}
-
-/// Trades with so many symbols, made once.
-fn data(keys: u64) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("trades-{}-{keys}", rows()));
-    if !folder.exists() {
-        let made = Command::new(env!("CARGO_BIN_EXE_streamlines"))
-            .args(["generate", "trades", "--rows", &rows().to_string(), "--keys", &keys.to_string()])
-            .args(["--partitions", &PARTITIONS.to_string(), "--out"])
-            .arg(&folder)
-            .status()
-            .unwrap();
-        assert!(made.success());
-    }
-    folder
-}
-
-fn session(runtime: &Runtime, strategy: &str, keys: u64) -> SessionContext {
-    let options =
-        StreamlinesOptions { strategy: strategy.to_string(), partitions: PARTITIONS, ..StreamlinesOptions::default() };
-    let config = SessionConfig::new().with_target_partitions(PARTITIONS).with_option_extension(options);
-    let ctx = streaming_session(config);
-    let create = format!(
-        "CREATE STREAM trades (WATERMARK FOR event_time AS event_time - INTERVAL '5' SECOND) \
-         STORED AS PARQUET LOCATION '{}/' OPTIONS ('partitioned_by' 'symbol')",
-        data(keys).display()
-    );
-    runtime.block_on(ctx.stream_sql(&create)).unwrap();
-    ctx
-}
-
-fn run(runtime: &Runtime, ctx: &SessionContext, sql: &str, sink: &dyn Sink) -> u64 {
-    runtime.block_on(async {
-        let job = Job::new(ctx.stream_sql(sql).await.unwrap()).await.unwrap();
-        job.run(sink).await.unwrap().rows_written
-    })
-}
-
-/// Rows and a sum over them.
-fn checksum(runtime: &Runtime, ctx: &SessionContext, sql: &str) -> (i64, f64) {
-    let batches = runtime.block_on(async { ctx.stream_sql(sql).await.unwrap().collect().await.unwrap() });
-    let row = &batches[0];
-    (row.column(0).as_primitive::<Int64Type>().value(0), row.column(1).as_primitive::<Float64Type>().value(0))
-}
-
-/// The same of the last change of each group: the columns before the five aggregates are its key.
-fn checksum_of_last_changes(runtime: &Runtime, ctx: &SessionContext, sql: &str) -> (i64, f64) {
-    let mut changes = 0;
-    let mut last: HashMap<Vec<String>, f64> = HashMap::new();
-    let mut take = |batch: RecordBatch| {
-        changes += batch.num_rows() as u64;
-        let (keys, values) = batch.columns().split_at(batch.num_columns() - 5);
-        let options = FormatOptions::default();
-        let keys: Vec<_> = keys.iter().map(|key| ArrayFormatter::try_new(key, &options).unwrap()).collect();
-        let values: Vec<_> = values.iter().map(|values| cast(values, &DataType::Float64).unwrap()).collect();
-        for row in 0..batch.num_rows() {
-            let sum = values.iter().map(|values| values.as_primitive::<Float64Type>().value(row)).sum();
-            last.insert(keys.iter().map(|key| key.value(row).to_string()).collect(), sum);
-        }
-    };
-    runtime.block_on(async {
-        let mut rows = ctx.stream_sql(sql).await.unwrap().execute_stream().await.unwrap();
-        while let Some(batch) = rows.next().await {
-            take(batch.unwrap());
-        }
-    });
-    assert_eq!(changes, self::rows(), "changes of {sql}");
-    (last.len() as i64, last.values().sum())
-}
-
 fn check(runtime: &Runtime, stream: &SessionContext, batch: &SessionContext, scenario: &Scenario) {
-    let (count, sum) = match scenario.emits_changes {
-        true => checksum_of_last_changes(runtime, stream, &scenario.stream),
+    let answer = match scenario.emits_changes {
+        true => checksum_of_last_changes(runtime, stream, &scenario.stream, rows()),
         false => checksum(runtime, stream, &scenario.checksum.replace("{}", &scenario.stream)),
     };
-    let (batch_count, batch_sum) = checksum(runtime, batch, &scenario.checksum.replace("{}", &scenario.batch));
-    assert_eq!(count, batch_count, "rows of {}", scenario.name);
-    assert!((sum - batch_sum).abs() <= 1e-9 * batch_sum.abs(), "{}: {sum} and not {batch_sum}", scenario.name);
+    assert_same(scenario.name, answer, checksum(runtime, batch, &scenario.checksum.replace("{}", &scenario.batch)));
 }
 
 fn bench(criterion: &mut Criterion) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(PARTITIONS).enable_all().build().unwrap();
+    let runtime = runtime();
     let folder = tempfile::tempdir().unwrap();
     for scenario in scenarios() {
-        let stream = session(&runtime, "partitioned", scenario.keys);
-        let batch = session(&runtime, "batch", scenario.keys);
+        let stream = session(&runtime, "partitioned", rows(), scenario.keys);
+        let batch = session(&runtime, "batch", rows(), scenario.keys);
         check(&runtime, &stream, &batch, &scenario);
         let mut group = criterion.benchmark_group(format!("{}/{}_keys", scenario.name, scenario.keys));
         group.sample_size(10).measurement_time(Duration::from_secs(10)).throughput(Throughput::Elements(rows()));
