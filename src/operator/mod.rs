@@ -12,6 +12,7 @@
 
 mod accumulators;
 mod aggregate_spec;
+mod blocks;
 mod calendar;
 mod changelog_aggregate;
 mod changes;

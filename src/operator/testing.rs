@@ -205,7 +205,7 @@ pub(super) fn common_group_by(size: Option<i64>, keyed: bool) -> Arc<AggregateSp
 pub(super) fn overlapping_shapes() -> impl Strategy<Value = WindowShape> {
     prop_oneof![
         (1i64..30, 1i64..60).prop_map(|(slide, size)| WindowShape::Hop { slide, size, offset: 0 }),
-        (1i64..20, 1i64..5).prop_map(|(step, steps)| WindowShape::Cumulate { step, size: step * steps, offset: 0 }),
+        (1i64..20, 1i64..16).prop_map(|(step, steps)| WindowShape::Cumulate { step, size: step * steps, offset: 0 }),
     ]
 }
 

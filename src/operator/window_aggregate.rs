@@ -12,6 +12,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
 
 use super::aggregate_spec::{AggregateSpec, Evaluated};
+use super::blocks::Blocks;
 use super::groups::Groups;
 use super::open_windows::{OpenWindows, SLICE_COLUMNS, Slice, Window, slice_of, with_slice};
 use super::shared_keys::{SharedKeys, numbered};
@@ -42,6 +43,7 @@ pub(crate) struct WindowAggregate {
 struct State {
     keys: Option<SharedKeys>,
     windows: OpenWindows<Pane>,
+    blocks: Option<Blocks>,
     counters: Counters,
 }
 
@@ -88,7 +90,8 @@ impl WindowAggregate {
 
     fn fresh(&self, counters: Counters) -> State {
         let keys = self.numbered.as_ref().map(|_| SharedKeys::new(&self.spec));
-        State { keys, counters, ..State::default() }
+        let blocks = self.spec.window.as_ref().and_then(|window| Blocks::of(&window.shape));
+        State { keys, blocks, counters, ..State::default() }
     }
 
     /// What groups are made by.
@@ -153,16 +156,34 @@ impl WindowAggregate {
             return self.output(Some(window), groups);
         }
         let spec = self.groups_spec();
-        let mut groups = Groups::try_new(&spec)?;
-        for (slice, mut pane) in slices {
-            for state in pane.seal(&spec, Some(slice))? {
-                groups.merge(&spec, state)?;
-            }
+        for (slice, pane) in &mut slices {
+            pane.seal(&spec, Some(*slice))?;
+        }
+        let panes: Vec<_> = slices.into_iter().map(|(slice, pane)| (slice, pane.sealed)).collect();
+        let groups = self.merge(&spec, window, &panes)?;
+        for (slice, mut sealed) in panes {
             if let Some(next) = self.spec.next_window(slice) {
-                self.state.windows.open(Some(next), || Ok(Pane::default()))?.sealed.append(&mut pane.sealed);
+                self.state.windows.open(Some(next), || Ok(Pane::default()))?.sealed.append(&mut sealed);
             }
         }
         self.output(Some(window), groups)
+    }
+
+    /// Brings the states of a window's panes together.
+    fn merge(&mut self, spec: &AggregateSpec, window: Window, panes: &[(Slice, Vec<RecordBatch>)]) -> Result<Groups> {
+        let mut groups = Groups::try_new(spec)?;
+        match &mut self.state.blocks {
+            Some(blocks) => {
+                let stays = |slice| self.spec.next_window(slice).is_some();
+                blocks.merge(spec, window, panes, stays, &mut groups)?;
+            }
+            None => {
+                for state in panes.iter().flat_map(|(_, states)| states) {
+                    groups.merge(spec, state)?;
+                }
+            }
+        }
+        Ok(groups)
     }
 
     /// Numbers the keys anew when most of them are in no window any more.
@@ -253,7 +274,8 @@ impl Operator for WindowAggregate {
 
     fn memory(&self) -> usize {
         let keys = self.state.keys.as_ref().map_or(0, SharedKeys::size);
-        keys + self.state.windows.groups().map(Pane::size).sum::<usize>()
+        let blocks = self.state.blocks.as_ref().map_or(0, Blocks::size);
+        keys + blocks + self.state.windows.groups().map(Pane::size).sum::<usize>()
     }
 
     fn counters(&self) -> Counters {
