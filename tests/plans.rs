@@ -71,6 +71,11 @@ async fn routing_follows_from_partitions_and_keys() {
         "SELECT sum(distance) OVER (PARTITION BY origin ORDER BY scheduled ROWS BETWEEN 9 PRECEDING AND CURRENT ROW) FROM flights",
         "SELECT sum(distance) OVER (PARTITION BY carrier ORDER BY scheduled ROWS BETWEEN 9 PRECEDING AND CURRENT ROW) FROM flights",
         "SELECT origin, count(*) FROM flights GROUP BY origin EMIT CHANGES",
+        "SELECT origin, count(*) FROM (SELECT origin, window_time FROM flights GROUP BY origin, tumble(scheduled, INTERVAL '1 hour')) GROUP BY origin, tumble(window_time, INTERVAL '1 day')",
+        "SELECT count(*) FROM (SELECT origin, window_time FROM flights GROUP BY origin, tumble(scheduled, INTERVAL '1 hour')) GROUP BY tumble(window_time, INTERVAL '1 day')",
+        "SELECT count(*) FROM (SELECT origin, window_time FROM flights GROUP BY origin, tumble(scheduled, INTERVAL '1 hour')) GROUP BY tumble(window_time, INTERVAL '1 day') EMIT CHANGES",
+        "SELECT count(*) FROM (SELECT carrier, window_time FROM flights GROUP BY carrier, tumble(scheduled, INTERVAL '1 hour')) GROUP BY tumble(window_time, INTERVAL '1 day')",
+        "SELECT first_value(n) FROM (SELECT carrier, window_time, count(*) AS n FROM flights GROUP BY carrier, tumble(scheduled, INTERVAL '1 hour')) GROUP BY tumble(window_time, INTERVAL '1 day')",
     ] {
         picked.push(routing(sql).await);
     }
@@ -109,6 +114,22 @@ const IMMEDIATE: [&str; 17] = [
     "SELECT m, max(n) AS n FROM s JOIN t USING (k) WHERE n > 3 GROUP BY m WINDOW TUMBLING (SIZE 10 SECONDS) EMIT CHANGES",
 ];
 
+/// Windows, which come out when row `n` has moved the watermark past their end, five seconds before it: short ones, and
+/// what is made of them.
+const CLOSING: [&str; 9] = [
+    "SELECT arrow_cast(window_end, 'Int64') + 5 AS n FROM s GROUP BY tumble(ts, INTERVAL '2 seconds')",
+    "SELECT arrow_cast(window_end, 'Int64') + 5 AS n FROM (short) GROUP BY tumble(t, INTERVAL '10 seconds')",
+    "SELECT arrow_cast(window_end, 'Int64') + 5 AS n FROM (short) WHERE c > 0 GROUP BY hop(b, INTERVAL '4 seconds', INTERVAL '10 seconds')",
+    "SELECT arrow_cast(e, 'Int64') + 5 AS n FROM (short) GROUP BY e",
+    "SELECT arrow_cast(b, 'Int64') + 7 AS n FROM (short) GROUP BY b, c",
+    "SELECT arrow_cast(e, 'Int64') + 5 AS n, sum(c) OVER (ORDER BY e ROWS 2 PRECEDING) FROM (short)",
+    "SELECT arrow_cast(e, 'Int64') + 5 AS n, lag(c) OVER (ORDER BY b) FROM (short)",
+    "SELECT arrow_cast(max(e), 'Int64') + 5 AS n, sum(c) FROM (short) EMIT CHANGES",
+    "SELECT arrow_cast(window_end, 'Int64') + 5 AS n FROM (SELECT window_time AS m FROM (short) GROUP BY tumble(t, INTERVAL '4 seconds')) GROUP BY tumble(m, INTERVAL '12 seconds')",
+];
+const SHORT: &str = "(SELECT k, window_start AS b, window_end AS e, window_time AS t, count(*) AS c FROM s \
+                     GROUP BY k, tumble(ts, INTERVAL '2 seconds')) AS q";
+
 /// When a batch's rows come out, no later batch has been read; and when a later one comes out, they have all come.
 #[tokio::test]
 async fn no_plan_holds_a_row_back() {
@@ -132,8 +153,9 @@ async fn no_plan_holds_a_row_back() {
         ] {
             ctx.stream_sql(&statement).await.unwrap().collect().await.unwrap();
         }
-        for sql in IMMEDIATE {
-            let job = Job::new(ctx.stream_sql(sql).await.unwrap()).await.unwrap();
+        let closing = CLOSING.iter().map(|sql| sql.replace("(short)", SHORT));
+        for sql in IMMEDIATE.iter().map(ToString::to_string).chain(closing) {
+            let job = Job::new(ctx.stream_sql(&sql).await.unwrap()).await.unwrap();
             let place = job.schema().index_of("n").unwrap();
             let mut streams = job.execute_partitioned().unwrap();
             let (mut rows, mut output) = (0, streams.pop().unwrap());

@@ -1,8 +1,8 @@
-//! What the nodes of one pipeline share: the leaf's batch, its stamp, the merger, and counts for progress.
+//! What the nodes of one pipeline share: the leaf's batch, its stamp, the mergers, and counts for progress.
 //!
 //! The runtime makes one [`PipelineContext`] for each pipeline and puts it into the task context's session
 //! configuration, where the plan's nodes find it when they are executed. Only the one task that runs the pipeline
-//! touches it, so its lock is never waited for; the merger's lock is taken once for each window close.
+//! touches it, so its lock is never waited for; a merger's lock is taken once for each window close.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,6 +35,9 @@ pub(crate) fn task_with<T: Send + Sync + 'static>(task: &TaskContext, extension:
     ))
 }
 
+/// The merger of each operator of a plan, if it has one.
+pub(crate) type Mergers = Vec<Option<Arc<Mutex<Merger>>>>;
+
 /// What the nodes of one pipeline share.
 #[derive(Debug)]
 pub(crate) struct PipelineContext {
@@ -42,8 +45,8 @@ pub(crate) struct PipelineContext {
     pub(crate) index: usize,
     leaf: Mutex<Leaf>,
     flight: Mutex<Flight>,
-    /// Brings together what several pipelines know of a window, under `merge_on_close`.
-    pub(crate) merger: Option<Arc<Mutex<Merger>>>,
+    /// For each operator, what brings together what several pipelines know of a window, under `merge_on_close`.
+    pub(crate) mergers: Mergers,
     /// Counts of this pipeline.
     pub(crate) metrics: Arc<PipelineMetrics>,
 }
@@ -73,10 +76,10 @@ pub(crate) enum LeafPoll {
 }
 
 impl PipelineContext {
-    pub(crate) fn new(index: usize, merger: Option<Arc<Mutex<Merger>>>, metrics: Arc<PipelineMetrics>) -> Self {
+    pub(crate) fn new(index: usize, mergers: Mergers, metrics: Arc<PipelineMetrics>) -> Self {
         let stamp = Stamp::timeless(index);
         let leaf = Leaf { batch: None, stamp, origin: None, ended: false, wants_input: false };
-        Self { index, leaf: Mutex::new(leaf), flight: Mutex::default(), merger, metrics }
+        Self { index, leaf: Mutex::new(leaf), flight: Mutex::default(), mergers, metrics }
     }
 
     /// The context of the pipeline that a node is executed in.
@@ -145,6 +148,11 @@ impl PipelineContext {
     /// Whether the leaf was polled with nothing to give: the plan has done all that it can.
     pub(crate) fn take_wants_input(&self) -> bool {
         std::mem::take(&mut self.leaf.lock().wants_input)
+    }
+
+    /// The same, without saying that it is known.
+    pub(super) fn wants_input(&self) -> bool {
+        self.leaf.lock().wants_input
     }
 
     /// Takes what the leaf has.
@@ -219,12 +227,17 @@ impl PipelineMetrics {
         self.between_rows.fetch_add(flight.arrived.between, Ordering::Relaxed);
     }
 
-    /// Takes over what the operator has counted.
-    pub(crate) fn operator(&self, counters: Counters, state_bytes: usize) {
-        self.late_partial_rows.store(counters.late_partial_rows, Ordering::Relaxed);
-        self.null_time_rows.store(counters.null_time_rows, Ordering::Relaxed);
-        self.windows_closed.store(counters.windows_closed, Ordering::Relaxed);
-        self.windows_open.store(counters.windows_open, Ordering::Relaxed);
-        self.state_bytes.store(state_bytes as u64, Ordering::Relaxed);
+    /// Takes over what an operator has counted and how many bytes it holds, since it was asked before.
+    pub(super) fn operator(&self, before: (Counters, usize), now: (Counters, usize)) {
+        let ((before, bytes_before), (now, bytes)) = (before, now);
+        // Adding what is negative wraps around, and so comes out right.
+        let add = |total: &AtomicU64, before: u64, now: u64| {
+            total.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+        };
+        add(&self.late_partial_rows, before.late_partial_rows, now.late_partial_rows);
+        add(&self.null_time_rows, before.null_time_rows, now.null_time_rows);
+        add(&self.windows_closed, before.windows_closed, now.windows_closed);
+        add(&self.windows_open, before.windows_open, now.windows_open);
+        add(&self.state_bytes, bytes_before as u64, bytes as u64);
     }
 }

@@ -20,6 +20,7 @@ mod flight;
 pub(crate) mod lookup;
 mod one_batch;
 pub(crate) mod operator;
+mod operator_stream;
 mod row_order;
 pub(crate) mod scan;
 pub(crate) mod source_rows;

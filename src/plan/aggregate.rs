@@ -13,17 +13,18 @@ use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{Aggregate, Expr, Filter, LogicalPlan, Projection};
 
-use crate::operator::{OP, WindowShape};
+use crate::operator::{OP, ResultTime, WindowShape};
 use crate::sql::{Changes, EmitMode, When};
 
 use super::analyze::{Flow, Shape, extension};
-use super::event_time::{index_of, trace, trace_index};
+use super::event_time::{index_of, stream_key, trace_index};
 use super::explode::{calls_overlapping, overlapping_calls};
 use super::functions::last_tick;
 use super::nodes::{WINDOW_END, WINDOW_START, Window, WindowAggregate};
 use super::operator_spec::is_free_of_order;
 use super::overlapping::{is_overlapping, is_session, session_keys};
-use super::routing::KeyedState;
+use super::result_time::{comes_out_by_time, result_time, time_of_results};
+use super::routing::{KeyedState, Stage};
 use super::window::Recognised;
 use super::{refuse, window};
 
@@ -77,16 +78,28 @@ fn sessions_stream(groups: &[Expr], aggregates: &[Expr]) -> Result<bool> {
     let is_key = |group: &&Expr| !calls_overlapping(group);
     let keys: HashSet<Expr> = groups.iter().filter(is_key).map(|key| key.clone().unalias()).collect();
     let by_all = by.is_none_or(|by| by.into_iter().collect::<HashSet<_>>() == keys);
-    let is_free = |aggregate: &Expr| match aggregate.clone().unalias() {
-        Expr::AggregateFunction(function) => is_free_of_order(function.func.name()),
-        _ => false,
-    };
-    Ok(by_all && aggregates.iter().all(is_free))
+    Ok(by_all && aggregates.iter().all(is_free_of_order_of_rows))
 }
 
-/// Rewrites `aggregate`, whose grouping's input has become `input`.
-pub(super) fn stream(input: LogicalPlan, grouping: Grouping, aggregate: &Aggregate, emit: EmitMode) -> Result<Flow> {
+fn is_free_of_order_of_rows(aggregate: &Expr) -> bool {
+    match aggregate.clone().unalias() {
+        Expr::AggregateFunction(function) => is_free_of_order(function.func.name()),
+        _ => false,
+    }
+}
+
+/// Whether a GROUP BY can follow the results of windows as they come out: it is by a bound of theirs or by windows over
+/// one, or it tells how its groups change.
+pub(super) fn follows(below: &Flow, grouping: &Grouping, emit: EmitMode) -> bool {
+    // What is no window over a bound is a key like any other.
+    let has_window = || pick_window(&grouping.groups, &below.plan).ok().flatten().is_some();
+    comes_out_by_time(&below.plan) && (emit.is_changes() || has_window())
+}
+
+/// Rewrites `aggregate`, of whose grouping's input `below` flows out.
+pub(super) fn stream(below: Flow, grouping: Grouping, aggregate: &Aggregate, emit: EmitMode) -> Result<Flow> {
     let Grouping { groups: exprs, aggregates, .. } = grouping;
+    let (input, is_first) = (below.plan, below.stages.is_empty());
     let window = pick_window(&exprs, &input)?;
     let outputs = exprs
         .into_iter()
@@ -98,13 +111,13 @@ pub(super) fn stream(input: LogicalPlan, grouping: Grouping, aggregate: &Aggrega
         .filter(|output| output.derived.is_none() && seen.insert(output.expr.clone().unalias()))
         .map(|output| output.expr.clone().unalias())
         .collect();
-    let key_columns = keys.iter().filter_map(|key| trace(key, &input)).map(|column| {
-        let schema = column.stream.schema();
-        schema.field(column.index).name().clone()
-    });
-    let key_columns = key_columns.collect();
+    let key_columns = keys.iter().filter_map(|key| stream_key(key, &input)).collect();
 
     let time = window.as_ref().and_then(|window| window::time_index(&window.start, &input));
+    let results = (!is_first).then(|| match &window {
+        Some(window) => time_behind(&window.start, &input),
+        None => ResultTime::Unknown,
+    });
     let is_session = window.as_ref().is_some_and(|window| matches!(window.shape, WindowShape::Session { .. }));
     let is_deferred = matches!(emit, EmitMode::Changes(changes) if changes.when != When::EachRow);
     refuse::refuse_if(is_session && is_deferred, refuse::deferred_sessions)?;
@@ -116,7 +129,8 @@ pub(super) fn stream(input: LogicalPlan, grouping: Grouping, aggregate: &Aggrega
         EmitMode::Changes(Changes { when: When::Every { .. }, .. }) => Some(event_time_column(&input)?),
         _ => None,
     };
-    let node = WindowAggregate::try_new(input, window, every, keys, aggregates.clone(), emit)?;
+    let is_free_of_order = aggregates.iter().all(is_free_of_order_of_rows);
+    let node = WindowAggregate::try_new(input, window, every, keys, aggregates.clone(), emit)?.over_results(results);
     let op = emit.has_ops().then(|| Expr::Column(Column::new_unqualified(OP)));
     let columns = outputs.into_iter().map(GroupOutput::column).chain(aggregates.iter().map(column_of));
     let columns = columns
@@ -124,20 +138,31 @@ pub(super) fn stream(input: LogicalPlan, grouping: Grouping, aggregate: &Aggrega
         .map(|(expr, (qualifier, field))| named(expr, qualifier.cloned(), field.name()));
     let columns = op.into_iter().chain(columns).collect();
     let plan = LogicalPlan::Projection(Projection::try_new(columns, Arc::new(extension(node)))?);
+    let state = if is_session { KeyedState::Sessions(emit) } else { KeyedState::Aggregate(emit) };
+    let stage = Stage { state, keys: key_columns, is_free_of_order };
     Ok(Flow {
         plan,
         shape: Shape::Results,
-        state: if is_session { KeyedState::Sessions(emit) } else { KeyedState::Aggregate(emit) },
-        keys: key_columns,
-        time,
+        stages: [below.stages, vec![stage]].concat(),
+        time: below.time.or(time),
         is_changelog: emit.is_changes(),
     })
+}
+
+/// The bound of results that a window's start is computed from.
+fn time_behind(start: &Expr, input: &LogicalPlan) -> ResultTime {
+    let time = match start {
+        Expr::ScalarFunction(call) => call.args.iter().find_map(|argument| result_time(argument, input)),
+        other => result_time(other, input),
+    };
+    time.unwrap_or(ResultTime::Unknown)
 }
 
 /// The event-time column of rows.
 fn event_time_column(input: &LogicalPlan) -> Result<Expr> {
     let is_time = |index: &usize| trace_index(*index, input).is_some_and(|column| column.bears_windows());
     let index = (0..input.schema().fields().len()).find(is_time);
+    let index = index.or_else(|| time_of_results(input).map(|(index, _)| index));
     let index = index.ok_or_else(refuse::every_without_time)?;
     Ok(Expr::Column(Column::from(input.schema().qualified_field(index))))
 }

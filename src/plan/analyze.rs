@@ -35,7 +35,8 @@ use super::aggregate::Grouping;
 use super::event_time::{first_stream, reads_stream};
 use super::explode::{explode, explode_aggregate};
 use super::nodes::{Emit, Pipelines, WriteFiles};
-use super::routing::{self, KeyedState};
+use super::result_time::comes_out_by_time;
+use super::routing::{Routings, Stage};
 use super::{aggregate, changes, grouping_sets, over, overlapping, refuse, refuse_joins};
 
 /// What flows out of a plan node.
@@ -54,9 +55,8 @@ pub(super) enum Shape {
 pub(super) struct Flow {
     pub(super) plan: LogicalPlan,
     pub(super) shape: Shape,
-    /// What the pipeline keeps by key, and the stream's columns among the keys.
-    pub(super) state: KeyedState,
-    pub(super) keys: Vec<String>,
+    /// What the pipeline's operators keep by key, the first one's first.
+    pub(super) stages: Vec<Stage>,
     /// The stream's column whose progress the state follows.
     pub(super) time: Option<usize>,
     /// Whether rows are changes of earlier ones.
@@ -65,7 +65,7 @@ pub(super) struct Flow {
 
 impl Flow {
     fn stateless(plan: LogicalPlan, shape: Shape) -> Self {
-        Self { plan, shape, state: KeyedState::None, keys: vec![], time: None, is_changelog: false }
+        Self { plan, shape, stages: vec![], time: None, is_changelog: false }
     }
 }
 
@@ -133,8 +133,8 @@ impl Rewriter {
             return Ok(flow.plan);
         }
         let stream = first_stream(&flow.plan).ok_or_else(|| internal_datafusion_err!("a stream without a scan"))?;
-        let routing = routing::pick(&stream, &flow.state, &flow.keys, &self.options.routing)?;
-        refuse::spread_changes(&flow.state, &routing, &stream, self.emit_at)?;
+        let routing = Routings::pick(&stream, &flow.stages, &self.options.routing)?;
+        refuse::spread_changes(&flow.stages, &routing, &stream, self.emit_at)?;
         Ok(extension(Pipelines { input: Arc::new(flow.plan), routing, time: flow.time }))
     }
 
@@ -262,8 +262,12 @@ impl Rewriter {
         let flow = self.rewrite(input, EmitMode::Final)?;
         let is_whole = !grouping.is_pulled_up;
         match flow.shape {
-            Shape::Rows => aggregate::stream(flow.plan, grouping, &aggregate, emit)
-                .map_err(|error| Error::locate(error, self.emit_at)),
+            Shape::Rows => {
+                aggregate::stream(flow, grouping, &aggregate, emit).map_err(|error| Error::locate(error, self.emit_at))
+            }
+            Shape::Results if aggregate::follows(&flow, &grouping, emit) => {
+                aggregate::stream(flow, grouping, &aggregate, emit).map_err(|error| Error::locate(error, self.emit_at))
+            }
             Shape::Results | Shape::Table | Shape::Tail => {
                 let flow = match is_whole {
                     true => flow,
@@ -289,10 +293,11 @@ impl Rewriter {
         let flow = self.rewrite(below.clone(), emit)?;
         let time = match flow.shape {
             Shape::Rows => over::event_time(&functions, &flow.plan),
+            Shape::Results if comes_out_by_time(&flow.plan) => over::event_time(&functions, &flow.plan),
             _ => None,
         };
         match time {
-            Some(time) => over::stream(flow.plan, time, functions),
+            Some(time) => over::stream(flow, time, functions),
             None if flow.is_changelog => Err(refuse::over_changes().at(self.emit_at).into()),
             None => {
                 let input = self.close(flow)?;

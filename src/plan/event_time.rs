@@ -12,7 +12,7 @@ use datafusion::logical_expr::{Expr, Join, JoinType, LogicalPlan, Unnest};
 use crate::source::StreamTable;
 
 use super::interval::window_type;
-use super::nodes::RowsWindow;
+use super::nodes::{RowsWindow, WindowAggregate};
 
 /// A column of a stream, as found from a column further up in a plan.
 #[derive(Debug, Clone)]
@@ -107,6 +107,37 @@ pub(crate) fn trace_index(index: usize, plan: &LogicalPlan) -> Option<StreamColu
         LogicalPlan::Extension(extension) => {
             let node = extension.node.as_any().downcast_ref::<RowsWindow>()?;
             (index < node.input.schema().fields().len()).then(|| trace_index(index, &node.input))?
+        }
+        _ => None,
+    }
+}
+
+/// The name of the stream's column that a key is, followed down through the keys of earlier GROUP BYs.
+pub(super) fn stream_key(key: &Expr, plan: &LogicalPlan) -> Option<String> {
+    match key {
+        Expr::Alias(alias) => stream_key(&alias.expr, plan),
+        Expr::Column(column) => key_at(index_of(column, plan.schema())?, plan),
+        _ => None,
+    }
+}
+
+fn key_at(index: usize, plan: &LogicalPlan) -> Option<String> {
+    if let Some(column) = trace_index(index, plan) {
+        return Some(column.stream.schema().field(column.index).name().clone());
+    }
+    match plan {
+        LogicalPlan::Projection(projection) => stream_key(projection.expr.get(index)?, &projection.input),
+        LogicalPlan::SubqueryAlias(alias) => key_at(index, &alias.input),
+        LogicalPlan::Filter(filter) => key_at(index, &filter.input),
+        LogicalPlan::Unnest(unnest) => key_at(passed_by_unnest(unnest, index)?, &unnest.input),
+        LogicalPlan::Join(join) => {
+            let (index, side) = side_of(join, index)?;
+            key_at(index, side)
+        }
+        LogicalPlan::Extension(extension) => {
+            let node = extension.node.as_any().downcast_ref::<WindowAggregate>()?;
+            let windows = node.window.as_ref().map_or(0, |window| window.columns().len());
+            stream_key(node.keys.get(index.checked_sub(windows)?)?, &node.input)
         }
         _ => None,
     }

@@ -13,9 +13,9 @@ use arrow::array::types::{
 };
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
 use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
-use datafusion::common::{Result, ScalarValue, internal_datafusion_err};
+use datafusion::common::{DFSchema, Result, ScalarValue, internal_datafusion_err};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, ExprSchemable, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
 use crate::error::Error;
@@ -198,6 +198,28 @@ pub(super) fn tumble_length(size: &ScalarValue, last: Option<&ScalarValue>, time
         .into());
     }
     Ok(length)
+}
+
+/// The length that the parameters of `window_end` and `window_time` speak of.
+pub(super) fn length_of_bound(parameters: &[ScalarValue], time: &DataType) -> Option<Length> {
+    let (size, rest) = parameters.split_first()?;
+    tumble_length(size, rest.first(), time).ok()
+}
+
+/// How long after a multiple of their size the windows begin whose start is a call of `tumble`.
+pub(super) fn tumble_offset(start: &Expr, input: &DFSchema) -> Option<i64> {
+    let Expr::ScalarFunction(call) = start else { return None };
+    let (time, parameters) = call.args.split_first().filter(|_| call.func == *TUMBLE)?;
+    let parameter = |parameter: &Expr| match parameter {
+        Expr::Literal(value, _) => Some(value.clone()),
+        _ => None,
+    };
+    let parameters: Vec<ScalarValue> = parameters.iter().map(parameter).collect::<Option<_>>()?;
+    let parameters: Vec<&ScalarValue> = parameters.iter().collect();
+    match Rule::try_new(Kind::Tumble, &parameters, &time_type(&time.get_type(input).ok()?, "tumble").ok()?).ok()? {
+        Rule::Start { offset, .. } => Some(offset),
+        _ => None,
+    }
 }
 
 /// How a time becomes the bound of a window.

@@ -21,11 +21,11 @@ use datafusion::logical_expr::utils::exprlist_to_fields;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, UserDefinedLogicalNodeCore};
 
 use crate::error::{Error, Location};
-use crate::operator::{OP, WindowShape};
+use crate::operator::{OP, ResultTime, WindowShape};
 use crate::sink::OutputFormat;
 use crate::sql::EmitMode;
 
-use super::routing::Routing;
+use super::routing::Routings;
 
 /// Names of the window's columns in a [`WindowAggregate`]'s output: none that a column of the input has.
 pub(crate) const WINDOW_START: &str = "__window_start";
@@ -140,6 +140,8 @@ pub(crate) struct WindowAggregate {
     pub(crate) keys: Vec<Expr>,
     pub(crate) aggregates: Vec<Expr>,
     pub(crate) emit: EmitMode,
+    /// Over the results of windows, which of their columns the event time is.
+    pub(crate) results: Option<ResultTime>,
     schema: DFSchemaRef,
 }
 
@@ -168,7 +170,12 @@ impl WindowAggregate {
             fields.push((None, Arc::new(field)));
         }
         let schema = Arc::new(DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?);
-        Ok(Self { input, window, time, keys, aggregates, emit, schema })
+        Ok(Self { input, window, time, keys, aggregates, emit, results: None, schema })
+    }
+
+    /// The same over the results of windows.
+    pub(crate) fn over_results(self, results: Option<ResultTime>) -> Self {
+        Self { results, ..self }
     }
 }
 
@@ -181,12 +188,13 @@ impl PartialEq for WindowAggregate {
             && self.keys == other.keys
             && self.aggregates == other.aggregates
             && self.emit == other.emit
+            && self.results == other.results
     }
 }
 impl Eq for WindowAggregate {}
 impl Hash for WindowAggregate {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.input, &self.window, &self.time, &self.keys, &self.aggregates, &self.emit).hash(state);
+        (&self.input, &self.window, &self.time, &self.keys, &self.aggregates, &self.emit, &self.results).hash(state);
     }
 }
 
@@ -223,6 +231,7 @@ impl UserDefinedLogicalNodeCore for WindowAggregate {
             keys: exprs,
             aggregates,
             emit: self.emit,
+            results: self.results.clone(),
             schema: Arc::clone(&self.schema),
         })
     }
@@ -275,28 +284,38 @@ pub(crate) struct RowsWindow {
     pub(crate) time: Expr,
     /// `Expr::WindowFunction`s, possibly aliased.
     pub(crate) functions: Vec<Expr>,
+    /// Over the results of windows, which bound of theirs the time is.
+    pub(crate) results: Option<ResultTime>,
     schema: DFSchemaRef,
 }
 
 impl RowsWindow {
-    pub(crate) fn try_new(input: Arc<LogicalPlan>, time: Expr, functions: Vec<Expr>) -> Result<Self> {
+    pub(crate) fn try_new(
+        input: Arc<LogicalPlan>,
+        time: Expr,
+        functions: Vec<Expr>,
+        results: Option<ResultTime>,
+    ) -> Result<Self> {
         let mut fields: Vec<_> =
             input.schema().iter().map(|(qualifier, field)| (qualifier.cloned(), Arc::clone(field))).collect();
         fields.extend(exprlist_to_fields(&functions, &input)?);
         let schema = Arc::new(DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?);
-        Ok(Self { input, time, functions, schema })
+        Ok(Self { input, time, functions, results, schema })
     }
 }
 
 impl PartialEq for RowsWindow {
     fn eq(&self, other: &Self) -> bool {
-        self.input == other.input && self.time == other.time && self.functions == other.functions
+        self.input == other.input
+            && self.time == other.time
+            && self.functions == other.functions
+            && self.results == other.results
     }
 }
 impl Eq for RowsWindow {}
 impl Hash for RowsWindow {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.input, &self.time, &self.functions).hash(state);
+        (&self.input, &self.time, &self.functions, &self.results).hash(state);
     }
 }
 
@@ -318,7 +337,7 @@ impl UserDefinedLogicalNodeCore for RowsWindow {
     }
     fn with_exprs_and_inputs(&self, mut exprs: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
         let functions = exprs.split_off(1);
-        Self::try_new(only(inputs, "RowsWindow")?, exprs.remove(0), functions)
+        Self::try_new(only(inputs, "RowsWindow")?, exprs.remove(0), functions, self.results.clone())
     }
     fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
         let columns = self.input.schema().fields().len();
@@ -334,7 +353,7 @@ impl UserDefinedLogicalNodeCore for RowsWindow {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Pipelines {
     pub(crate) input: Arc<LogicalPlan>,
-    pub(crate) routing: Routing,
+    pub(crate) routing: Routings,
     /// The stream's column whose watermark the pipelines need, if they need one.
     pub(crate) time: Option<usize>,
 }

@@ -8,10 +8,11 @@ use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use super::analyze::{Flow, Shape, extension};
-use super::event_time::trace;
+use super::event_time::{stream_key, trace};
 use super::nodes::RowsWindow;
 use super::over_spec::streams;
-use super::routing::KeyedState;
+use super::result_time::result_time;
+use super::routing::{KeyedState, Stage};
 
 /// The event time by which the OVER columns `functions` come out of a stream of `input`; none if any of them has
 /// another order, or a function or frame that only the end of the stream decides.
@@ -21,8 +22,9 @@ pub(super) fn event_time(functions: &[Expr], input: &LogicalPlan) -> Option<Expr
     calls.all(|call| order_of(call, input).as_ref() == Some(&time) && streams(call, input.schema())).then_some(time)
 }
 
-/// Rewrites the OVER columns `functions` over the rows of `input`, whose event time is `time`.
-pub(super) fn stream(input: LogicalPlan, time: Expr, functions: Vec<Expr>) -> Result<Flow> {
+/// Rewrites the OVER columns `functions` over what flows out of a plan, whose event time is `time`.
+pub(super) fn stream(below: Flow, time: Expr, functions: Vec<Expr>) -> Result<Flow> {
+    let Flow { plan: input, stages, .. } = below;
     let mut keys: Option<Vec<String>> = None;
     for call in functions.iter().filter_map(window_function) {
         // Only keys that every OVER clause has keep a pipeline to itself.
@@ -33,13 +35,14 @@ pub(super) fn stream(input: LogicalPlan, time: Expr, functions: Vec<Expr>) -> Re
         });
     }
     let column = trace(&time, &input).map(|column| column.index);
-    let node = RowsWindow::try_new(Arc::new(input), time, functions)?;
+    let results = result_time(&time, &input);
+    let node = RowsWindow::try_new(Arc::new(input), time, functions, results)?;
+    let stage = Stage { state: KeyedState::RowsWindow, keys: keys.unwrap_or_default(), is_free_of_order: false };
     Ok(Flow {
         plan: extension(node),
         shape: Shape::Results,
-        state: KeyedState::RowsWindow,
-        keys: keys.unwrap_or_default(),
-        time: column,
+        stages: [stages, vec![stage]].concat(),
+        time: below.time.or(column),
         is_changelog: false,
     })
 }
@@ -54,15 +57,15 @@ pub(super) fn window_function(expr: &Expr) -> Option<&WindowFunction> {
 }
 
 fn key_columns(call: &WindowFunction, input: &LogicalPlan) -> Vec<String> {
-    let columns = call.params.partition_by.iter().filter_map(|key| trace(key, input));
-    columns.map(|column| column.stream.schema().field(column.index).name().clone()).collect()
+    call.params.partition_by.iter().filter_map(|key| stream_key(key, input)).collect()
 }
 
 /// Rows come out by event time, so that is the one order in which a stream has OVER columns.
 fn order_of(call: &WindowFunction, input: &LogicalPlan) -> Option<Expr> {
     match call.params.order_by.as_slice() {
         [order] if order.asc && !order.nulls_first => {
-            trace(&order.expr, input).is_some_and(|column| column.bears_windows()).then(|| order.expr.clone())
+            let is_event_time = trace(&order.expr, input).is_some_and(|column| column.bears_windows());
+            (is_event_time || result_time(&order.expr, input).is_some()).then(|| order.expr.clone())
         }
         _ => None,
     }

@@ -42,7 +42,7 @@ use super::nodes::{ChangesFilter, Pipelines, RowsWindow, WindowAggregate, WriteF
 use super::operator_spec::{aggregate_spec, changes_spec};
 use super::over_spec::rows_window_spec;
 use super::refuse_joins;
-use super::routing::RoutingKind;
+use super::routing::{RoutingKind, Routings};
 use super::source_rows::accounting;
 
 /// Plans queries over streams; every other query goes to DataFusion's planner as it is.
@@ -121,7 +121,7 @@ impl ExtensionPlanner for NodePlanner {
                 (_, None) => OperatorSpec::WindowAggregate(spec),
                 (_, Some(changes)) => OperatorSpec::ChangelogAggregate(spec, changes),
             };
-            return Ok(Some(Arc::new(OperatorExec::new(spec, input))));
+            return Ok(Some(Arc::new(OperatorExec::new(spec, input, node.results.clone()))));
         }
         if let Some(node) = node.downcast_ref::<ChangesFilter>() {
             let predicate =
@@ -130,7 +130,7 @@ impl ExtensionPlanner for NodePlanner {
         }
         if let Some(node) = node.downcast_ref::<RowsWindow>() {
             let spec = OperatorSpec::RowsWindow(Arc::new(rows_window_spec(node, &input.schema(), session, context)?));
-            return Ok(Some(Arc::new(OperatorExec::new(spec, input))));
+            return Ok(Some(Arc::new(OperatorExec::new(spec, input, node.results.clone()))));
         }
         if let Some(node) = node.downcast_ref::<WriteFiles>() {
             let sink = FileSink::local(&node.path, node.format)?.with_options(output_options(node, session)?);
@@ -169,14 +169,13 @@ fn plan_pipelines(
     };
     let input = input.transform_up(without_holding_back).data()?;
     let routing = &node.routing;
-    let split = match routing.kind {
+    let split = match routing.first() {
         RoutingKind::Aligned if find::<OperatorExec>(&input).is_some() => Split::Partitions,
         RoutingKind::Aligned | RoutingKind::MergeOnClose => Split::Pieces { at_least: workers },
         RoutingKind::Single => Split::One,
     };
-    let merges = routing.kind == RoutingKind::MergeOnClose;
     let division = Division { split, time: node.time };
-    let input = input.transform_up(|node| divide(node, division, merges)).data()?;
+    let input = input.transform_up(|node| divide(node, division, routing)).data()?;
     let input = input.transform_down(with_coded_keys).data()?;
     let input = accounting(input, !options.late.is_empty())?;
     Ok(Arc::new(PipelinesExec::new(input, routing.clone(), workers)))
@@ -186,14 +185,14 @@ fn plan_pipelines(
 fn divide(
     node: Arc<dyn ExecutionPlan>,
     division: Division,
-    merges: bool,
+    routing: &Routings,
 ) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
     if let Some(scan) = node.downcast_ref::<StreamScanExec>() {
         return Ok(Transformed::yes(Arc::new(scan.divide(division)?)));
     }
     if let Some(operator) = node.downcast_ref::<OperatorExec>()
         && let OperatorSpec::WindowAggregate(spec) = operator.spec()
-        && merges
+        && routing.of_stage(operator.stage()) == RoutingKind::MergeOnClose
     {
         let spec = OperatorSpec::MergedWindowAggregate(Arc::clone(spec));
         return Ok(Transformed::yes(Arc::new(operator.with_spec(spec))));

@@ -9,7 +9,7 @@ use crate::error::{Error, Location};
 use crate::source::StreamTable;
 use crate::sql::EmitMode;
 
-use super::routing::{KeyedState, Routing, RoutingKind};
+use super::routing::{KeyedState, RoutingKind, Routings, Stage};
 
 /// Where expressions stand: the planner keeps the places of columns, so that of the first one.
 pub(super) fn place_of<'a>(exprs: impl IntoIterator<Item = &'a Expr>) -> Option<Location> {
@@ -131,17 +131,19 @@ fn first_stage(plan: &LogicalPlan) -> &'static str {
 
 /// EMIT CHANGES where several partitions hold rows of one key: their order is not defined by one of them.
 pub(super) fn spread_changes(
-    state: &KeyedState,
-    routing: &Routing,
+    stages: &[Stage],
+    routing: &Routings,
     stream: &StreamTable,
     at: Option<Location>,
 ) -> Result<()> {
-    let spread = routing.kind == RoutingKind::Single && stream.partitions() > 1;
+    let spread = routing.first() == RoutingKind::Single && stream.partitions() > 1;
+    // What follows windows has the order in which they close.
+    let state = stages.first().map(|stage| &stage.state);
     refuse_if(
         spread
             && matches!(
                 state,
-                KeyedState::Aggregate(EmitMode::Changes(_)) | KeyedState::Sessions(EmitMode::Changes(_))
+                Some(KeyedState::Aggregate(EmitMode::Changes(_)) | KeyedState::Sessions(EmitMode::Changes(_)))
             ),
         || {
             Error::refused(

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::error::Error;
 use crate::source::StreamTable;
 use crate::sql::EmitMode;
 
@@ -35,14 +36,13 @@ pub(crate) struct Routing {
 
 impl fmt::Display for Routing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "routing={} ({})", self.kind, self.why)
+        write!(f, "{} ({})", self.kind, self.why)
     }
 }
 
-/// What a query keeps by key.
+/// What an operator keeps by key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyedState {
-    /// Nothing: rows pass through.
-    None,
     /// A GROUP BY.
     Aggregate(EmitMode),
     /// A GROUP BY of sessions: what is known of a key in several places does not add up to its sessions.
@@ -51,51 +51,111 @@ pub(crate) enum KeyedState {
     RowsWindow,
 }
 
-/// Picks the routing of a query over `stream` whose state is kept by `keys` (the stream's columns among them).
-///
-/// `setting` is `streamlines.routing`: `auto`, or a routing that the query must be able to take.
-pub(crate) fn pick(
-    stream: &StreamTable,
-    state: &KeyedState,
-    keys: &[String],
-    setting: &str,
-) -> Result<Routing, crate::error::Error> {
-    let picked = pick_auto(stream, state, keys);
-    let forced = match setting {
-        "aligned" => RoutingKind::Aligned,
-        "merge_on_close" => RoutingKind::MergeOnClose,
-        _ => return Ok(picked),
-    };
-    if forced == picked.kind {
-        return Ok(picked);
-    }
-    let mergeable = matches!(state, KeyedState::Aggregate(EmitMode::Final));
-    match forced {
-        RoutingKind::MergeOnClose if mergeable => {
-            Ok(Routing { kind: forced, why: "set by streamlines.routing".to_string() })
+/// One of the operators of a pipeline.
+#[derive(Debug, Clone)]
+pub(crate) struct Stage {
+    pub(crate) state: KeyedState,
+    /// The stream's columns among its keys.
+    pub(crate) keys: Vec<String>,
+    /// Whether it answers the same whatever order its rows come in.
+    pub(crate) is_free_of_order: bool,
+}
+
+/// The routing of each stage of a query, the one of a query without any if there is none.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Routings(Vec<Routing>);
+
+impl fmt::Display for Routings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "routing=")?;
+        for (index, same) in self.0.chunk_by(|left, right| left == right).enumerate() {
+            write!(f, "{}{}", if index > 0 { ", then " } else { "" }, same[0])?;
         }
-        _ => Err(crate::error::Error::refused(
-            format!("routing {forced}"),
+        Ok(())
+    }
+}
+
+impl Routings {
+    /// Picks the routing of each stage of a query over `stream`.
+    ///
+    /// `setting` is `streamlines.routing`: `auto`, or a routing that each stage must be able to take.
+    ///
+    /// # Errors
+    /// A setting that a stage cannot take.
+    pub(crate) fn pick(stream: &StreamTable, stages: &[Stage], setting: &str) -> Result<Self, Error> {
+        let mut picked: Vec<Routing> = vec![];
+        for stage in stages {
+            let follows = picked.last().map(|routing| routing.kind);
+            picked.push(forced(stage, pick_auto(stream, stage, follows), setting)?);
+        }
+        // What only one pipeline can keep comes out of one.
+        if let Some(single) = picked.iter().find(|routing| routing.kind == RoutingKind::Single).cloned() {
+            picked.fill(single);
+            picked.truncate(1);
+        }
+        if picked.is_empty() {
+            let why = "the query keeps no state by key".to_string();
+            let none = Routing { kind: RoutingKind::Aligned, why };
+            refuse_other(&none, setting)?;
+            picked.push(none);
+        }
+        Ok(Self(picked))
+    }
+
+    /// How the first stage gets its rows.
+    pub(crate) fn first(&self) -> RoutingKind {
+        self.of_stage(0)
+    }
+
+    /// How a stage gets its rows.
+    pub(crate) fn of_stage(&self, stage: usize) -> RoutingKind {
+        // Where one pipeline keeps all, one routing is that of each stage.
+        self.0.get(stage).or(self.0.last()).map_or(RoutingKind::Single, |routing| routing.kind)
+    }
+}
+
+/// The routing of the setting, if a stage can take it.
+fn forced(stage: &Stage, picked: Routing, setting: &str) -> Result<Routing, Error> {
+    let mergeable = matches!(stage.state, KeyedState::Aggregate(EmitMode::Final));
+    if setting == "merge_on_close" && mergeable && picked.kind != RoutingKind::MergeOnClose {
+        return Ok(Routing { kind: RoutingKind::MergeOnClose, why: "set by streamlines.routing".to_string() });
+    }
+    refuse_other(&picked, setting)?;
+    Ok(picked)
+}
+
+fn refuse_other(picked: &Routing, setting: &str) -> Result<(), Error> {
+    let is_other = match setting {
+        "aligned" => picked.kind != RoutingKind::Aligned,
+        "merge_on_close" => picked.kind != RoutingKind::MergeOnClose,
+        _ => false,
+    };
+    match is_other {
+        false => Ok(()),
+        true => Err(Error::refused(
+            format!("routing {setting}"),
             format!("this query takes {}: {}", picked.kind, picked.why),
             "SET streamlines.routing = 'auto'",
         )),
     }
 }
 
-fn pick_auto(stream: &StreamTable, state: &KeyedState, keys: &[String]) -> Routing {
+/// `follows` is the routing of the stage before, if there is one.
+fn pick_auto(stream: &StreamTable, stage: &Stage, follows: Option<RoutingKind>) -> Routing {
     let routing = |kind, why: String| Routing { kind, why };
-    let covered = stream.partitioned_by().filter(|columns| columns.iter().all(|column| keys.contains(column)));
-    match (state, covered) {
-        (KeyedState::None, _) => routing(RoutingKind::Aligned, "the query keeps no state by key".into()),
-        (_, Some(columns)) => {
-            routing(RoutingKind::Aligned, format!("the stream is partitioned by {}", columns.join(", ")))
+    let covered = stream.partitioned_by().filter(|columns| columns.iter().all(|column| stage.keys.contains(column)));
+    if let Some(columns) = covered {
+        return routing(RoutingKind::Aligned, format!("the stream is partitioned by {}", columns.join(", ")));
+    }
+    match (stage.state, follows) {
+        // Which pipeline gives a window that has been merged is a matter of chance.
+        (KeyedState::Aggregate(EmitMode::Final), Some(RoutingKind::MergeOnClose)) if !stage.is_free_of_order => {
+            routing(RoutingKind::Single, "an aggregate looks at the order of windows".into())
         }
-        (KeyedState::Aggregate(EmitMode::Final), None) => {
+        (KeyedState::Aggregate(EmitMode::Final), _) => {
             routing(RoutingKind::MergeOnClose, "a key may be in several partitions".into())
         }
-        (_, None) if stream.partitions() == 1 => {
-            routing(RoutingKind::Single, "the stream is one sequence of rows".into())
-        }
-        (_, None) => routing(RoutingKind::Single, "a key may be in several partitions".into()),
+        _ if stream.partitions() == 1 => routing(RoutingKind::Single, "the stream is one sequence of rows".into()),
+        _ => routing(RoutingKind::Single, "a key may be in several partitions".into()),
     }
 }

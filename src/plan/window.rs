@@ -17,6 +17,7 @@ use super::functions::{not_constant, tumble, tumble_length};
 use super::interval::{is_utc, window_ticks};
 use super::overlapping::{is_overlapping, shape};
 use super::refuse;
+use super::result_time::{comes_out_by_time, result_time};
 
 const DAY_NS: i64 = 86_400_000_000_000;
 
@@ -39,6 +40,10 @@ pub(crate) fn recognise(expr: &Expr, plan: &LogicalPlan) -> Result<Option<Recogn
     match expr {
         Expr::Alias(alias) => recognise(&alias.expr, plan),
         Expr::Column(column) => {
+            // A bound of a result's window stands for that window: results of one come out together.
+            if result_time(expr, plan).is_some() {
+                return Ok(Some(Recognised::tumbling(expr.clone(), Length::Ticks(1))));
+            }
             let Some((inner, input)) = index_of(column, plan.schema()).and_then(|index| behind(index, plan)) else {
                 return Ok(None);
             };
@@ -143,6 +148,13 @@ fn interval_of(ticks: i64, time: &DataType) -> Result<ScalarValue> {
 fn check_time(time: &Expr, plan: &LogicalPlan, function: &str) -> Result<()> {
     match trace(date_itself(time, plan), plan) {
         Some(column) => check_is_event_time(&column, function),
+        None if result_time(time, plan).is_some() => Ok(()),
+        None if comes_out_by_time(plan) => Err(Error::refused(
+            format!("{function} over what is no bound of the windows below"),
+            "how far results have come is known of the windows' ends alone, and of starts but those of sessions",
+            format!("select the window's time below, and name it: {function}(window_time, …)"),
+        )
+        .into()),
         None => Err(Error::refused(
             format!("{function} over a time that is computed"),
             "how far the stream has come is known of its event time alone",
@@ -244,5 +256,6 @@ fn bears_fixed_bins(time: &Expr, plan: &LogicalPlan) -> Result<bool> {
         DataType::Timestamp(_, Some(zone)) => is_utc(&zone),
         _ => false,
     };
-    Ok(fixed && trace(time, plan).is_some_and(|column| column.bears_windows()))
+    let is_event_time = || trace(time, plan).is_some_and(|column| column.bears_windows());
+    Ok(fixed && (is_event_time() || result_time(time, plan).is_some()))
 }

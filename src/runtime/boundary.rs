@@ -15,12 +15,13 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties, SendableRecordBatchStream,
 };
 use futures::stream;
+use parking_lot::Mutex;
 
 use crate::exec::operator::{OperatorExec, OperatorSpec};
 use crate::exec::scan::StreamScanExec;
 use crate::exec::streaming_properties;
-use crate::operator::{Merger, WATERMARK_MIN};
-use crate::plan::Routing;
+use crate::operator::{Merger, WATERMARK_MIN, watermark_behind};
+use crate::plan::Routings;
 
 use super::pipeline::Pipeline;
 use super::run::{Run, Runs};
@@ -29,7 +30,7 @@ use super::run::{Run, Runs};
 #[derive(Debug)]
 pub(crate) struct PipelinesExec {
     input: Arc<dyn ExecutionPlan>,
-    routing: Routing,
+    routing: Routings,
     workers: usize,
     runs: Arc<Runs>,
     properties: Arc<PlanProperties>,
@@ -37,11 +38,11 @@ pub(crate) struct PipelinesExec {
 
 impl PipelinesExec {
     /// Runs `input` with at most `workers` pipelines at once.
-    pub(crate) fn new(input: Arc<dyn ExecutionPlan>, routing: Routing, workers: usize) -> Self {
+    pub(crate) fn new(input: Arc<dyn ExecutionPlan>, routing: Routings, workers: usize) -> Self {
         Self::with_runs(input, routing, workers, Arc::default())
     }
 
-    fn with_runs(input: Arc<dyn ExecutionPlan>, routing: Routing, workers: usize, runs: Arc<Runs>) -> Self {
+    fn with_runs(input: Arc<dyn ExecutionPlan>, routing: Routings, workers: usize, runs: Arc<Runs>) -> Self {
         let pipelines = start_watermarks(&input).len();
         let workers = workers.min(pipelines).max(1);
         let properties = streaming_properties(input.schema(), workers);
@@ -60,12 +61,16 @@ impl PipelinesExec {
 
     fn start(&self) -> Run {
         let starts = start_watermarks(&self.input);
-        let pipelines = starts.len();
-        let merger = match find::<OperatorExec>(&self.input).map(OperatorExec::spec) {
-            Some(OperatorSpec::MergedWindowAggregate(spec)) => Some(Merger::new(Arc::clone(spec), starts)),
+        let merger = |operator: &OperatorExec| match operator.spec() {
+            OperatorSpec::MergedWindowAggregate(spec) => {
+                let bounds = operator.bounds();
+                let starts = starts.iter().map(|start| watermark_behind(&bounds, *start)).collect();
+                let merger = Merger::new(Arc::clone(spec), starts);
+                Some(Arc::new(Mutex::new(merger)))
+            }
             _ => None,
         };
-        Run::new(pipelines, merger)
+        Run::new(starts.len(), OperatorExec::all(&self.input).into_iter().map(merger).collect())
     }
 }
 

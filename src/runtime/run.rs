@@ -7,8 +7,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::execution::TaskContext;
 use parking_lot::Mutex;
 
-use crate::exec::context::{PipelineContext, PipelineMetrics};
-use crate::operator::Merger;
+use crate::exec::context::{Mergers, PipelineContext, PipelineMetrics};
 
 use super::ledger::Ledger;
 
@@ -16,17 +15,17 @@ use super::ledger::Ledger;
 #[derive(Debug)]
 pub(crate) struct Run {
     next: AtomicUsize,
-    merger: Option<Arc<Mutex<Merger>>>,
+    mergers: Mergers,
     metrics: Vec<Arc<PipelineMetrics>>,
     /// Workers that have begun, so that a second execution under the same task is told apart.
     begun: Mutex<Vec<usize>>,
 }
 
 impl Run {
-    pub(super) fn new(pipelines: usize, merger: Option<Merger>) -> Self {
+    pub(super) fn new(pipelines: usize, mergers: Mergers) -> Self {
         Self {
             next: AtomicUsize::new(0),
-            merger: merger.map(|merger| Arc::new(Mutex::new(merger))),
+            mergers,
             metrics: (0..pipelines).map(|_| Arc::default()).collect(),
             begun: Mutex::new(vec![]),
         }
@@ -36,7 +35,7 @@ impl Run {
     pub(super) fn take(&self) -> Option<PipelineContext> {
         let index = self.next.fetch_add(1, Ordering::Relaxed);
         let metrics = self.metrics.get(index)?;
-        Some(PipelineContext::new(index, self.merger.clone(), Arc::clone(metrics)))
+        Some(PipelineContext::new(index, self.mergers.clone(), Arc::clone(metrics)))
     }
 
     /// The counts of each pipeline.

@@ -229,7 +229,7 @@ impl Query {
         push(&|query| query.filter = None);
         push(&|query| query.wrap = Wrap::None);
         push(&|query| query.limit = None);
-        push(&|query| query.is_summed_up = false);
+        push(&|query| query.sum_up = None);
         push(&|query| query.form = "");
         push(&|query| query.emit = Emit::Default);
         let parts = match &self.kind {

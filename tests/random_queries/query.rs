@@ -34,6 +34,15 @@ pub enum Wrap {
     Twice,
 }
 
+/// How results are grouped again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SumUp {
+    /// By the last of their keys.
+    ByKey,
+    /// By the minute of their window's first bound.
+    ByMinute,
+}
+
 #[derive(Debug, Clone)]
 pub struct Aggregate {
     /// With `{order}` where an ORDER BY may stand.
@@ -81,8 +90,7 @@ pub struct Query {
     /// What stands after EMIT CHANGES.
     pub form: &'static str,
     pub limit: Option<u8>,
-    /// Whether the results are grouped again.
-    pub is_summed_up: bool,
+    pub sum_up: Option<SumUp>,
 }
 
 const FORMS: [&str; 9] = [
@@ -198,7 +206,7 @@ impl Query {
             emit: any(random, &[Emit::Default, Emit::Final, Emit::Changes]),
             form: any(random, &FORMS),
             limit: maybe(random, 0.15, |random| random.random_range(0..20)),
-            is_summed_up: random.random_bool(0.1),
+            sum_up: maybe(random, 0.2, |random| any(random, &[SumUp::ByKey, SumUp::ByMinute])),
         };
         query.repair(data);
         query
@@ -206,6 +214,8 @@ impl Query {
 
     /// Takes out what cannot run as a stream.
     pub fn repair(&mut self, data: &Data) {
+        let gives_bounds = matches!(&self.kind, Kind::GroupBy { window: Some(_), bounds, .. } if !bounds.is_empty());
+        self.sum_up = self.sum_up.map(|sum_up| if gives_bounds { sum_up } else { SumUp::ByKey });
         if let Kind::GroupBy { window, bounds, keys, aggregates, .. } = &mut self.kind {
             let mut seen = vec![];
             keys.retain(|key| {
@@ -237,11 +247,11 @@ impl Query {
             if aggregates.is_empty() && keys.is_empty() && bounds.is_empty() {
                 aggregates.push(Aggregate { call: "count(*)", filter: None, leaves_order_open: false });
             }
-            // Each partition has an order of its own.
-            if self.emit == Emit::Changes
-                && !data.is_one_partition()
-                && !(data.layout == Layout::ByKey && keys.contains(&"k"))
-            {
+            // Each partition has an order of its own; windows close in one.
+            let has_one_order = data.is_one_partition()
+                || data.layout == Layout::ByKey && keys.contains(&"k")
+                || self.sum_up.is_some() && window.is_some();
+            if self.emit == Emit::Changes && !has_one_order {
                 self.emit = Emit::Final;
             }
         }
@@ -276,7 +286,20 @@ impl Query {
             return;
         }
         self.limit = None;
-        self.is_summed_up = false;
+        if let Kind::GroupBy { window: Some(_), bounds, keys, .. } = &mut self.kind
+            && self.sum_up.is_some()
+        {
+            // The changes are those of the sums: windows below them are final.
+            if bounds.is_empty() {
+                bounds.push("window_end");
+            }
+            // What tells results apart tells all else of them, and DataFusion groups by that too.
+            if keys.is_empty() {
+                self.sum_up = Some(SumUp::ByMinute);
+            }
+            return;
+        }
+        self.sum_up = None;
         if let Kind::GroupBy { window, bounds, having, aggregates, .. } = &mut self.kind {
             // A filter over sessions leaves rows out that are in them, which is known when they have ended.
             if let Some((Window::Session { .. }, spelling)) = window {
@@ -302,6 +325,13 @@ impl Query {
         match &self.kind {
             Kind::GroupBy { window: Some((window, _)), .. } => Some(window),
             _ => None,
+        }
+    }
+
+    fn bounds(&self) -> &[&'static str] {
+        match &self.kind {
+            Kind::GroupBy { bounds, .. } => bounds,
+            _ => &[],
         }
     }
 
@@ -369,9 +399,20 @@ impl Query {
             Some(limit) => format!(" ORDER BY {} LIMIT {limit}", order.join(", ")),
             None => String::new(),
         };
-        match self.is_summed_up && unique > 0 {
-            true => format!("{with}SELECT c{last}, count(*) AS n FROM ({body}{limit}) AS r GROUP BY c{last}"),
-            false => format!("{with}{body}{limit}"),
+        match self.sum_up.filter(|_| unique > 0) {
+            Some(SumUp::ByKey) => {
+                format!("{with}SELECT c{last}, count(*) AS n FROM ({body}{limit}) AS r GROUP BY c{last}")
+            }
+            Some(SumUp::ByMinute) => {
+                // Of a session, the start says nothing of what is still to come.
+                let bound = self.bounds().iter().position(|bound| *bound == "window_end").unwrap_or(0);
+                let minute = format!("tumble(c{bound}, INTERVAL '1 minute')");
+                format!(
+                    "{with}SELECT {minute} AS minute, count(*) AS n, max(c{last}) AS last FROM ({body}{limit}) AS r \
+                     GROUP BY {minute}"
+                )
+            }
+            None => format!("{with}{body}{limit}"),
         }
     }
 
@@ -418,7 +459,7 @@ impl Query {
 impl Query {
     /// What tells which rows are late.
     pub fn of_late_rows(kind: Kind) -> Self {
-        Self { kind, filter: None, wrap: Wrap::None, emit: Emit::Default, form: "", limit: None, is_summed_up: false }
+        Self { kind, filter: None, wrap: Wrap::None, emit: Emit::Default, form: "", limit: None, sum_up: None }
     }
 }
 

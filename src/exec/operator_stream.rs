@@ -1,0 +1,259 @@
+//! A stateful operator at work: feeds it the batches that come up the plan and gives on what it makes.
+//!
+//! The first operator of a pipeline goes by the stamps of the source's batches. One over the results of windows goes
+//! by their bounds: when the plan has done all that it can with a batch of the source, every window has come out that
+//! could, and that is how far event time has come.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::{Result, internal_err, resources_datafusion_err};
+use datafusion::execution::TaskContext;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::physical_plan::{RecordBatchStream, SendableRecordBatchStream};
+use futures::{Stream, StreamExt};
+use parking_lot::Mutex;
+
+use crate::operator::{
+    AggregateSpec, Counters, Merger, Operator, ResultTime, Stamp, WATERMARK_MAX, WATERMARK_MIN, merge_window,
+    watermark_behind,
+};
+
+use super::context::PipelineContext;
+use super::flight::{Arrived, by_number};
+use super::operator::{OperatorExec, OperatorSpec};
+use super::source_rows::SourceRows;
+
+/// The output of a hosted operator.
+pub(super) struct OperatorStream {
+    schema: SchemaRef,
+    operator: Box<dyn Operator>,
+    rows: Option<SourceRows>,
+    follower: Option<Follower>,
+    merge: Option<Merge>,
+    pipeline: Arc<PipelineContext>,
+    input: SendableRecordBatchStream,
+    output: VecDeque<RecordBatch>,
+    scratch: Vec<RecordBatch>,
+    /// What the pipeline's counts have of this operator.
+    counted: (Counters, usize),
+    reservation: MemoryReservation,
+    name: &'static str,
+    finished: bool,
+}
+
+impl OperatorStream {
+    /// Executes a node for a pipeline.
+    pub(super) fn open(node: &OperatorExec, partition: usize, task: Arc<TaskContext>) -> Result<Self> {
+        let (spec, pipeline) = (node.spec(), PipelineContext::of(&task)?);
+        let name = spec.name();
+        let mut operator = spec.build()?;
+        if let Some(SourceRows::Numbered(_)) = node.rows() {
+            operator.missed().want();
+        }
+        Ok(Self {
+            schema: spec.schema(),
+            follower: Follower::of(node),
+            operator,
+            rows: node.rows(),
+            merge: Merge::of(node, &pipeline),
+            pipeline,
+            reservation: MemoryConsumer::new(format!("{name}[{partition}]")).register(task.memory_pool()),
+            input: node.input().execute(partition, task)?,
+            output: VecDeque::new(),
+            scratch: vec![],
+            counted: (Counters::default(), 0),
+            name,
+            finished: false,
+        })
+    }
+
+    fn push(&mut self, batch: &RecordBatch) -> Result<()> {
+        let stamp = match &self.follower {
+            Some(follower) => follower.stamp(self.pipeline.stamp(), follower.reached),
+            None => self.pipeline.stamp(),
+        };
+        match self.rows {
+            Some(rows) => self.account(rows, batch, stamp)?,
+            None => self.operator.push(batch, stamp, &mut self.scratch)?,
+        }
+        self.give_on(stamp.next_watermark)
+    }
+
+    /// Pushes rows and tells what has become of each.
+    fn account(&mut self, rows: SourceRows, batch: &RecordBatch, stamp: Stamp) -> Result<()> {
+        let before = self.operator.counters();
+        let (batch, numbers) = rows.take(batch)?;
+        self.operator.push(&batch, stamp, &mut self.scratch)?;
+        let arrived = Arrived::since(before, self.operator.counters(), batch.num_rows())?;
+        let missed = self.operator.missed().take();
+        match numbers {
+            None => self.pipeline.arrived(arrived, missed),
+            Some(numbers) => {
+                let numbers = numbers.values();
+                self.pipeline.arrived(Arrived::of_source(numbers, &missed), by_number(missed, numbers));
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the event time of results on, if the plan has done all that it can with the source's batch. Whether there
+    /// is anything to give on.
+    fn advance(&mut self) -> Result<bool> {
+        let Some(follower) = self.follower.as_mut().filter(|_| self.pipeline.wants_input()) else { return Ok(false) };
+        let stamp = self.pipeline.stamp();
+        let watermark = watermark_behind(&follower.bounds, stamp.next_watermark);
+        if watermark <= follower.reached {
+            return Ok(false);
+        }
+        let stamp = follower.stamp(stamp, watermark);
+        follower.reached = watermark;
+        self.operator.push(&follower.nothing, stamp, &mut self.scratch)?;
+        self.give_on(watermark)?;
+        let gives = !self.output.is_empty();
+        if gives {
+            // What comes next wants its turn before the plan asks again.
+            self.pipeline.take_wants_input();
+        }
+        Ok(gives)
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.finished = true;
+        self.operator.finish(&mut self.scratch)?;
+        self.give_on(WATERMARK_MAX)
+    }
+
+    fn give_on(&mut self, watermark: i64) -> Result<()> {
+        match &mut self.merge {
+            None => self.output.extend(self.scratch.drain(..)),
+            Some(merge) => {
+                let merged = merge.close(self.pipeline.index, watermark, std::mem::take(&mut self.scratch))?;
+                self.output.extend(merged);
+            }
+        }
+        self.count()
+    }
+
+    fn count(&mut self) -> Result<()> {
+        let (bytes, mut counters) = (self.operator.memory(), self.operator.counters());
+        if let Some(merge) = &self.merge {
+            counters.windows_closed = merge.merged;
+        }
+        if self.follower.is_some() {
+            if counters.late_rows > 0 {
+                return internal_err!("{} results came after their window had closed", counters.late_rows);
+            }
+            // That was a row of the source once.
+            counters.null_time_rows = 0;
+        }
+        let (before, bytes_before) = std::mem::replace(&mut self.counted, (counters, bytes));
+        self.pipeline.metrics.operator((before, bytes_before), (counters, bytes));
+        self.reservation.try_resize(bytes).map_err(|error| {
+            resources_datafusion_err!(
+                "{} of pipeline {} holds {bytes} bytes of state and may not take more; SET datafusion.runtime.memory_limit \
+                 gives it more: {error}",
+                self.name,
+                self.pipeline.index
+            )
+        })
+    }
+}
+
+/// How far the event time of an operator over results has come.
+struct Follower {
+    bounds: Vec<ResultTime>,
+    reached: i64,
+    /// A batch without rows: it only moves time on.
+    nothing: RecordBatch,
+}
+
+impl Follower {
+    fn of(node: &OperatorExec) -> Option<Self> {
+        let nothing = RecordBatch::new_empty(node.input().schema());
+        (node.stage() > 0).then(|| Self { bounds: node.bounds(), reached: WATERMARK_MIN, nothing })
+    }
+
+    fn stamp(&self, of_source: Stamp, next_watermark: i64) -> Stamp {
+        Stamp { watermark: self.reached, next_watermark, ..of_source }
+    }
+}
+
+/// How far this pipeline has told a merger that it has come.
+struct Merge {
+    spec: Arc<AggregateSpec>,
+    merger: Arc<Mutex<Merger>>,
+    /// Whether no operator follows.
+    is_last: bool,
+    told: i64,
+    /// Windows that this pipeline has emitted for all.
+    merged: u64,
+}
+
+impl Merge {
+    fn of(node: &OperatorExec, pipeline: &PipelineContext) -> Option<Self> {
+        let OperatorSpec::MergedWindowAggregate(spec) = node.spec() else { return None };
+        let merger = pipeline.mergers.get(node.stage()).cloned().flatten()?;
+        let is_last = node.stage() + 1 == pipeline.mergers.len();
+        Some(Self { spec: Arc::clone(spec), merger, is_last, told: WATERMARK_MIN, merged: 0 })
+    }
+
+    /// Hands closed windows to the merger, and makes the rows of those that nobody can touch any more.
+    fn close(&mut self, pipeline: usize, watermark: i64, partials: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+        // The merger's lock is for window closes, not for batches; but who follows must not be ahead of the merger.
+        if self.is_last && partials.is_empty() && !self.crosses_window(watermark) {
+            return Ok(vec![]);
+        }
+        self.told = watermark;
+        let ready = self.merger.lock().close(pipeline, watermark, partials)?;
+        if self.spec.window.is_some() {
+            self.merged += ready.len() as u64;
+        }
+        ready.iter().map(|complete| merge_window(&self.spec, complete)).collect()
+    }
+
+    fn crosses_window(&self, watermark: i64) -> bool {
+        let grain = self.spec.window.as_ref().map(|window| window.shape.grain().max(1));
+        let index = |watermark: i64| grain.map(|grain| watermark.div_euclid(grain));
+        watermark == WATERMARK_MAX || index(watermark) != index(self.told)
+    }
+}
+
+impl Stream for OperatorStream {
+    type Item = Result<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(batch) = self.output.pop_front() {
+                return Poll::Ready(Some(Ok(batch)));
+            }
+            if self.finished {
+                return Poll::Ready(None);
+            }
+            let worked = match self.input.poll_next_unpin(cx) {
+                Poll::Ready(Some(Ok(batch))) => self.push(&batch),
+                Poll::Ready(Some(Err(error))) => Err(error),
+                Poll::Ready(None) => self.finish(),
+                Poll::Pending => match self.advance() {
+                    Ok(true) => continue,
+                    Ok(false) => return Poll::Pending,
+                    Err(error) => Err(error),
+                },
+            };
+            if let Err(error) = worked {
+                self.finished = true;
+                return Poll::Ready(Some(Err(error)));
+            }
+        }
+    }
+}
+
+impl RecordBatchStream for OperatorStream {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+}

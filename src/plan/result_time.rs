@@ -1,0 +1,105 @@
+//! Event time behind a windowed GROUP BY: the bounds of its windows. A column of results is followed down to the
+//! [`WindowAggregate`] whose window it is a bound of.
+
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
+
+use crate::operator::{Length, ResultTime, WindowShape};
+
+use super::event_time::{index_of, passed_by_unnest, side_of};
+use super::functions::{length_of_bound, tumble_offset};
+use super::nodes::WindowAggregate;
+
+/// What bound of a result's window an expression over `plan` is.
+pub(super) fn result_time(expr: &Expr, plan: &LogicalPlan) -> Option<ResultTime> {
+    match expr {
+        Expr::Alias(alias) => result_time(&alias.expr, plan),
+        Expr::Column(column) => of_column(index_of(column, plan.schema())?, plan),
+        Expr::ScalarFunction(call) => of_call(call, plan),
+        _ => None,
+    }
+}
+
+/// Whether the results of windows come out of `plan` as the watermark passes their ends.
+pub(super) fn comes_out_by_time(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Projection(_)
+        | LogicalPlan::SubqueryAlias(_)
+        | LogicalPlan::Filter(_)
+        | LogicalPlan::Unnest(_) => plan.inputs().into_iter().all(comes_out_by_time),
+        LogicalPlan::Join(join) => comes_out_by_time(&join.left) || comes_out_by_time(&join.right),
+        LogicalPlan::Extension(extension) => extension
+            .node
+            .as_any()
+            .downcast_ref::<WindowAggregate>()
+            .is_some_and(|node| node.window.is_some() && !node.emit.is_changes()),
+        _ => false,
+    }
+}
+
+/// The column of `plan` that is best taken for the event time of windowed results.
+pub(super) fn time_of_results(plan: &LogicalPlan) -> Option<(usize, ResultTime)> {
+    let all = || (0..plan.schema().fields().len()).filter_map(|index| Some((index, of_column(index, plan)?)));
+    let rank = |time: &ResultTime| match time {
+        ResultTime::Last => 0,
+        ResultTime::End => 1,
+        _ => 2,
+    };
+    all().min_by_key(|(_, time)| rank(time))
+}
+
+fn of_column(index: usize, plan: &LogicalPlan) -> Option<ResultTime> {
+    match plan {
+        LogicalPlan::Projection(projection) => result_time(projection.expr.get(index)?, &projection.input),
+        LogicalPlan::SubqueryAlias(alias) => of_column(index, &alias.input),
+        LogicalPlan::Filter(filter) => of_column(index, &filter.input),
+        LogicalPlan::Unnest(unnest) => of_column(passed_by_unnest(unnest, index)?, &unnest.input),
+        LogicalPlan::Join(join) => {
+            let (index, side) = side_of(join, index)?;
+            of_column(index, side)
+        }
+        LogicalPlan::Extension(extension) => bound(index, extension.node.as_any().downcast_ref()?),
+        _ => None,
+    }
+}
+
+/// The bound that output column `index` of a GROUP BY is.
+fn bound(index: usize, node: &WindowAggregate) -> Option<ResultTime> {
+    let window = node.window.as_ref().filter(|_| !node.emit.is_changes())?;
+    let is_session = matches!(window.shape, WindowShape::Session { .. });
+    match index {
+        0 if !is_session => {
+            let offset = tumble_offset(&window.start, node.input.schema());
+            Some(ResultTime::Start { shape: window.shape.clone(), offset })
+        }
+        1 if window.shape.has_own_end() => Some(ResultTime::End),
+        _ => None,
+    }
+}
+
+/// `window_end(start, …)` and `window_time(start, …)` of the windows' own length, and the last tick before an end.
+fn of_call(call: &ScalarFunction, plan: &LogicalPlan) -> Option<ResultTime> {
+    let (of, parameters) = call.args.split_first()?;
+    let time = result_time(of, plan)?;
+    if parameters.is_empty() {
+        return (call.name() == "last_tick" && time == ResultTime::End).then_some(ResultTime::Last);
+    }
+    let parameter = |parameter: &Expr| match parameter {
+        Expr::Literal(value, _) => Some(value.clone()),
+        _ => None,
+    };
+    let parameters: Vec<ScalarValue> = parameters.iter().map(parameter).collect::<Option<_>>()?;
+    let ResultTime::Start { shape, .. } = time else { return None };
+    let own = match shape {
+        WindowShape::Tumble(length) => length,
+        WindowShape::Hop { size, .. } => Length::Ticks(size),
+        WindowShape::Cumulate { .. } | WindowShape::Session { .. } => return None,
+    };
+    match call.name() {
+        _ if length_of_bound(&parameters, &of.get_type(plan.schema()).ok()?) != Some(own) => None,
+        "window_end" => Some(ResultTime::End),
+        "window_time" => Some(ResultTime::Last),
+        _ => None,
+    }
+}
