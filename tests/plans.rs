@@ -76,6 +76,7 @@ async fn routing_follows_from_partitions_and_keys() {
         "SELECT count(*) FROM (SELECT origin, window_time FROM flights GROUP BY origin, tumble(scheduled, INTERVAL '1 hour')) GROUP BY tumble(window_time, INTERVAL '1 day') EMIT CHANGES",
         "SELECT count(*) FROM (SELECT carrier, window_time FROM flights GROUP BY carrier, tumble(scheduled, INTERVAL '1 hour')) GROUP BY tumble(window_time, INTERVAL '1 day')",
         "SELECT first_value(n) FROM (SELECT carrier, window_time, count(*) AS n FROM flights GROUP BY carrier, tumble(scheduled, INTERVAL '1 hour')) GROUP BY tumble(window_time, INTERVAL '1 day')",
+        "SELECT DISTINCT origin FROM flights EMIT CHANGES",
     ] {
         picked.push(routing(sql).await);
     }
@@ -93,8 +94,37 @@ async fn a_look_up_reads_the_table_first_and_a_last_order_is_a_tail() {
     insta::assert_snapshot!(physical);
 }
 
+/// The first rows of windows are kept by each pipeline if no other has rows of the same key, else merged on close; so are
+/// the windows whose results are ranked.
+#[tokio::test]
+async fn the_first_rows_of_windows_are_kept_alone() {
+    let ctx = flights().await;
+    let first = |keys: &str, order: &str, rows: &str| {
+        format!(
+            "SELECT origin FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY window_start, window_end{keys} ORDER BY {order}) AS rn \
+             FROM {rows}) WHERE rn <= 3"
+        )
+    };
+    let rows = "TABLE(HOP(TABLE flights, DESCRIPTOR(scheduled), INTERVAL '1' HOUR, INTERVAL '1' DAY))";
+    let results = format!(
+        "(SELECT window_start, window_end, origin, count(*) AS n FROM {rows} GROUP BY window_start, window_end, origin)"
+    );
+    let by_carrier = first(", carrier", "dep_delay DESC", rows);
+    let mut picked = vec![];
+    for sql in [
+        first(", origin", "dep_delay DESC", rows),
+        first("", "dep_delay DESC", rows),
+        first(", origin", "n", &results),
+        first("", "n", &results),
+        format!("SELECT carrier FROM ({by_carrier})").replace("SELECT origin", "SELECT carrier"),
+    ] {
+        picked.push(plans(&ctx, &sql).await.1);
+    }
+    insta::assert_snapshot!(picked.join("\n"));
+}
+
 /// Plans in which a row of the stream comes out as soon as it has gone in: `n` is its number.
-const IMMEDIATE: [&str; 17] = [
+const IMMEDIATE: [&str; 20] = [
     "SELECT n FROM s",
     "SELECT n FROM s WHERE n % 3 = 0",
     "SELECT upper(k), n FROM s WHERE k = 'a' OR n < 20",
@@ -112,11 +142,14 @@ const IMMEDIATE: [&str; 17] = [
     "SELECT k, max(n) AS n FROM s WHERE n % 2 = 0 GROUP BY k EMIT CHANGES",
     "SELECT k, window_start, max(n) AS n FROM s GROUP BY k, tumble(ts, INTERVAL '10 seconds') EMIT CHANGES",
     "SELECT m, max(n) AS n FROM s JOIN t USING (k) WHERE n > 3 GROUP BY m WINDOW TUMBLING (SIZE 10 SECONDS) EMIT CHANGES",
+    "SELECT DISTINCT n FROM s EMIT CHANGES",
+    "SELECT n FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY k ORDER BY ts DESC) AS rn FROM s) WHERE rn = 1 EMIT CHANGES",
+    "SELECT n, rn FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY n % 2 ORDER BY ts) AS rn FROM s) WHERE rn <= 30 EMIT CHANGES",
 ];
 
 /// Windows, which come out when row `n` has moved the watermark past their end, five seconds before it: short ones, and
 /// what is made of them.
-const CLOSING: [&str; 9] = [
+const CLOSING: [&str; 12] = [
     "SELECT arrow_cast(window_end, 'Int64') + 5 AS n FROM s GROUP BY tumble(ts, INTERVAL '2 seconds')",
     "SELECT arrow_cast(window_end, 'Int64') + 5 AS n FROM (short) GROUP BY tumble(t, INTERVAL '10 seconds')",
     "SELECT arrow_cast(window_end, 'Int64') + 5 AS n FROM (short) WHERE c > 0 GROUP BY hop(b, INTERVAL '4 seconds', INTERVAL '10 seconds')",
@@ -126,6 +159,9 @@ const CLOSING: [&str; 9] = [
     "SELECT arrow_cast(e, 'Int64') + 5 AS n, lag(c) OVER (ORDER BY b) FROM (short)",
     "SELECT arrow_cast(max(e), 'Int64') + 5 AS n, sum(c) FROM (short) EMIT CHANGES",
     "SELECT arrow_cast(window_end, 'Int64') + 5 AS n FROM (SELECT window_time AS m FROM (short) GROUP BY tumble(t, INTERVAL '4 seconds')) GROUP BY tumble(m, INTERVAL '12 seconds')",
+    "SELECT arrow_cast(e, 'Int64') + 5 AS n FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY b, e ORDER BY k) AS rn FROM (short)) WHERE rn = 1",
+    "SELECT arrow_cast(tumble(t, INTERVAL '4 seconds'), 'Int64') + 9 AS n FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY tumble(t, INTERVAL '4 seconds') ORDER BY c) AS rn FROM (short)) WHERE rn = 1",
+    "SELECT arrow_cast(window_end, 'Int64') + 5 AS n FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY window_start, window_end ORDER BY k) AS rn FROM TABLE(TUMBLE(TABLE s, DESCRIPTOR(ts), INTERVAL '4' SECOND))) WHERE rn = 1",
 ];
 const SHORT: &str = "(SELECT k, window_start AS b, window_end AS e, window_time AS t, count(*) AS c FROM s \
                      GROUP BY k, tumble(ts, INTERVAL '2 seconds')) AS q";

@@ -9,7 +9,7 @@ use crate::plan::{Changelog, Keyed, changelog};
 use crate::runtime::Job;
 use crate::sink::MemorySink;
 
-use super::changelog::fold;
+use super::changelog::{fold, fold_rows};
 use super::compare::{Difference, compare, compare_by_key};
 use super::ledger::Ledger;
 
@@ -74,12 +74,14 @@ impl Answer {
 
     fn difference_of_rows(&self, other: &Self) -> Result<Option<Difference>> {
         match &self.changelog {
-            Changelog::Keyed(Keyed { is_by_batch: true, .. }) => {
+            Changelog::Keyed(Keyed { is_by_batch: true, .. }) | Changelog::Rows { is_by_batch: true, .. } => {
                 let (folded, other) = (self.folded()?, other.folded()?);
                 compare(&folded.batches, &other.batches, &folded.schema)
             }
             Changelog::Keyed(Keyed { keys, .. }) => compare_by_key(&self.batches, &other.batches, &self.schema, keys),
-            Changelog::None | Changelog::Unkeyed(_) => compare(&self.batches, &other.batches, &self.schema),
+            Changelog::None | Changelog::Rows { .. } | Changelog::Unkeyed(_) => {
+                compare(&self.batches, &other.batches, &self.schema)
+            }
         }
     }
 
@@ -105,7 +107,7 @@ impl Answer {
     pub fn why_not_folded(&self) -> Option<&str> {
         match &self.changelog {
             Changelog::Unkeyed(why) => Some(why),
-            Changelog::None | Changelog::Keyed(_) => None,
+            Changelog::None | Changelog::Keyed(_) | Changelog::Rows { .. } => None,
         }
     }
 
@@ -114,8 +116,11 @@ impl Answer {
     /// # Errors
     /// Changes that contradict each other.
     pub fn folded(&self) -> Result<Self> {
-        let Changelog::Keyed(Keyed { keys, op, .. }) = &self.changelog else { return Ok(self.clone()) };
-        let rows = fold(&self.batches, &self.schema, keys, *op)?;
+        let rows = match &self.changelog {
+            Changelog::Keyed(Keyed { keys, op, .. }) => fold(&self.batches, &self.schema, keys, *op)?,
+            Changelog::Rows { op, .. } => fold_rows(&self.batches, &self.schema, *op)?,
+            Changelog::None | Changelog::Unkeyed(_) => return Ok(self.clone()),
+        };
         let schema = rows.schema();
         Ok(Self { schema, batches: vec![rows], late_rows: self.late_rows, ledger: None, changelog: Changelog::None })
     }

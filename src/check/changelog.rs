@@ -6,8 +6,8 @@ use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
 use arrow::compute::{cast, concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::OwnedRow;
-use datafusion::common::Result;
 use datafusion::common::cast::as_string_array;
+use datafusion::common::{DataFusionError, Result};
 
 use crate::error::Error;
 
@@ -34,6 +34,41 @@ pub fn fold(batches: &[RecordBatch], schema: &SchemaRef, keys: &[usize], op: Opt
     Ok(take_record_batch(&changes_only, &UInt64Array::from(rows))?)
 }
 
+/// Folds the rows of a changelog in which whole rows come (`+I`) and go (`-D`), each perhaps several times. The column
+/// `op` says which and is no column of the result.
+///
+/// # Errors
+/// A row that goes and is not there.
+pub fn fold_rows(batches: &[RecordBatch], schema: &SchemaRef, op: usize) -> Result<RecordBatch> {
+    let changes = concat_batches(schema, batches)?;
+    let columns: Vec<usize> = (0..schema.fields().len()).filter(|column| *column != op).collect();
+    let contents = converted(&converter(schema, &columns)?, &changes, &columns)?;
+    let changes_only = changes.project(&columns)?;
+    let ops = cast(changes.column(op), &DataType::Utf8)?;
+    let mut there = HashMap::<OwnedRow, Vec<u64>>::new();
+    for row in 0..changes.num_rows() {
+        let copies = there.entry(contents.row(row).owned()).or_default();
+        match as_string_array(&ops)?.value(row) {
+            "+I" => copies.push(row as u64),
+            "-D" if copies.pop().is_some() => {}
+            other => return Err(unfit(other, &changes_only, row)),
+        }
+    }
+    let mut rows = there.into_values().flatten().collect::<Vec<_>>();
+    rows.sort_unstable();
+    Ok(take_record_batch(&changes_only, &UInt64Array::from(rows))?)
+}
+
+fn unfit(op: &str, changes: &RecordBatch, row: usize) -> DataFusionError {
+    match text_rows(&changes.slice(row, 1)) {
+        Ok(cells) => {
+            let cells = cells.concat().join(" | ");
+            Error::data(format!("a change {op} that fits no row before it: {cells}")).into()
+        }
+        Err(error) => error,
+    }
+}
+
 fn op_of(ops: Option<&ArrayRef>, row: usize) -> Result<Option<&str>> {
     ops.map(|ops| Ok(as_string_array(ops)?.value(row))).transpose()
 }
@@ -58,9 +93,7 @@ impl Folded<'_> {
             Some(_) => false,
         };
         if !fits {
-            let cells = text_rows(&self.changes.slice(row, 1))?.concat().join(" | ");
-            let message = format!("a change {} that fits no row before it: {cells}", op.unwrap_or_default());
-            return Err(Error::data(message).into());
+            return Err(unfit(op.unwrap_or_default(), self.changes, row));
         }
         match op {
             Some("-U" | "-D") => self.latest.remove(&key),

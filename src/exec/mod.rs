@@ -21,6 +21,7 @@ pub(crate) mod lookup;
 mod one_batch;
 pub(crate) mod operator;
 mod operator_stream;
+pub(crate) mod rank;
 mod row_order;
 pub(crate) mod scan;
 pub(crate) mod source_rows;

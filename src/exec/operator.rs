@@ -3,16 +3,17 @@
 use std::fmt;
 use std::sync::Arc;
 
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::common::Result;
+use datafusion::common::{Result, internal_datafusion_err};
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, SendableRecordBatchStream,
 };
 
 use crate::operator::{
-    AggregateSpec, ChangelogAggregate, ChangesSpec, Mode, Operator, ResultTime, RowsWindow, RowsWindowSpec,
-    SessionAggregate, WindowAggregate,
+    AggregateSpec, ChangelogAggregate, ChangelogTopN, ChangesSpec, CompleteWindow, Mode, Operator, ResultTime,
+    RowsWindow, RowsWindowSpec, SessionAggregate, TopNSpec, WindowAggregate, WindowTopN, merge_window,
 };
 
 use super::operator_stream::OperatorStream;
@@ -32,6 +33,12 @@ pub(crate) enum OperatorSpec {
     SessionAggregate(Arc<AggregateSpec>, i64, Option<ChangesSpec>),
     /// OVER (… ORDER BY event time …).
     RowsWindow(Arc<RowsWindowSpec>),
+    /// The best rows of each window: they come out when it closes.
+    WindowTopN(Arc<TopNSpec>),
+    /// The same where a window's rows are spread over pipelines.
+    MergedWindowTopN(Arc<TopNSpec>),
+    /// The best rows of each key with EMIT CHANGES, by rank if that is told.
+    ChangelogTopN(Arc<TopNSpec>, ChangesSpec, bool),
 }
 
 impl OperatorSpec {
@@ -44,6 +51,35 @@ impl OperatorSpec {
             }
             Self::SessionAggregate(spec, _, None) => Arc::clone(&spec.schema),
             Self::RowsWindow(spec) => Arc::clone(&spec.schema),
+            Self::WindowTopN(spec) | Self::MergedWindowTopN(spec) => Arc::clone(&spec.schema),
+            Self::ChangelogTopN(spec, changes, _) => changes.schema(&spec.schema),
+        }
+    }
+
+    /// The operator whose windows are merged, if this one's are to be; it has none of its own if they are already.
+    pub(crate) fn merging(&self) -> Option<Self> {
+        match self {
+            Self::WindowAggregate(spec) => Some(Self::MergedWindowAggregate(Arc::clone(spec))),
+            Self::WindowTopN(spec) => Some(Self::MergedWindowTopN(Arc::clone(spec))),
+            _ => None,
+        }
+    }
+
+    /// The GROUP BY whose partial states a merger brings together.
+    pub(crate) fn merged(&self) -> Option<&Arc<AggregateSpec>> {
+        match self {
+            Self::MergedWindowAggregate(spec) => Some(spec),
+            Self::MergedWindowTopN(spec) => Some(&spec.groups),
+            _ => None,
+        }
+    }
+
+    /// The rows of a window whose partial states are all there.
+    pub(super) fn merge(&self, complete: &CompleteWindow) -> Result<RecordBatch> {
+        match self {
+            Self::MergedWindowTopN(spec) => spec.merge(complete),
+            Self::MergedWindowAggregate(spec) => merge_window(spec, complete),
+            _ => Err(internal_datafusion_err!("{} merges no windows", self.name())),
         }
     }
 
@@ -54,7 +90,7 @@ impl OperatorSpec {
             | Self::MergedWindowAggregate(spec)
             | Self::ChangelogAggregate(spec, _)
             | Self::SessionAggregate(spec, ..) => Some(spec),
-            Self::RowsWindow(_) => None,
+            Self::RowsWindow(_) | Self::WindowTopN(_) | Self::MergedWindowTopN(_) | Self::ChangelogTopN(..) => None,
         }
     }
 
@@ -69,6 +105,11 @@ impl OperatorSpec {
                 Box::new(SessionAggregate::try_new(Arc::clone(spec), *gap, changes.clone())?)
             }
             Self::RowsWindow(spec) => Box::new(RowsWindow::try_new(Arc::clone(spec))?),
+            Self::WindowTopN(spec) => Box::new(WindowTopN::new(Arc::clone(spec))),
+            Self::MergedWindowTopN(spec) => Box::new(WindowAggregate::new(Arc::clone(&spec.groups), Mode::Partial)),
+            Self::ChangelogTopN(spec, changes, by_rank) => {
+                Box::new(ChangelogTopN::new(Arc::clone(spec), changes.clone(), *by_rank))
+            }
         })
     }
 
@@ -78,6 +119,8 @@ impl OperatorSpec {
             Self::ChangelogAggregate(..) => "ChangelogAggregate",
             Self::SessionAggregate(..) => "SessionAggregate",
             Self::RowsWindow(_) => "RowsWindow",
+            Self::WindowTopN(_) | Self::MergedWindowTopN(_) => "WindowTopN",
+            Self::ChangelogTopN(..) => "ChangelogTopN",
         }
     }
 }
@@ -168,6 +211,11 @@ impl DisplayAs for OperatorExec {
             }
             OperatorSpec::MergedWindowAggregate(spec) => write!(f, "{spec}, merged on close"),
             OperatorSpec::RowsWindow(spec) => write!(f, "{spec}"),
+            OperatorSpec::WindowTopN(spec) => write!(f, "{spec}"),
+            OperatorSpec::MergedWindowTopN(spec) => write!(f, "{spec}, merged on close"),
+            OperatorSpec::ChangelogTopN(spec, changes, by_rank) => {
+                write!(f, "{spec}, changes={changes}{}", if *by_rank { " by rank" } else { "" })
+            }
         }?;
         match &self.results {
             Some(results) => write!(f, ", over windows by their {results}"),

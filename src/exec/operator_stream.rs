@@ -19,8 +19,7 @@ use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
 
 use crate::operator::{
-    AggregateSpec, Counters, Merger, Operator, ResultTime, Stamp, WATERMARK_MAX, WATERMARK_MIN, merge_window,
-    watermark_behind,
+    Counters, Merger, Operator, ResultTime, Stamp, WATERMARK_MAX, WATERMARK_MIN, WindowSpec, watermark_behind,
 };
 
 use super::context::PipelineContext;
@@ -185,7 +184,7 @@ impl Follower {
 
 /// How far this pipeline has told a merger that it has come.
 struct Merge {
-    spec: Arc<AggregateSpec>,
+    spec: OperatorSpec,
     merger: Arc<Mutex<Merger>>,
     /// Whether no operator follows.
     is_last: bool,
@@ -196,10 +195,10 @@ struct Merge {
 
 impl Merge {
     fn of(node: &OperatorExec, pipeline: &PipelineContext) -> Option<Self> {
-        let OperatorSpec::MergedWindowAggregate(spec) = node.spec() else { return None };
+        node.spec().merged()?;
         let merger = pipeline.mergers.get(node.stage()).cloned().flatten()?;
         let is_last = node.stage() + 1 == pipeline.mergers.len();
-        Some(Self { spec: Arc::clone(spec), merger, is_last, told: WATERMARK_MIN, merged: 0 })
+        Some(Self { spec: node.spec().clone(), merger, is_last, told: WATERMARK_MIN, merged: 0 })
     }
 
     /// Hands closed windows to the merger, and makes the rows of those that nobody can touch any more.
@@ -210,14 +209,18 @@ impl Merge {
         }
         self.told = watermark;
         let ready = self.merger.lock().close(pipeline, watermark, partials)?;
-        if self.spec.window.is_some() {
+        if self.window().is_some() {
             self.merged += ready.len() as u64;
         }
-        ready.iter().map(|complete| merge_window(&self.spec, complete)).collect()
+        ready.iter().map(|complete| self.spec.merge(complete)).collect()
+    }
+
+    fn window(&self) -> Option<&WindowSpec> {
+        self.spec.merged()?.window.as_ref()
     }
 
     fn crosses_window(&self, watermark: i64) -> bool {
-        let grain = self.spec.window.as_ref().map(|window| window.shape.grain().max(1));
+        let grain = self.window().map(|window| window.shape.grain().max(1));
         let index = |watermark: i64| grain.map(|grain| watermark.div_euclid(grain));
         watermark == WATERMARK_MAX || index(watermark) != index(self.told)
     }

@@ -4,20 +4,19 @@
 //! For each row, a batch is one pass for each aggregate, which updates the groups and writes the output column at once.
 //! A window that closes first tells what it still has to tell.
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, Int64Array, RecordBatch};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use datafusion::common::{Result, internal_datafusion_err};
 
 use super::aggregate_spec::{AggregateSpec, Evaluated};
-use super::changes::{ChangesSpec, Often, Op};
+use super::changes::{ChangesSpec, Often, Op, highest_batch, highest_of};
 use super::codes::DecodedDictionary;
 use super::open_windows::{OpenWindows, Slice, Window, slice_of};
 use super::running_groups::{ChangedRows, RunningGroups};
 use super::snapshot::{counters_batch, split_counters};
-use super::{Counters, MissedRows, Operator, Stamp, WATERMARK_MAX, ticks};
+use super::{Counters, MissedRows, Operator, Stamp, WATERMARK_MAX};
 
 /// Gives the running values of each group.
 pub(crate) struct ChangelogAggregate {
@@ -92,15 +91,16 @@ impl ChangelogAggregate {
     /// The changes that rows make to one window.
     fn change(&mut self, slice: Option<Slice>, rows: Evaluated, output: &mut Vec<RecordBatch>) -> Result<()> {
         let (is_deferred, ops) = (self.is_deferred(), self.changes.ops);
-        let fresh = || RunningGroups::try_new(&self.spec, is_deferred, ops);
+        let fresh = || RunningGroups::try_new(&self.spec, is_deferred, &self.changes);
         let defers = self.defers(slice);
         let groups = self.state.windows.open(slice, fresh)?;
         if defers {
             return groups.defer(&rows);
         }
         let count = rows.rows;
-        let changed = groups.changes(rows, ops)?;
-        output.push(self.output(slice, count, changed)?);
+        if let Some(changed) = groups.changes(rows, ops)? {
+            output.push(self.output(slice, count, changed)?);
+        }
         Ok(())
     }
 
@@ -141,27 +141,6 @@ impl ChangelogAggregate {
         }
         Ok(())
     }
-
-    /// The runs of a batch's rows between which changes are to be told.
-    fn intervals(&mut self, batch: &RecordBatch) -> Result<Vec<Range<usize>>> {
-        let Often::Every { time, interval } = &self.changes.often else {
-            return Ok(std::iter::once(0..batch.num_rows()).collect());
-        };
-        let times = ticks(&time.evaluate(batch)?.into_array(batch.num_rows())?)?;
-        let (mut runs, mut begin) = (vec![], 0);
-        for (row, time) in times.iter().enumerate() {
-            let Some(time) = time.filter(|time| self.state.highest.is_none_or(|highest| *time > highest)) else {
-                continue;
-            };
-            let before = self.state.highest.replace(time);
-            if before.is_some_and(|before| before.div_euclid(*interval) != time.div_euclid(*interval)) {
-                runs.push(begin..row);
-                begin = row;
-            }
-        }
-        runs.push(begin..batch.num_rows());
-        Ok(runs)
-    }
 }
 
 impl Operator for ChangelogAggregate {
@@ -171,7 +150,7 @@ impl Operator for ChangelogAggregate {
 
     fn push(&mut self, batch: &RecordBatch, stamp: Stamp, output: &mut Vec<RecordBatch>) -> Result<()> {
         if batch.num_rows() > 0 {
-            for (run, rows) in self.intervals(batch)?.into_iter().enumerate() {
+            for (run, rows) in self.changes.runs(batch, &mut self.state.highest)?.into_iter().enumerate() {
                 if run > 0 {
                     self.flush(WATERMARK_MAX, output)?;
                 }
@@ -216,9 +195,9 @@ impl Operator for ChangelogAggregate {
         let (highest, windows) =
             rest.split_first().ok_or_else(|| internal_datafusion_err!("a changelog's snapshot is too short"))?;
         self.state = State { counters, highest: highest_of(highest), ..State::default() };
-        let (is_deferred, ops) = (self.is_deferred(), self.changes.ops);
+        let is_deferred = self.is_deferred();
         for window in windows {
-            let fresh = || RunningGroups::try_new(&self.spec, is_deferred, ops);
+            let fresh = || RunningGroups::try_new(&self.spec, is_deferred, &self.changes);
             self.state.windows.open(slice_of(window)?, fresh)?.restore(&self.spec, window)?;
         }
         Ok(())
@@ -237,21 +216,11 @@ impl Operator for ChangelogAggregate {
     }
 }
 
-fn highest_batch(highest: Option<i64>) -> Result<RecordBatch> {
-    let schema = Schema::new(vec![Field::new("highest", DataType::Int64, true)]);
-    Ok(RecordBatch::try_new(Arc::new(schema), vec![Arc::new(Int64Array::from(vec![highest]))])?)
-}
-
-fn highest_of(batch: &RecordBatch) -> Option<i64> {
-    let times = batch.columns().first()?.as_primitive_opt::<Int64Type>()?;
-    (!times.is_empty() && times.is_valid(0)).then(|| times.value(0))
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
-    use arrow::array::UInt32Array;
+    use arrow::array::{Array, UInt32Array};
     use arrow::compute::take_arrays;
     use proptest::prelude::*;
 
@@ -261,11 +230,12 @@ mod tests {
         computed_freshly, every_aggregate, group_by, group_of, overlapping_group_by, overlapping_shapes, rows, run,
         sorted, stamped, text, window_of, with_watermarks,
     };
+    use super::super::ticks;
     use super::super::{Mode, WindowAggregate};
     use super::*;
 
     fn each_row() -> ChangesSpec {
-        ChangesSpec { often: Often::EachRow, ops: Ops::None }
+        ChangesSpec { often: Often::EachRow, ops: Ops::None, repeats: true }
     }
 
     fn forms() -> impl Strategy<Value = ChangesSpec> {
@@ -276,7 +246,7 @@ mod tests {
             Just(Often::AtClose { lateness: 0 }),
         ];
         let ops = prop_oneof![Just(Ops::None), Just(Ops::Op), Just(Ops::Retractions)];
-        (often, ops).prop_map(|(often, ops)| ChangesSpec { often, ops })
+        (often, ops).prop_map(|(often, ops)| ChangesSpec { often, ops, repeats: true })
     }
 
     /// The latest row of each key, and a check that rows do what they say.
@@ -399,7 +369,7 @@ mod tests {
             size in 1i64..60, keyed: bool, ops in prop_oneof![Just(Ops::None), Just(Ops::Op), Just(Ops::Retractions)],
         ) {
             let spec = common_group_by(Some(size), keyed);
-            let changes = ChangesSpec { often: Often::AtClose { lateness }, ops };
+            let changes = ChangesSpec { often: Often::AtClose { lateness }, ops, repeats: true };
             let mut operator = ChangelogAggregate::new(Arc::clone(&spec), changes);
             let got = text(&run(&mut operator, &stamped(&rows, &lengths, bound, 0, None)));
             let group_columns = 1 + usize::from(keyed);
@@ -434,7 +404,7 @@ mod tests {
             let spec = common_group_by(size, true);
             let input = stamped(&rows, &lengths, bound, 0, None);
             let group_columns = usize::from(size.is_some()) + 1;
-            let every = ChangesSpec { often: Often::Every { time: column("ts"), interval }, ops: Ops::None };
+            let every = ChangesSpec { often: Often::Every { time: column("ts"), interval }, ops: Ops::None, repeats: true };
             let got = text(&run(&mut ChangelogAggregate::new(Arc::clone(&spec), every), &input));
 
             // The same rows one by one, each with the interval that it came in.

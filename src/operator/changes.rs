@@ -1,18 +1,23 @@
 //! The forms of EMIT CHANGES: how often a key's change is told, and what its rows say of earlier ones.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use datafusion::common::Result;
 use datafusion::physical_expr::PhysicalExpr;
+
+use super::ticks;
 
 /// The form of a changelog.
 #[derive(Debug, Clone)]
 pub(crate) struct ChangesSpec {
     pub(crate) often: Often,
     pub(crate) ops: Ops,
+    /// Whether a key is told of again; else once, when it is first seen.
+    pub(crate) repeats: bool,
 }
 
 /// How often a key's change is told.
@@ -86,6 +91,27 @@ impl ChangesSpec {
         Arc::new(Schema::new([op].into_iter().chain(rows.fields().iter().cloned()).collect::<Vec<_>>()))
     }
 
+    /// The runs of a batch's rows between which changes are to be told, given the highest event time so far.
+    pub(super) fn runs(&self, batch: &RecordBatch, highest: &mut Option<i64>) -> Result<Vec<Range<usize>>> {
+        let Often::Every { time, interval } = &self.often else {
+            return Ok(std::iter::once(0..batch.num_rows()).collect());
+        };
+        let times = ticks(&time.evaluate(batch)?.into_array(batch.num_rows())?)?;
+        let (mut runs, mut begin) = (vec![], 0);
+        for (row, time) in times.iter().enumerate() {
+            let Some(time) = time.filter(|time| highest.is_none_or(|highest| *time > highest)) else {
+                continue;
+            };
+            let before = highest.replace(time);
+            if before.is_some_and(|before| before.div_euclid(*interval) != time.div_euclid(*interval)) {
+                runs.push(begin..row);
+                begin = row;
+            }
+        }
+        runs.push(begin..batch.num_rows());
+        Ok(runs)
+    }
+
     /// Rows with the column in front, if there is one.
     pub(super) fn output(&self, schema: &SchemaRef, ops: &[Op], rows: RecordBatch) -> Result<RecordBatch> {
         if self.ops == Ops::None {
@@ -96,6 +122,17 @@ impl ChangesSpec {
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
         Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
     }
+}
+
+/// The highest event time of a snapshot.
+pub(super) fn highest_batch(highest: Option<i64>) -> Result<RecordBatch> {
+    let schema = Schema::new(vec![Field::new("highest", DataType::Int64, true)]);
+    Ok(RecordBatch::try_new(Arc::new(schema), vec![Arc::new(Int64Array::from(vec![highest]))])?)
+}
+
+pub(super) fn highest_of(batch: &RecordBatch) -> Option<i64> {
+    let times = batch.columns().first()?.as_primitive_opt::<Int64Type>()?;
+    (!times.is_empty() && times.is_valid(0)).then(|| times.value(0))
 }
 
 impl fmt::Display for ChangesSpec {

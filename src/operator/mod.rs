@@ -39,6 +39,7 @@ mod sorted_aggregate;
 #[cfg(test)]
 mod testing;
 mod ticks;
+mod top_n;
 mod window_aggregate;
 mod window_merge;
 mod window_shape;
@@ -55,8 +56,9 @@ pub(crate) use rows_window::{Frame, RangeBound, RowsFunction, RowsFunctionKind, 
 pub(crate) use session_aggregate::SessionAggregate;
 pub(crate) use sorted_aggregate::sorted;
 pub(crate) use ticks::ticks;
+pub(crate) use top_n::{ChangelogTopN, TopNSpec, WindowTopN};
 pub(crate) use window_aggregate::{Mode, WindowAggregate};
-pub(crate) use window_merge::{Merger, merge_window};
+pub(crate) use window_merge::{CompleteWindow, Merger, merge_window};
 pub(crate) use window_shape::{Length, WindowShape, round_down};
 
 use arrow::array::RecordBatch;

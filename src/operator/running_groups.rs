@@ -9,7 +9,7 @@ use datafusion::common::{Result, internal_datafusion_err};
 
 use super::accumulators::{RunningAggregate, running_aggregate};
 use super::aggregate_spec::{AggregateSpec, Evaluated};
-use super::changes::{Op, Ops};
+use super::changes::{ChangesSpec, Op, Ops};
 use super::key_values::{KeyValues, one_zero};
 use super::keys::Keys;
 use super::latest_rows::LatestRows;
@@ -26,6 +26,8 @@ pub(super) struct ChangedRows {
 pub(super) struct RunningGroups {
     keys: Keys,
     aggregates: Vec<Box<dyn RunningAggregate>>,
+    /// Whether a group is told of again.
+    repeats: bool,
     /// How many groups have been told of: the first ones.
     told: usize,
     pending: Option<Pending>,
@@ -49,19 +51,30 @@ struct Pending {
 
 impl RunningGroups {
     /// Groups whose changes are told at once, or when [`RunningGroups::flush`] asks for them.
-    pub(super) fn try_new(spec: &AggregateSpec, is_deferred: bool, ops: Ops) -> Result<Self> {
+    pub(super) fn try_new(spec: &AggregateSpec, is_deferred: bool, changes: &ChangesSpec) -> Result<Self> {
         let aggregates = spec.aggregates.iter().map(running_aggregate).collect::<Result<_>>()?;
         let pending = match is_deferred {
-            true => Some(Pending::try_new(spec, ops == Ops::Retractions)?),
+            true => Some(Pending::try_new(spec, changes.ops == Ops::Retractions)?),
             false => None,
         };
-        Ok(Self { keys: Keys::new(spec), aggregates, told: 0, pending, latest: LatestRows::default(), size: 0 })
+        Ok(Self {
+            keys: Keys::new(spec),
+            aggregates,
+            repeats: changes.repeats,
+            told: 0,
+            pending,
+            latest: LatestRows::default(),
+            size: 0,
+        })
     }
 
-    /// Takes rows, and gives the change that each of them makes.
-    pub(super) fn changes(&mut self, rows: Evaluated, ops: Ops) -> Result<ChangedRows> {
+    /// Takes rows, and gives the change that each of them makes; none if they make none.
+    pub(super) fn changes(&mut self, rows: Evaluated, ops: Ops) -> Result<Option<ChangedRows>> {
         self.keys.intern(&rows.keys, rows.rows)?;
         let total = self.keys.len();
+        if !self.repeats {
+            return self.new_groups(&rows, total);
+        }
         let changed = match ops {
             Ops::None => ChangedRows { ops: vec![], columns: self.update(&rows, total)? },
             Ops::Op => {
@@ -72,7 +85,22 @@ impl RunningGroups {
         };
         self.told = total;
         self.measure();
-        Ok(changed)
+        Ok(Some(changed))
+    }
+
+    /// The first rows of groups that are new, of which nothing else is told.
+    fn new_groups(&mut self, rows: &Evaluated, total: usize) -> Result<Option<ChangedRows>> {
+        let ops = first_rows(&self.keys.groups, self.told, total);
+        let is_first = |(row, op): (usize, &Op)| (*op == Op::Insert).then_some(row as u32);
+        let first: Vec<u32> = ops.iter().enumerate().filter_map(is_first).collect();
+        self.told = total;
+        self.measure();
+        if first.is_empty() {
+            return Ok(None);
+        }
+        let ops = vec![Op::Insert; first.len()];
+        let keys = rows.select(first)?.keys;
+        Ok(Some(ChangedRows { ops, columns: keys.into_iter().map(one_zero).collect::<Result<_>>()? }))
     }
 
     /// The columns of the rows' keys and of the values after each of them.
@@ -128,7 +156,7 @@ impl RunningGroups {
         let total = self.keys.len();
         if let Some(pending) = &mut self.pending {
             let keys = rows.keys.iter().cloned().map(one_zero).collect::<Result<Vec<_>>>()?;
-            let known = pending.note(&self.keys.groups, total, self.told, &keys)?;
+            let known = pending.note(&self.keys.groups, total, self.told, self.repeats, &keys)?;
             if !known.is_empty() {
                 let before = self.aggregates.iter_mut().map(|aggregate| aggregate.values(&known));
                 pending.before.push(before.collect::<Result<_>>()?);
@@ -226,13 +254,21 @@ impl Pending {
     }
 
     /// Notes that these rows' groups change, and gives those of them whose values before are wanted.
-    fn note(&mut self, groups: &[usize], total: usize, told: usize, keys: &[ArrayRef]) -> Result<Vec<usize>> {
+    fn note(
+        &mut self,
+        groups: &[usize],
+        total: usize,
+        told: usize,
+        repeats: bool,
+        keys: &[ArrayRef],
+    ) -> Result<Vec<usize>> {
         self.keys.learn(groups, total, keys)?;
         self.is_pending.resize(total, false);
         self.places.resize(total, None);
         let mut known = vec![];
         for group in groups {
-            if std::mem::replace(&mut self.is_pending[*group], true) {
+            let is_over = !repeats && *group < told;
+            if is_over || std::mem::replace(&mut self.is_pending[*group], true) {
                 continue;
             }
             self.groups.push(*group);

@@ -375,7 +375,7 @@ mod tests {
             ops in prop_oneof![Just(Ops::Op), Just(Ops::Retractions)],
         ) {
             let spec = session_group_by(gap, keyed);
-            let changes = ChangesSpec { often: Often::EachRow, ops };
+            let changes = ChangesSpec { often: Often::EachRow, ops, repeats: true };
             let mut operator = SessionAggregate::try_new(Arc::clone(&spec), gap, Some(changes)).unwrap();
             let output = run(&mut operator, &stamped(&rows, &lengths, bound, 0, None));
             let (expected, _) = model(&rows, bound, gap, keyed);
@@ -389,7 +389,7 @@ mod tests {
             cuts in prop::collection::vec(any::<prop::sample::Index>(), 1..4),
         ) {
             let spec = session_group_by(gap, keyed);
-            let changes = ops.map(|ops| ChangesSpec { often: Often::EachRow, ops });
+            let changes = ops.map(|ops| ChangesSpec { often: Often::EachRow, ops, repeats: true });
             let fresh = || SessionAggregate::try_new(Arc::clone(&spec), gap, changes.clone()).unwrap();
             assert_snapshot_law(fresh, &stamped(&rows, &lengths, bound, 0, None), &cuts);
         }

@@ -20,11 +20,12 @@ use super::analyze::{Flow, Shape, extension};
 use super::event_time::{index_of, stream_key, trace_index};
 use super::explode::{calls_overlapping, overlapping_calls};
 use super::functions::last_tick;
-use super::nodes::{WINDOW_END, WINDOW_START, Window, WindowAggregate};
+use super::nodes::{Repeats, WINDOW_END, WINDOW_START, Window, WindowAggregate};
 use super::operator_spec::is_free_of_order;
 use super::overlapping::{is_overlapping, is_session, session_keys};
 use super::result_time::{comes_out_by_time, result_time, time_of_results};
-use super::routing::{KeyedState, Stage};
+use super::routing::KeyedState;
+use super::top_n_node::TopN;
 use super::window::Recognised;
 use super::{refuse, window};
 
@@ -48,10 +49,24 @@ impl Grouping {
         let is_pulled_up = below != input;
         let pulled = Self { aggregates: pulled.split_off(groups.len()), groups: pulled, is_pulled_up };
         // Where one operator cannot keep the windows, rows come to it once for each of them.
+        let is_told = pulled.tells_windows()? || below == input;
         match pulled.overlapping()? {
-            Some(0 | 1) if sessions_stream(&pulled.groups, &pulled.aggregates)? => Ok((below, pulled)),
+            Some(0 | 1) if is_told && sessions_stream(&pulled.groups, &pulled.aggregates)? => Ok((below, pulled)),
             _ => Ok((input, Self { groups, aggregates, is_pulled_up: false })),
         }
+    }
+
+    /// Whether rows are in one group only if they are in one window: cumulating windows may begin together.
+    fn tells_windows(&self) -> Result<bool> {
+        let is_end = |group: &Expr, window: &ScalarFunction| match group.clone().unalias() {
+            Expr::ScalarFunction(call) => {
+                is_bound(&call) && matches!(call.args.first(), Some(Expr::ScalarFunction(of)) if of == window)
+            }
+            _ => false,
+        };
+        let calls = overlapping_calls(&self.groups)?;
+        let mut cumulating = calls.iter().filter(|call| call.name() == "cumulate");
+        Ok(cumulating.all(|call| self.groups.iter().any(|group| is_end(group, call))))
     }
 
     /// How many windows of overlapping kinds the groups are by; none if the aggregates speak of one too.
@@ -97,9 +112,15 @@ pub(super) fn follows(below: &Flow, grouping: &Grouping, emit: EmitMode) -> bool
 }
 
 /// Rewrites `aggregate`, of whose grouping's input `below` flows out.
-pub(super) fn stream(below: Flow, grouping: Grouping, aggregate: &Aggregate, emit: EmitMode) -> Result<Flow> {
+pub(super) fn stream(
+    below: Flow,
+    grouping: Grouping,
+    aggregate: &Aggregate,
+    emit: EmitMode,
+    repeats: Repeats,
+) -> Result<Flow> {
     let Grouping { groups: exprs, aggregates, .. } = grouping;
-    let (input, is_first) = (below.plan, below.stages.is_empty());
+    let input = below.plan.clone();
     let window = pick_window(&exprs, &input)?;
     let outputs = exprs
         .into_iter()
@@ -114,13 +135,12 @@ pub(super) fn stream(below: Flow, grouping: Grouping, aggregate: &Aggregate, emi
     let key_columns = keys.iter().filter_map(|key| stream_key(key, &input)).collect();
 
     let time = window.as_ref().and_then(|window| window::time_index(&window.start, &input));
-    let results = (!is_first).then(|| match &window {
-        Some(window) => time_behind(&window.start, &input),
-        None => ResultTime::Unknown,
-    });
+    let results = (!below.stages.is_empty()).then(|| time_behind(window.as_ref(), &input));
     let is_session = window.as_ref().is_some_and(|window| matches!(window.shape, WindowShape::Session { .. }));
     let is_deferred = matches!(emit, EmitMode::Changes(changes) if changes.when != When::EachRow);
     refuse::refuse_if(is_session && is_deferred, refuse::deferred_sessions)?;
+    let is_distinct = repeats == Repeats::None && emit.is_changes();
+    refuse::refuse_if(is_session && is_distinct, refuse::distinct_sessions)?;
     let is_at_close = matches!(emit, EmitMode::Changes(Changes { when: When::AtClose { .. }, .. }));
     refuse::refuse_if(is_at_close && window.is_none(), refuse::lateness_without_window)?;
     let window = window.map(|window| Window { start: window.start, shape: window.shape });
@@ -130,7 +150,8 @@ pub(super) fn stream(below: Flow, grouping: Grouping, aggregate: &Aggregate, emi
         _ => None,
     };
     let is_free_of_order = aggregates.iter().all(is_free_of_order_of_rows);
-    let node = WindowAggregate::try_new(input, window, every, keys, aggregates.clone(), emit)?.over_results(results);
+    let node = WindowAggregate::try_new(input, window, every, keys, aggregates.clone(), emit)?;
+    let node = node.over_results(results).with_repeats(repeats);
     let op = emit.has_ops().then(|| Expr::Column(Column::new_unqualified(OP)));
     let columns = outputs.into_iter().map(GroupOutput::column).chain(aggregates.iter().map(column_of));
     let columns = columns
@@ -139,27 +160,27 @@ pub(super) fn stream(below: Flow, grouping: Grouping, aggregate: &Aggregate, emi
     let columns = op.into_iter().chain(columns).collect();
     let plan = LogicalPlan::Projection(Projection::try_new(columns, Arc::new(extension(node)))?);
     let state = if is_session { KeyedState::Sessions(emit) } else { KeyedState::Aggregate(emit) };
-    let stage = Stage { state, keys: key_columns, is_free_of_order };
     Ok(Flow {
         plan,
         shape: Shape::Results,
-        stages: [below.stages, vec![stage]].concat(),
+        stages: below.with_stage(state, key_columns, is_free_of_order),
         time: below.time.or(time),
         is_changelog: emit.is_changes(),
     })
 }
 
 /// The bound of results that a window's start is computed from.
-fn time_behind(start: &Expr, input: &LogicalPlan) -> ResultTime {
-    let time = match start {
-        Expr::ScalarFunction(call) => call.args.iter().find_map(|argument| result_time(argument, input)),
-        other => result_time(other, input),
+pub(super) fn time_behind(window: Option<&Recognised>, input: &LogicalPlan) -> ResultTime {
+    let time = match window.map(|window| &window.start) {
+        Some(Expr::ScalarFunction(call)) => call.args.iter().find_map(|argument| result_time(argument, input)),
+        Some(start) => result_time(start, input),
+        None => None,
     };
     time.unwrap_or(ResultTime::Unknown)
 }
 
 /// The event-time column of rows.
-fn event_time_column(input: &LogicalPlan) -> Result<Expr> {
+pub(super) fn event_time_column(input: &LogicalPlan) -> Result<Expr> {
     let is_time = |index: &usize| trace_index(*index, input).is_some_and(|column| column.bears_windows());
     let index = (0..input.schema().fields().len()).find(is_time);
     let index = index.or_else(|| time_of_results(input).map(|(index, _)| index));
@@ -193,7 +214,7 @@ fn column_of(expr: &Expr) -> Expr {
 }
 
 /// The window of a GROUP BY: the one that others cannot be told without, or else the shortest (the others are keys).
-fn pick_window(groups: &[Expr], input: &LogicalPlan) -> Result<Option<Recognised>> {
+pub(super) fn pick_window(groups: &[Expr], input: &LogicalPlan) -> Result<Option<Recognised>> {
     let mut picked: Option<Recognised> = None;
     for expr in groups {
         if let Some(found) = window_behind(expr, input)?
@@ -210,7 +231,7 @@ fn rank(window: &Recognised) -> (bool, i64) {
 }
 
 /// The window that a group expression is, or the one that its end or time is taken from.
-fn window_behind(expr: &Expr, input: &LogicalPlan) -> Result<Option<Recognised>> {
+pub(super) fn window_behind(expr: &Expr, input: &LogicalPlan) -> Result<Option<Recognised>> {
     match expr {
         Expr::Alias(alias) => window_behind(&alias.expr, input),
         Expr::ScalarFunction(call) if is_bound(call) => match call.args.first() {
@@ -221,20 +242,29 @@ fn window_behind(expr: &Expr, input: &LogicalPlan) -> Result<Option<Recognised>>
     }
 }
 
-fn is_bound(call: &ScalarFunction) -> bool {
+pub(super) fn is_bound(call: &ScalarFunction) -> bool {
     matches!(call.name(), "window_end" | "window_time")
 }
 
 /// A group expression in terms of the window's bounds alone, if that is all it depends on.
-fn from_window(expr: &Expr, window: Option<&Recognised>, input: &LogicalPlan) -> Result<Option<Expr>> {
+pub(super) fn from_window(expr: &Expr, window: Option<&Recognised>, input: &LogicalPlan) -> Result<Option<Expr>> {
     let Some(window) = window else { return Ok(None) };
+    let replaced = replace_window(expr, window, input)?;
+    let is_bound = |column: &Column| column.relation.is_none() && [WINDOW_START, WINDOW_END].contains(&column.name());
+    let only_bounds = replaced.data.column_refs().into_iter().all(is_bound);
+    Ok((replaced.transformed && only_bounds).then_some(replaced.data))
+}
+
+/// An expression over rows, in which the bounds of their window have become columns.
+pub(super) fn with_bounds(expr: &Expr, window: &Recognised, input: &LogicalPlan) -> Result<Expr> {
+    Ok(replace_window(expr, window, input)?.data)
+}
+
+fn replace_window(expr: &Expr, window: &Recognised, input: &LogicalPlan) -> Result<Transformed<Expr>> {
     let (start, end) = (Column::new_unqualified(WINDOW_START), Column::new_unqualified(WINDOW_END));
     let is_window = |part: &Expr| Ok::<_, DataFusionError>(window::recognise(part, input)?.as_ref() == Some(window));
-    if is_window(expr)? {
-        return Ok(Some(Expr::Column(start)));
-    }
     let is_tumbling = matches!(window.shape, WindowShape::Tumble(_));
-    let replaced = expr.clone().unalias().transform_down(|part| {
+    expr.clone().unalias().transform_down(|part| {
         let bound = match &part {
             Expr::ScalarFunction(call) if window.shape.has_own_end() && is_bound(call) => {
                 let is_of_window = call.args.first().map_or(Ok(false), &is_window)?;
@@ -248,9 +278,7 @@ fn from_window(expr: &Expr, window: Option<&Recognised>, input: &LogicalPlan) ->
             Some(bound) => Ok(Transformed::new(bound, true, TreeNodeRecursion::Jump)),
             None => Ok(Transformed::no(part)),
         }
-    })?;
-    let only_bounds = replaced.data.column_refs().into_iter().all(|column| *column == start || *column == end);
-    Ok((replaced.transformed && only_bounds).then_some(replaced.data))
+    })
 }
 
 /// Whether an expression reads a column of `plan`, which gives a GROUP BY's results, that is more than keys and window.
@@ -268,9 +296,11 @@ fn is_key(index: usize, plan: &LogicalPlan) -> bool {
         }
         LogicalPlan::SubqueryAlias(alias) => is_key(index, &alias.input),
         LogicalPlan::Extension(extension) => {
-            extension.node.as_any().downcast_ref::<WindowAggregate>().is_some_and(|node| {
+            let node = extension.node.as_any();
+            let is_group = node.downcast_ref::<WindowAggregate>().is_some_and(|node| {
                 index < node.keys.len() + node.window.as_ref().map_or(0, |window| window.columns().len())
-            })
+            });
+            is_group || node.downcast_ref::<TopN>().is_some_and(|node| node.key_of(index).is_some())
         }
         _ => false,
     }
@@ -278,7 +308,7 @@ fn is_key(index: usize, plan: &LogicalPlan) -> bool {
 
 /// Substitutes the projections just below that call window functions into `exprs`, the first `groups` of which are the
 /// keys, and into the filters between.
-fn pull_up_windows(input: LogicalPlan, exprs: Vec<Expr>, groups: usize) -> Result<(LogicalPlan, Vec<Expr>)> {
+pub(super) fn pull_up_windows(input: LogicalPlan, exprs: Vec<Expr>, groups: usize) -> Result<(LogicalPlan, Vec<Expr>)> {
     let (filter, projection) = match &input {
         LogicalPlan::Filter(filter) => (Some(filter), filter.input.as_ref()),
         plan => (None, plan),
@@ -302,18 +332,31 @@ fn pull_up_windows(input: LogicalPlan, exprs: Vec<Expr>, groups: usize) -> Resul
     pull_up_windows(below, pulled, groups)
 }
 
-/// The plan below a projection that calls window functions, and what its output columns mean there.
+/// The plan below a projection that calls window functions, or passes what one below it makes of them, and what its
+/// output columns mean there.
 fn window_projection(plan: &LogicalPlan) -> Option<(&LogicalPlan, Vec<Expr>)> {
     match plan {
         // What is random is to be computed once for each row.
         LogicalPlan::Projection(projection)
-            if projection.expr.iter().any(calls_window) && !projection.expr.iter().any(Expr::is_volatile) =>
+            if !projection.expr.iter().any(Expr::is_volatile) && makes_windows(plan) =>
         {
             let meanings = projection.expr.iter().map(|expr| expr.clone().unalias()).collect();
             Some((&projection.input, meanings))
         }
         LogicalPlan::SubqueryAlias(alias) => window_projection(&alias.input),
         _ => None,
+    }
+}
+
+/// Whether a projection, or one just below it, calls window functions.
+fn makes_windows(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Projection(projection) => {
+            projection.expr.iter().any(calls_window) || makes_windows(&projection.input)
+        }
+        LogicalPlan::SubqueryAlias(alias) => makes_windows(&alias.input),
+        LogicalPlan::Filter(filter) => makes_windows(&filter.input),
+        _ => false,
     }
 }
 

@@ -34,10 +34,11 @@ use crate::sql::EmitMode;
 use super::aggregate::Grouping;
 use super::event_time::{first_stream, reads_stream};
 use super::explode::{explode, explode_aggregate};
-use super::nodes::{Emit, Pipelines, WriteFiles};
+use super::nodes::{Emit, Pipelines, Repeats, WriteFiles};
 use super::result_time::comes_out_by_time;
-use super::routing::{Routings, Stage};
-use super::{aggregate, changes, grouping_sets, over, overlapping, refuse, refuse_joins};
+use super::routing::{KeyedState, Routings, Stage};
+use super::top_n_node::Ranked;
+use super::{aggregate, changes, grouping_sets, over, overlapping, ranked, refuse, refuse_joins, top_n};
 
 /// What flows out of a plan node.
 pub(super) enum Shape {
@@ -64,8 +65,13 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    fn stateless(plan: LogicalPlan, shape: Shape) -> Self {
+    pub(super) fn stateless(plan: LogicalPlan, shape: Shape) -> Self {
         Self { plan, shape, stages: vec![], time: None, is_changelog: false }
+    }
+
+    /// The stages, with one more after them.
+    pub(super) fn with_stage(&self, state: KeyedState, keys: Vec<String>, is_free_of_order: bool) -> Vec<Stage> {
+        self.stages.iter().cloned().chain([Stage { state, keys, is_free_of_order }]).collect()
     }
 }
 
@@ -142,22 +148,25 @@ impl Rewriter {
         if !reads_stream(&plan) {
             return Ok(Flow::stateless(plan, Shape::Table));
         }
-        if let Some(Emit { input, mode, .. }) = emit_of(&plan) {
+        if let Some(Emit { input, mode, at, .. }) = emit_of(&plan) {
             let flow = self.rewrite(input.as_ref().clone(), *mode)?;
+            let flow = top_n::told_by(flow, *mode).map_err(|error| Error::locate(error, Some(*at)))?;
             return changes::with_op_in_front(flow, *mode);
         }
         refuse_joins::streams_in_subqueries(&plan)?;
         match plan {
             LogicalPlan::TableScan(_) => Ok(Flow::stateless(plan, Shape::Rows)),
-            LogicalPlan::Projection(_)
-            | LogicalPlan::Filter(_)
-            | LogicalPlan::SubqueryAlias(_)
-            | LogicalPlan::Unnest(_) => self.pass(plan, emit),
-            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate, emit),
+            LogicalPlan::Filter(filter) => match ranked::ranked(&filter)? {
+                Some(first_rows) => self.rewrite(first_rows, emit),
+                None => self.pass(LogicalPlan::Filter(filter), emit),
+            },
+            LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Unnest(_) => {
+                self.pass(plan, emit)
+            }
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate, emit, Repeats::All),
             LogicalPlan::Distinct(Distinct::All(input)) => {
-                refuse::distinct_changes(emit, self.emit_at)?;
                 let columns = input.schema().columns().into_iter().map(Expr::Column).collect();
-                self.aggregate(Aggregate::try_new(input, columns, vec![])?, emit)
+                self.aggregate(Aggregate::try_new(input, columns, vec![])?, changes::for_distinct(emit), Repeats::None)
             }
             LogicalPlan::Window(_) => self.over(plan, emit),
             LogicalPlan::Join(join) => self.join(join, emit),
@@ -172,6 +181,10 @@ impl Rewriter {
                 let input = Arc::new(self.close(flow)?);
                 let on = DistinctOn::try_new(on.on_expr, on.select_expr, on.sort_expr, input)?;
                 Ok(Flow::stateless(LogicalPlan::Distinct(Distinct::On(on)), Shape::Tail))
+            }
+            LogicalPlan::Extension(node) if node.node.as_any().is::<Ranked>() => {
+                let ranked = node.node.as_any().downcast_ref::<Ranked>();
+                self.top_n(ranked.ok_or_else(|| internal_datafusion_err!("a rank is a rank"))?, emit)
             }
             // CREATE TABLE … AS is planned as a whole, and its query once more when it is carried out.
             LogicalPlan::Extension(node) if node.node.as_any().is::<Pipelines>() => {
@@ -251,7 +264,7 @@ impl Rewriter {
         Ok(Flow::stateless(extension(node), Shape::Tail))
     }
 
-    fn aggregate(&self, aggregate: Aggregate, emit: EmitMode) -> Result<Flow> {
+    fn aggregate(&self, aggregate: Aggregate, emit: EmitMode, repeats: Repeats) -> Result<Flow> {
         if grouping_sets::has_sets(&aggregate) {
             return self.rewrite(grouping_sets::expand(aggregate)?, emit);
         }
@@ -262,11 +275,11 @@ impl Rewriter {
         let flow = self.rewrite(input, EmitMode::Final)?;
         let is_whole = !grouping.is_pulled_up;
         match flow.shape {
-            Shape::Rows => {
-                aggregate::stream(flow, grouping, &aggregate, emit).map_err(|error| Error::locate(error, self.emit_at))
-            }
+            Shape::Rows => aggregate::stream(flow, grouping, &aggregate, emit, repeats)
+                .map_err(|error| Error::locate(error, self.emit_at)),
             Shape::Results if aggregate::follows(&flow, &grouping, emit) => {
-                aggregate::stream(flow, grouping, &aggregate, emit).map_err(|error| Error::locate(error, self.emit_at))
+                aggregate::stream(flow, grouping, &aggregate, emit, repeats)
+                    .map_err(|error| Error::locate(error, self.emit_at))
             }
             Shape::Results | Shape::Table | Shape::Tail => {
                 let flow = match is_whole {
@@ -304,6 +317,25 @@ impl Rewriter {
                 Ok(Flow::stateless(replace_input_of_windows(plan, input)?, Shape::Tail))
             }
         }
+    }
+
+    /// The first rows of a row number, where they can be kept without the others; else like any OVER column.
+    fn top_n(&self, ranked: &Ranked, emit: EmitMode) -> Result<Flow> {
+        let (input, query) = top_n::Query::of(ranked)?;
+        let flow = self.rewrite(input, emit)?;
+        let found = match flow.shape {
+            Shape::Rows => query.over_rows(&flow, emit).map_err(|error| Error::locate(error, self.emit_at))?,
+            Shape::Results => match query.over_results(&flow)? {
+                None if comes_out_by_time(&flow.plan) => query.over_rows(&flow, emit)?,
+                found => found,
+            },
+            Shape::Table | Shape::Tail => None,
+        };
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        let flow = self.over(ranked.window.as_ref().clone(), emit)?;
+        Ok(Flow { plan: ranked.filter(flow.plan.clone())?, ..flow })
     }
 
     /// A lookup: the stream's rows pass, the table is read first.

@@ -9,8 +9,9 @@ use crate::operator::WindowShape;
 use crate::sql::{Changes, EmitMode, When};
 
 use super::analyze::extension;
-use super::event_time::index_of;
+use super::event_time::{index_of, side_of};
 use super::nodes::{ChangesFilter, Emit, Pipelines, WindowAggregate};
+use super::top_n_node::{Ranking, TopN};
 
 /// What the rows of a query are to each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,13 @@ pub(crate) enum Changelog {
     None,
     /// A row takes the place of the one before it with the same key.
     Keyed(Keyed),
+    /// A row comes or goes, as a whole: it may be there several times.
+    Rows {
+        /// The column that says which of it.
+        op: usize,
+        /// Whether how batches are cut decides which changes are told.
+        is_by_batch: bool,
+    },
     /// Rows take the place of others, but of which cannot be seen: the reason.
     Unkeyed(String),
 }
@@ -36,52 +44,86 @@ pub(crate) struct Keyed {
 
 /// Says what the rows of an analyzed plan are to each other.
 pub(crate) fn changelog(plan: &LogicalPlan) -> Changelog {
-    let Some(node) = changes(plan) else { return Changelog::None };
-    let origins: Vec<_> = (0..plan.schema().fields().len()).map(|index| key_behind(index, plan)).collect();
-    let windows = node.window.as_ref().map_or(0, |window| window.columns().len());
-    let is_session = node.window.as_ref().is_some_and(|window| matches!(window.shape, WindowShape::Session { .. }));
-    if is_session && !node.emit.has_ops() {
+    let Some(source) = source(plan).filter(|source| source.emit().is_changes()) else { return Changelog::None };
+    if source.is_session() && !source.emit().has_ops() {
         return Changelog::Unkeyed(
             "the bounds of a session change, and WITH OP is not there to say which rows it replaces".to_string(),
         );
     }
-    let keys = windows + node.keys.len();
-    let mut columns = vec![];
-    for key in 0..keys {
+    let is_by_batch = matches!(source.emit(), EmitMode::Changes(Changes { when: When::EachBatch, .. }));
+    let op = source.emit().has_ops().then_some(0);
+    if !gives_row_for_row(plan) {
+        return Changelog::Unkeyed("a change may become several rows, or none".to_string());
+    }
+    if let (Source::TopN(TopN { ranking: Ranking::Changes { by_rank: false }, at_most: 2.., .. }), Some(op)) =
+        (&source, op)
+    {
+        return Changelog::Rows { op, is_by_batch };
+    }
+    let origins: Vec<_> = (0..plan.schema().fields().len()).map(|index| key_behind(index, plan)).collect();
+    let mut keys = vec![];
+    for (key, name) in source.key_names().into_iter().enumerate() {
         match origins.iter().position(|origin| *origin == Some(key)) {
-            Some(column) => columns.push(column),
-            None => {
-                let unseen = match key.checked_sub(windows) {
-                    None => "the window".to_string(),
-                    Some(key) => node.keys[key].to_string(),
-                };
-                return Changelog::Unkeyed(format!("{unseen} is grouped by and not selected"));
+            Some(column) => keys.push(column),
+            None => return Changelog::Unkeyed(format!("{name} is grouped by and not selected")),
+        }
+    }
+    Changelog::Keyed(Keyed { keys, op, is_by_batch })
+}
+
+/// What gives changes, or results.
+enum Source<'a> {
+    Aggregate(&'a WindowAggregate),
+    TopN(&'a TopN),
+}
+
+impl Source<'_> {
+    fn emit(&self) -> EmitMode {
+        match self {
+            Self::Aggregate(node) => node.emit,
+            Self::TopN(node) => node.emit,
+        }
+    }
+
+    fn is_session(&self) -> bool {
+        let Self::Aggregate(node) = self else { return false };
+        node.window.as_ref().is_some_and(|window| matches!(window.shape, WindowShape::Session { .. }))
+    }
+
+    /// What the keys are called, the window's columns first.
+    fn key_names(&self) -> Vec<String> {
+        match self {
+            Self::TopN(node) => node.key_names(),
+            Self::Aggregate(node) => {
+                let windows = node.window.iter().flat_map(|window| window.columns());
+                let keys = node.keys.iter().map(|key| key.to_string());
+                windows.map(|_| "the window".to_string()).chain(keys).collect()
             }
         }
     }
-    match gives_row_for_row(plan) {
-        true => Changelog::Keyed(Keyed {
-            keys: columns,
-            op: node.emit.has_ops().then_some(0),
-            is_by_batch: matches!(node.emit, EmitMode::Changes(Changes { when: When::EachBatch, .. })),
-        }),
-        false => Changelog::Unkeyed("a change may become several rows, or none".to_string()),
+
+    /// The key that output column `index` is.
+    fn key_of(&self, index: usize) -> Option<usize> {
+        match self {
+            Self::TopN(node) => node.key_of(index),
+            Self::Aggregate(node) => {
+                let index = index.checked_sub(usize::from(node.emit.has_ops()))?;
+                (index < self.key_names().len()).then_some(index)
+            }
+        }
     }
 }
 
-/// The aggregate whose changes come out of a plan.
-fn changes(plan: &LogicalPlan) -> Option<&WindowAggregate> {
-    match aggregate(plan) {
-        Some(node) => node.emit.is_changes().then_some(node),
-        None => plan.inputs().into_iter().find_map(changes),
-    }
+/// What gives the changes that come out of a plan.
+fn source(plan: &LogicalPlan) -> Option<Source<'_>> {
+    source_here(plan).or_else(|| plan.inputs().into_iter().find_map(source))
 }
 
-fn aggregate(plan: &LogicalPlan) -> Option<&WindowAggregate> {
-    match plan {
-        LogicalPlan::Extension(extension) => extension.node.as_any().downcast_ref(),
-        _ => None,
-    }
+fn source_here(plan: &LogicalPlan) -> Option<Source<'_>> {
+    let LogicalPlan::Extension(extension) = plan else { return None };
+    let node = extension.node.as_any();
+    let aggregate = node.downcast_ref::<WindowAggregate>().map(Source::Aggregate);
+    aggregate.or_else(|| node.downcast_ref::<TopN>().map(Source::TopN))
 }
 
 /// Whether the changes of the aggregate come out one by one.
@@ -96,29 +138,29 @@ fn gives_row_for_row(plan: &LogicalPlan) -> bool {
         }
         LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<Pipelines>() {
             Some(pipelines) => gives_row_for_row(&pipelines.input),
-            None => aggregate(plan).is_some(),
+            None => source_here(plan).is_some(),
         },
         _ => false,
     }
 }
 
-/// The key (the window first) of the aggregate that output column `index` of a plan tells from all its other values.
-fn key_behind(index: usize, plan: &LogicalPlan) -> Option<usize> {
+/// The key (the window first) of what gives changes or results that output column `index` of a plan tells from all its other values.
+pub(super) fn key_behind(index: usize, plan: &LogicalPlan) -> Option<usize> {
     match plan {
         LogicalPlan::Projection(projection) => key_in(projection.expr.get(index)?, projection),
         LogicalPlan::SubqueryAlias(alias) => key_behind(index, &alias.input),
         LogicalPlan::Filter(filter) => key_behind(index, &filter.input),
+        LogicalPlan::Limit(limit) => key_behind(index, &limit.input),
+        LogicalPlan::Join(join) => {
+            let (index, side) = side_of(join, index)?;
+            key_behind(index, side)
+        }
         LogicalPlan::Extension(extension) if extension.node.as_any().is::<ChangesFilter>() => {
             key_behind(index, plan.inputs().first()?)
         }
         LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<Pipelines>() {
             Some(pipelines) => key_behind(index, &pipelines.input),
-            None => {
-                let node = aggregate(plan)?;
-                let index = index.checked_sub(usize::from(node.emit.has_ops()))?;
-                let windows = node.window.as_ref().map_or(0, |window| window.columns().len());
-                (index < windows + node.keys.len()).then_some(index)
-            }
+            None => source_here(plan)?.key_of(index),
         },
         _ => None,
     }

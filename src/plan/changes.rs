@@ -8,18 +8,29 @@ use datafusion::common::{Column, Result};
 use datafusion::logical_expr::{Expr, Filter, LogicalPlan, Projection, lit};
 
 use crate::operator::{OP, Op};
-use crate::sql::{Changes, EmitMode, Ops};
+use crate::sql::{Changes, EmitMode, Ops, When};
 
 use super::aggregate::reads_results;
 use super::analyze::{Flow, extension};
 use super::nodes::{ChangesFilter, WindowAggregate};
 use super::refuse;
+use super::top_n_node::TopN;
 
 /// What a filter needs below it: to withdraw a row, it has to be told what the row was.
 pub(super) fn for_filter(emit: EmitMode) -> EmitMode {
     match emit {
         EmitMode::Changes(changes @ Changes { ops: Ops::Op, .. }) => {
             EmitMode::Changes(Changes { ops: Ops::Retractions, ..changes })
+        }
+        other => other,
+    }
+}
+
+/// When the rows of DISTINCT are told: each has one change, its first, so that how often changes are told says nothing.
+pub(super) fn for_distinct(emit: EmitMode) -> EmitMode {
+    match emit {
+        EmitMode::Changes(Changes { when: When::EachBatch | When::Every { .. }, ops }) => {
+            EmitMode::Changes(Changes { when: When::EachRow, ops })
         }
         other => other,
     }
@@ -76,10 +87,11 @@ fn op_column(plan: &LogicalPlan) -> Option<Column> {
 fn has_retractions(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
     plan.apply(|node| {
-        if let LogicalPlan::Extension(extension) = node
-            && let Some(node) = extension.node.as_any().downcast_ref::<WindowAggregate>()
-        {
-            found |= matches!(node.emit, EmitMode::Changes(Changes { ops: Ops::Retractions, .. }));
+        if let LogicalPlan::Extension(extension) = node {
+            let node = extension.node.as_any();
+            let emit = node.downcast_ref::<WindowAggregate>().map(|node| node.emit);
+            let emit = emit.or(node.downcast_ref::<TopN>().map(|node| node.emit));
+            found |= matches!(emit, Some(EmitMode::Changes(Changes { ops: Ops::Retractions, .. })));
         }
         Ok(TreeNodeRecursion::Continue)
     })?;

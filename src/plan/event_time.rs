@@ -13,6 +13,7 @@ use crate::source::StreamTable;
 
 use super::interval::window_type;
 use super::nodes::{RowsWindow, WindowAggregate};
+use super::top_n_node::TopN;
 
 /// A column of a stream, as found from a column further up in a plan.
 #[derive(Debug, Clone)]
@@ -135,7 +136,11 @@ fn key_at(index: usize, plan: &LogicalPlan) -> Option<String> {
             key_at(index, side)
         }
         LogicalPlan::Extension(extension) => {
-            let node = extension.node.as_any().downcast_ref::<WindowAggregate>()?;
+            let node = extension.node.as_any();
+            if let Some(node) = node.downcast_ref::<TopN>() {
+                return (index < node.input.schema().fields().len()).then(|| key_at(index, &node.input))?;
+            }
+            let node = node.downcast_ref::<WindowAggregate>()?;
             let windows = node.window.as_ref().map_or(0, |window| window.columns().len());
             stream_key(node.keys.get(index.checked_sub(windows)?)?, &node.input)
         }

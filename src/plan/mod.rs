@@ -19,12 +19,15 @@ mod over;
 mod over_spec;
 mod overlapping;
 mod planner;
+mod ranked;
 pub(crate) mod refuse;
 mod refuse_joins;
 mod result_time;
 mod routing;
 mod source_rows;
 mod time_column;
+mod top_n;
+mod top_n_node;
 mod window;
 
 pub(crate) use analyze::StreamAnalyzer;

@@ -5,6 +5,7 @@
 //! | [`Emit`] | the EMIT clause, above the query that it stood at the end of; the analyzer takes it out |
 //! | [`WindowAggregate`] | GROUP BY over a stream, with or without a window, FINAL or CHANGES |
 //! | [`ChangesFilter`] | HAVING over changes |
+//! | [`super::top_n_node::TopN`] | the first rows of a ROW_NUMBER |
 //! | [`RowsWindow`] | OVER columns of a stream, rows coming out in event-time order |
 //! | [`WriteFiles`] | COPY … TO: files written by the pipelines themselves |
 //! | [`Pipelines`] | where the independent pipelines end and meet; everything above is the tail |
@@ -41,7 +42,7 @@ macro_rules! unordered {
 }
 unordered!(Emit, WindowAggregate, ChangesFilter, RowsWindow, Pipelines, WriteFiles);
 
-fn only(mut inputs: Vec<LogicalPlan>, node: &str) -> Result<Arc<LogicalPlan>> {
+pub(super) fn only(mut inputs: Vec<LogicalPlan>, node: &str) -> Result<Arc<LogicalPlan>> {
     match (inputs.pop(), inputs.is_empty()) {
         (Some(input), true) => Ok(Arc::new(input)),
         _ => Err(plan_datafusion_err!("{node} has exactly one input")),
@@ -129,6 +130,15 @@ impl Window {
     }
 }
 
+/// Which rows of a key are told under EMIT CHANGES.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Repeats {
+    /// All of them.
+    All,
+    /// The first: DISTINCT has nothing to say of the others.
+    None,
+}
+
 /// GROUP BY over a stream. Output: what a row does to earlier ones if that is asked for, the window's columns if there
 /// is a window, the keys, the aggregates.
 #[derive(Debug, Clone)]
@@ -142,6 +152,7 @@ pub(crate) struct WindowAggregate {
     pub(crate) emit: EmitMode,
     /// Over the results of windows, which of their columns the event time is.
     pub(crate) results: Option<ResultTime>,
+    pub(crate) repeats: Repeats,
     schema: DFSchemaRef,
 }
 
@@ -170,12 +181,18 @@ impl WindowAggregate {
             fields.push((None, Arc::new(field)));
         }
         let schema = Arc::new(DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?);
-        Ok(Self { input, window, time, keys, aggregates, emit, results: None, schema })
+        let (results, repeats) = (None, Repeats::All);
+        Ok(Self { input, window, time, keys, aggregates, emit, results, repeats, schema })
     }
 
     /// The same over the results of windows.
     pub(crate) fn over_results(self, results: Option<ResultTime>) -> Self {
         Self { results, ..self }
+    }
+
+    /// The same with other rows of a key told.
+    pub(crate) fn with_repeats(self, repeats: Repeats) -> Self {
+        Self { repeats, ..self }
     }
 }
 
@@ -189,12 +206,14 @@ impl PartialEq for WindowAggregate {
             && self.aggregates == other.aggregates
             && self.emit == other.emit
             && self.results == other.results
+            && self.repeats == other.repeats
     }
 }
 impl Eq for WindowAggregate {}
 impl Hash for WindowAggregate {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.input, &self.window, &self.time, &self.keys, &self.aggregates, &self.emit, &self.results).hash(state);
+        (&self.input, &self.window, &self.time, &self.keys, &self.aggregates, &self.emit).hash(state);
+        (&self.results, self.repeats).hash(state);
     }
 }
 
@@ -232,6 +251,7 @@ impl UserDefinedLogicalNodeCore for WindowAggregate {
             aggregates,
             emit: self.emit,
             results: self.results.clone(),
+            repeats: self.repeats,
             schema: Arc::clone(&self.schema),
         })
     }
@@ -417,12 +437,12 @@ impl UserDefinedLogicalNodeCore for WriteFiles {
     }
 }
 
-fn list(exprs: &[Expr]) -> String {
+pub(super) fn list(exprs: &[Expr]) -> String {
     exprs.iter().map(|expr| unnormalize_col(expr.clone()).to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// The input columns that expressions read, ascending.
-fn column_indices<'a>(exprs: impl Iterator<Item = &'a Expr>, input: &LogicalPlan) -> Vec<usize> {
+pub(super) fn column_indices<'a>(exprs: impl Iterator<Item = &'a Expr>, input: &LogicalPlan) -> Vec<usize> {
     let mut indices: Vec<usize> = exprs
         .flat_map(|expr| expr.column_refs().into_iter().cloned().collect::<Vec<_>>())
         .filter_map(|column| input.schema().maybe_index_of_column(&column))

@@ -2,20 +2,22 @@
 
 use std::sync::Arc;
 
+use datafusion::arrow::compute::SortOptions;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::Session;
 use datafusion::common::{DataFusionError, Result, ScalarValue, internal_datafusion_err};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
-use datafusion::logical_expr::{Expr, ExprSchemable, UserDefinedLogicalNodeCore};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, UserDefinedLogicalNodeCore};
 use datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggregateBuilder};
 use datafusion::physical_expr::create_physical_expr;
 
-use crate::operator::{AggregateSpec, ChangesSpec, Often, Ops, WindowSpec, sorted};
+use crate::operator::{AggregateSpec, ChangesSpec, Often, Ops, TopNSpec, WindowSpec, sorted};
 use crate::sql::{self, Changes, EmitMode, When};
 
 use super::interval::window_ticks;
-use super::nodes::WindowAggregate;
+use super::nodes::{Repeats, Window, WindowAggregate};
+use super::top_n_node::TopN;
 
 /// The parameters of a [`WindowAggregate`] over a physical input.
 pub(super) fn aggregate_spec(
@@ -62,21 +64,21 @@ fn without_op(schema: &Schema, emit: EmitMode) -> Schema {
 /// The form of a changelog over a physical input.
 pub(super) fn changes_spec(
     changes: Changes,
-    node: &WindowAggregate,
+    of: ChangesOf,
     session: &dyn Session,
     context: &PhysicalPlanningContext,
 ) -> Result<ChangesSpec> {
-    let often = match (changes.when, &node.time) {
+    let often = match (changes.when, of.time) {
         (When::EachRow, _) => Often::EachRow,
         (When::EachBatch, _) => Often::EachBatch,
         (When::Every { interval_ns }, Some(time)) => {
-            let logical = node.input.schema();
+            let logical = of.input.schema();
             let interval = ScalarValue::DurationNanosecond(Some(interval_ns));
             let interval = window_ticks(&interval, &time.get_type(logical)?)?;
             Often::Every { time: create_physical_expr(time, logical, session.execution_props(), context)?, interval }
         }
         (When::AtClose { lateness_ns }, _) => {
-            let time = node.window.as_ref().map(|window| window.start.get_type(node.input.schema())).transpose()?;
+            let time = of.window.map(|window| window.start.get_type(of.input.schema())).transpose()?;
             let time = time.ok_or_else(|| internal_datafusion_err!("ALLOWED LATENESS without a window"))?;
             Often::AtClose { lateness: window_ticks(&ScalarValue::DurationNanosecond(Some(lateness_ns)), &time)? }
         }
@@ -87,7 +89,51 @@ pub(super) fn changes_spec(
         sql::Ops::Op => Ops::Op,
         sql::Ops::Retractions => Ops::Retractions,
     };
-    Ok(ChangesSpec { often, ops })
+    Ok(ChangesSpec { often, ops, repeats: of.repeats == Repeats::All })
+}
+
+/// The node whose changes are told.
+pub(super) struct ChangesOf<'a> {
+    input: &'a LogicalPlan,
+    window: Option<&'a Window>,
+    time: Option<&'a Expr>,
+    repeats: Repeats,
+}
+
+impl<'a> From<&'a WindowAggregate> for ChangesOf<'a> {
+    fn from(node: &'a WindowAggregate) -> Self {
+        let (window, time) = (node.window.as_ref(), node.time.as_ref());
+        Self { input: &node.input, window, time, repeats: node.repeats }
+    }
+}
+
+impl<'a> From<&'a TopN> for ChangesOf<'a> {
+    fn from(node: &'a TopN) -> Self {
+        let (window, time) = (node.by.window.as_ref(), node.by.time.as_ref());
+        Self { input: &node.input, window, time, repeats: Repeats::All }
+    }
+}
+
+/// The parameters of a [`TopN`] over a physical input.
+pub(super) fn top_n_spec(
+    node: &TopN,
+    input: &SchemaRef,
+    session: &dyn Session,
+    context: &PhysicalPlanningContext,
+) -> Result<TopNSpec> {
+    let logical = node.input.schema();
+    let physical = |expr: &Expr| create_physical_expr(expr, logical, session.execution_props(), context);
+    let window = node.by.window.as_ref().map(|window| {
+        let (start, shape) = (physical(&window.start)?, window.shape.clone());
+        Ok::<_, DataFusionError>(WindowSpec { start, shape })
+    });
+    let keys = node.by.keys.iter().map(physical).collect::<Result<_>>()?;
+    let order = node.by.order.iter().map(|order| {
+        let options = SortOptions { descending: !order.asc, nulls_first: order.nulls_first };
+        Ok((physical(&order.expr)?, options))
+    });
+    let schema = Arc::new(without_op(node.schema().as_arrow(), node.emit));
+    TopNSpec::try_new(node.at_most, window.transpose()?, keys, order.collect::<Result<_>>()?, input, schema)
 }
 
 /// Whether an aggregate is known to answer the same whatever order its rows come in.

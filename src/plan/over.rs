@@ -12,7 +12,7 @@ use super::event_time::{stream_key, trace};
 use super::nodes::RowsWindow;
 use super::over_spec::streams;
 use super::result_time::result_time;
-use super::routing::{KeyedState, Stage};
+use super::routing::KeyedState;
 
 /// The event time by which the OVER columns `functions` come out of a stream of `input`; none if any of them has
 /// another order, or a function or frame that only the end of the stream decides.
@@ -24,7 +24,7 @@ pub(super) fn event_time(functions: &[Expr], input: &LogicalPlan) -> Option<Expr
 
 /// Rewrites the OVER columns `functions` over what flows out of a plan, whose event time is `time`.
 pub(super) fn stream(below: Flow, time: Expr, functions: Vec<Expr>) -> Result<Flow> {
-    let Flow { plan: input, stages, .. } = below;
+    let input = below.plan.clone();
     let mut keys: Option<Vec<String>> = None;
     for call in functions.iter().filter_map(window_function) {
         // Only keys that every OVER clause has keep a pipeline to itself.
@@ -37,11 +37,10 @@ pub(super) fn stream(below: Flow, time: Expr, functions: Vec<Expr>) -> Result<Fl
     let column = trace(&time, &input).map(|column| column.index);
     let results = result_time(&time, &input);
     let node = RowsWindow::try_new(Arc::new(input), time, functions, results)?;
-    let stage = Stage { state: KeyedState::RowsWindow, keys: keys.unwrap_or_default(), is_free_of_order: false };
     Ok(Flow {
         plan: extension(node),
         shape: Shape::Results,
-        stages: [stages, vec![stage]].concat(),
+        stages: below.with_stage(KeyedState::RowsWindow, keys.unwrap_or_default(), false),
         time: below.time.or(column),
         is_changelog: false,
     })

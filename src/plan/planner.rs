@@ -28,6 +28,7 @@ use crate::exec::changes_filter::ChangesFilterExec;
 use crate::exec::filter::StreamFilterExec;
 use crate::exec::lookup::LookupJoinExec;
 use crate::exec::operator::{OperatorExec, OperatorSpec};
+use crate::exec::rank::RankResultsExec;
 use crate::exec::scan::StreamScanExec;
 use crate::exec::unnest::StreamUnnestExec;
 use crate::exec::used::UsedRowsExec;
@@ -39,11 +40,12 @@ use crate::sql::EmitMode;
 
 use super::coded_keys::with_coded_keys;
 use super::nodes::{ChangesFilter, Pipelines, RowsWindow, WindowAggregate, WriteFiles};
-use super::operator_spec::{aggregate_spec, changes_spec};
+use super::operator_spec::{aggregate_spec, changes_spec, top_n_spec};
 use super::over_spec::rows_window_spec;
 use super::refuse_joins;
 use super::routing::{RoutingKind, Routings};
 use super::source_rows::accounting;
+use super::top_n_node::{Ranking, TopN};
 
 /// Plans queries over streams; every other query goes to DataFusion's planner as it is.
 #[derive(Debug, Default)]
@@ -114,7 +116,7 @@ impl ExtensionPlanner for NodePlanner {
             let spec = Arc::new(aggregate_spec(node, &input.schema(), session, context)?);
             let changes = match node.emit {
                 EmitMode::Final => None,
-                EmitMode::Changes(changes) => Some(changes_spec(changes, node, session, context)?),
+                EmitMode::Changes(changes) => Some(changes_spec(changes, node.into(), session, context)?),
             };
             let spec = match (node.window.as_ref().map(|window| &window.shape), changes) {
                 (Some(WindowShape::Session { gap }), changes) => OperatorSpec::SessionAggregate(spec, *gap, changes),
@@ -122,6 +124,17 @@ impl ExtensionPlanner for NodePlanner {
                 (_, Some(changes)) => OperatorSpec::ChangelogAggregate(spec, changes),
             };
             return Ok(Some(Arc::new(OperatorExec::new(spec, input, node.results.clone()))));
+        }
+        if let Some(node) = node.downcast_ref::<TopN>() {
+            let spec = Arc::new(top_n_spec(node, &input.schema(), session, context)?);
+            let spec = match (node.ranking, node.emit) {
+                (Ranking::Results, _) => return Ok(Some(Arc::new(RankResultsExec::new(spec, input)))),
+                (Ranking::Changes { by_rank }, EmitMode::Changes(changes)) => {
+                    OperatorSpec::ChangelogTopN(spec, changes_spec(changes, node.into(), session, context)?, by_rank)
+                }
+                _ => OperatorSpec::WindowTopN(spec),
+            };
+            return Ok(Some(Arc::new(OperatorExec::new(spec, input, node.by.results.clone()))));
         }
         if let Some(node) = node.downcast_ref::<ChangesFilter>() {
             let predicate =
@@ -191,10 +204,9 @@ fn divide(
         return Ok(Transformed::yes(Arc::new(scan.divide(division)?)));
     }
     if let Some(operator) = node.downcast_ref::<OperatorExec>()
-        && let OperatorSpec::WindowAggregate(spec) = operator.spec()
+        && let Some(spec) = operator.spec().merging()
         && routing.of_stage(operator.stage()) == RoutingKind::MergeOnClose
     {
-        let spec = OperatorSpec::MergedWindowAggregate(Arc::clone(spec));
         return Ok(Transformed::yes(Arc::new(operator.with_spec(spec))));
     }
     Ok(Transformed::no(node))
@@ -273,6 +285,7 @@ fn check_node(node: &Arc<dyn ExecutionPlan>) -> Result<()> {
         || node.is::<LookupJoinExec>()
         || node.is::<OperatorExec>()
         || node.is::<ChangesFilterExec>()
+        || node.is::<RankResultsExec>()
         || node.is::<ProjectionExec>()
         || node.is::<StreamUnnestExec>()
         || node.is::<UsedRowsExec>()

@@ -54,12 +54,45 @@ pub(super) fn sorted_changes(emit: EmitMode, at: Option<Location>) -> Result<()>
 pub(super) fn distinct_changes(emit: EmitMode, at: Option<Location>) -> Result<()> {
     refuse_if(emit.is_changes(), || {
         Error::refused(
-            "DISTINCT with EMIT CHANGES",
-            "a row that was there before is no change",
-            "use EMIT FINAL, or GROUP BY the columns with count(*) and EMIT CHANGES",
+            "DISTINCT ON with EMIT CHANGES",
+            "which row of a key is the first by the last ORDER BY is known only when the stream ends",
+            "use EMIT FINAL, or ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) = 1 with EMIT CHANGES",
         )
         .at(at)
     })
+}
+
+/// Each row of a session changes its bounds, and so the distinct row.
+pub(super) fn distinct_sessions() -> Error {
+    Error::refused(
+        "DISTINCT sessions with EMIT CHANGES",
+        "the bounds of a session change with its rows",
+        "use EMIT FINAL, or GROUP BY the session and the columns with EMIT CHANGES WITH OP",
+    )
+}
+
+pub(super) fn hidden_rank() -> Error {
+    Error::refused(
+        "EMIT CHANGES of rows whose rank is looked at and not selected",
+        "a change of a rank could not say which one",
+        "select the rank (ROW_NUMBER() … AS rn), or use EMIT FINAL",
+    )
+}
+
+pub(super) fn rows_without_op() -> Error {
+    Error::refused(
+        "EMIT CHANGES of the first rows of a key without their rank",
+        "the latest row could not say which one it takes the place of",
+        "select the rank (ROW_NUMBER() … AS rn), or use EMIT CHANGES WITH OP or WITH RETRACTIONS",
+    )
+}
+
+pub(super) fn late_ranks() -> Error {
+    Error::refused(
+        "ALLOWED LATENESS with ROW_NUMBER() <= n",
+        "a late row would move the ranks of rows that have been told",
+        "leave it out, or use EMIT CHANGES",
+    )
 }
 
 pub(super) fn filtered_changes() -> Error {

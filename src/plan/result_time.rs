@@ -9,7 +9,8 @@ use crate::operator::{Length, ResultTime, WindowShape};
 
 use super::event_time::{index_of, passed_by_unnest, side_of};
 use super::functions::{length_of_bound, tumble_offset};
-use super::nodes::WindowAggregate;
+use super::nodes::{Window, WindowAggregate};
+use super::top_n_node::{Ranking, TopN};
 
 /// What bound of a result's window an expression over `plan` is.
 pub(super) fn result_time(expr: &Expr, plan: &LogicalPlan) -> Option<ResultTime> {
@@ -29,11 +30,14 @@ pub(super) fn comes_out_by_time(plan: &LogicalPlan) -> bool {
         | LogicalPlan::Filter(_)
         | LogicalPlan::Unnest(_) => plan.inputs().into_iter().all(comes_out_by_time),
         LogicalPlan::Join(join) => comes_out_by_time(&join.left) || comes_out_by_time(&join.right),
-        LogicalPlan::Extension(extension) => extension
-            .node
-            .as_any()
-            .downcast_ref::<WindowAggregate>()
-            .is_some_and(|node| node.window.is_some() && !node.emit.is_changes()),
+        LogicalPlan::Extension(extension) => {
+            let node = extension.node.as_any();
+            if let Some(node) = node.downcast_ref::<WindowAggregate>() {
+                return node.window.is_some() && !node.emit.is_changes();
+            }
+            let ranking = node.downcast_ref::<TopN>().map(|node| node.ranking);
+            matches!(ranking, Some(Ranking::Windows | Ranking::Results))
+        }
         _ => false,
     }
 }
@@ -59,18 +63,30 @@ fn of_column(index: usize, plan: &LogicalPlan) -> Option<ResultTime> {
             let (index, side) = side_of(join, index)?;
             of_column(index, side)
         }
-        LogicalPlan::Extension(extension) => bound(index, extension.node.as_any().downcast_ref()?),
+        LogicalPlan::Extension(extension) => {
+            let node = extension.node.as_any();
+            if let Some(node) = node.downcast_ref::<WindowAggregate>() {
+                let window = node.window.as_ref().filter(|_| !node.emit.is_changes())?;
+                return bound(index, window, &node.input);
+            }
+            let node = node.downcast_ref::<TopN>()?;
+            let beyond = index.checked_sub(node.input.schema().fields().len());
+            match (node.ranking, beyond) {
+                (Ranking::Windows, Some(index)) => bound(index, node.by.window.as_ref()?, &node.input),
+                (Ranking::Results, None) => of_column(index, &node.input),
+                _ => None,
+            }
+        }
         _ => None,
     }
 }
 
-/// The bound that output column `index` of a GROUP BY is.
-fn bound(index: usize, node: &WindowAggregate) -> Option<ResultTime> {
-    let window = node.window.as_ref().filter(|_| !node.emit.is_changes())?;
+/// The bound that a column of a window over `input` is.
+fn bound(index: usize, window: &Window, input: &LogicalPlan) -> Option<ResultTime> {
     let is_session = matches!(window.shape, WindowShape::Session { .. });
     match index {
         0 if !is_session => {
-            let offset = tumble_offset(&window.start, node.input.schema());
+            let offset = tumble_offset(&window.start, input.schema());
             Some(ResultTime::Start { shape: window.shape.clone(), offset })
         }
         1 if window.shape.has_own_end() => Some(ResultTime::End),

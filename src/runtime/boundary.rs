@@ -17,7 +17,7 @@ use datafusion::physical_plan::{
 use futures::stream;
 use parking_lot::Mutex;
 
-use crate::exec::operator::{OperatorExec, OperatorSpec};
+use crate::exec::operator::OperatorExec;
 use crate::exec::scan::StreamScanExec;
 use crate::exec::streaming_properties;
 use crate::operator::{Merger, WATERMARK_MIN, watermark_behind};
@@ -61,14 +61,10 @@ impl PipelinesExec {
 
     fn start(&self) -> Run {
         let starts = start_watermarks(&self.input);
-        let merger = |operator: &OperatorExec| match operator.spec() {
-            OperatorSpec::MergedWindowAggregate(spec) => {
-                let bounds = operator.bounds();
-                let starts = starts.iter().map(|start| watermark_behind(&bounds, *start)).collect();
-                let merger = Merger::new(Arc::clone(spec), starts);
-                Some(Arc::new(Mutex::new(merger)))
-            }
-            _ => None,
+        let merger = |operator: &OperatorExec| {
+            let (spec, bounds) = (operator.spec().merged()?, operator.bounds());
+            let starts = starts.iter().map(|start| watermark_behind(&bounds, *start)).collect();
+            Some(Arc::new(Mutex::new(Merger::new(Arc::clone(spec), starts))))
         };
         Run::new(starts.len(), OperatorExec::all(&self.input).into_iter().map(merger).collect())
     }

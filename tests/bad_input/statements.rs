@@ -75,8 +75,15 @@ fn what_has_no_place_beside_emit_changes() {
     folder.refuses_query(sessions, "EMIT", &["over sessions", "EMIT CHANGES WITH OP"]);
     let timeless = "SELECT count(*) FROM trips EMIT FINAL ALLOWED LATENESS INTERVAL '1' HOUR";
     folder.refuses_query(timeless, "EMIT", &["ALLOWED LATENESS without a window", "tumble(ts,"]);
-    let distinct = "SELECT DISTINCT origin FROM trips EMIT CHANGES";
-    folder.refuses_query(distinct, "EMIT", &["DISTINCT with EMIT CHANGES", "use EMIT FINAL"]);
+    let distinct = "SELECT DISTINCT ON (origin) origin, fare FROM trips EMIT CHANGES";
+    folder.refuses_query(distinct, "EMIT", &["DISTINCT ON with EMIT CHANGES", "use EMIT FINAL"]);
+    let first = "(SELECT *, ROW_NUMBER() OVER (PARTITION BY origin ORDER BY fare) AS place FROM trips) WHERE place";
+    let rows = format!("SELECT origin, fare FROM {first} <= 2 EMIT CHANGES");
+    folder.refuses_query(&rows, "EMIT", &["without their rank", "select the rank", "WITH OP"]);
+    let hidden = format!("SELECT origin, fare FROM {first} = 2 EMIT CHANGES WITH OP");
+    folder.refuses_query(&hidden, "EMIT", &["looked at and not selected", "select the rank"]);
+    let late = format!("SELECT origin, place FROM {first} < 2 EMIT FINAL ALLOWED LATENESS INTERVAL '1' HOUR");
+    folder.refuses_query(&late, "EMIT", &["ALLOWED LATENESS with ROW_NUMBER() <= n", "use EMIT CHANGES"]);
 }
 
 #[test]

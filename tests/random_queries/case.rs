@@ -60,7 +60,8 @@ impl Case {
         }
         self.query.repair(&self.data);
         let is_session = self.query.window().is_some_and(Window::is_session);
-        let merges = matches!(self.query.kind, Kind::GroupBy { .. }) && self.query.emit != Emit::Changes && !is_session;
+        let is_grouped = matches!(self.query.kind, Kind::GroupBy { .. } | Kind::TopN { .. });
+        let merges = is_grouped && self.query.emit != Emit::Changes && !is_session;
         for setup in &mut self.setups {
             if setup.routing == "aligned" || !merges {
                 setup.routing = "auto";
@@ -212,6 +213,7 @@ impl Query {
         match &self.kind {
             Kind::Rows { .. } => false,
             Kind::Over { .. } => true,
+            Kind::TopN { is_total, .. } => !is_total,
             Kind::GroupBy { aggregates, .. } => aggregates.iter().any(|aggregate| aggregate.leaves_order_open),
         }
     }
@@ -235,6 +237,7 @@ impl Query {
         let parts = match &self.kind {
             Kind::Rows { columns, .. } => columns.len(),
             Kind::Over { functions } => functions.len(),
+            Kind::TopN { keys, .. } => keys.len(),
             Kind::GroupBy { keys, aggregates, .. } => keys.len().max(aggregates.len()),
         };
         for part in 0..parts {
@@ -245,7 +248,7 @@ impl Query {
                 _ => {}
             });
             push(&|query| match &mut query.kind {
-                Kind::GroupBy { keys, .. } if part < keys.len() => drop(keys.remove(part)),
+                Kind::GroupBy { keys, .. } | Kind::TopN { keys, .. } if part < keys.len() => drop(keys.remove(part)),
                 Kind::Over { functions } => functions[part].keys.clear(),
                 _ => {}
             });
@@ -254,6 +257,16 @@ impl Query {
                 _ => {}
             });
         }
+        push(&|query| {
+            if let Kind::TopN { window, .. } = &mut query.kind {
+                *window = Some(Window::Tumble { size_s: 10, offset_s: 0 });
+            }
+        });
+        push(&|query| {
+            if let Kind::TopN { of_groups, .. } = &mut query.kind {
+                *of_groups = false;
+            }
+        });
         push(&|query| {
             if let Kind::GroupBy { having, .. } = &mut query.kind {
                 *having = None;

@@ -79,6 +79,18 @@ pub enum Kind {
     Over {
         functions: Vec<Over>,
     },
+    /// The first rows of each window and key, from 1.
+    TopN {
+        window: Option<Window>,
+        keys: Vec<&'static str>,
+        order: &'static str,
+        /// Whether the order tells all rows apart.
+        is_total: bool,
+        at_most: u8,
+        has_rank: bool,
+        /// Whether results of a GROUP BY of the windows are ranked.
+        of_groups: bool,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -188,7 +200,8 @@ fn several<T>(random: &mut ChaCha8Rng, count: std::ops::Range<usize>, make: impl
 impl Query {
     /// A query that runs as a stream over the data.
     pub fn random(random: &mut ChaCha8Rng, data: &Data) -> Self {
-        let kind = match random.random_range(0..10) {
+        let kind = match random.random_range(0..12) {
+            10 | 11 => random_top_n(random),
             0 => Kind::Rows {
                 columns: several(random, 1..4, |random| any(random, &COLUMNS)),
                 is_distinct: random.random_bool(0.4),
@@ -255,9 +268,14 @@ impl Query {
                 self.emit = Emit::Final;
             }
         }
-        if matches!(self.kind, Kind::Rows { is_distinct: true, .. }) && self.emit == Emit::Changes {
+        if let Kind::Rows { columns, is_distinct: true } = &self.kind
+            && self.emit == Emit::Changes
+            && !data.is_one_partition()
+            && !(data.layout == Layout::ByKey && columns.contains(&"k"))
+        {
             self.emit = Emit::Default;
         }
+        self.repair_top_n(data);
         // Rows that are there twice tie in OVER, in whatever order.
         if self.wrap == Wrap::Twice && self.is_over() {
             self.wrap = Wrap::LookUp;
@@ -278,8 +296,43 @@ impl Query {
         }
     }
 
+    fn repair_top_n(&mut self, data: &Data) {
+        let Kind::TopN { window, keys, has_rank, at_most, is_total, of_groups, .. } = &mut self.kind else { return };
+        keys.sort_unstable();
+        keys.dedup();
+        // What a session is, and which rows of it come first, is known when it has ended.
+        if window.is_some_and(|window| window.is_session()) {
+            *window = None;
+        }
+        let may_change = data.is_one_partition() || data.layout == Layout::ByKey && keys.contains(&"k");
+        if !may_change && self.emit == Emit::Changes {
+            self.emit = Emit::Default;
+        }
+        if self.emit != Emit::Changes {
+            // Without a window the end of the stream tells the first rows, in whatever order those that tie come.
+            window.get_or_insert(Window::Tumble { size_s: 10, offset_s: 0 });
+        }
+        // Results of windows are ranked when they are there.
+        *of_groups &= self.emit != Emit::Changes;
+        *is_total |= *of_groups;
+        *has_rank |= *at_most > 1 && self.emit == Emit::Changes && !self.form.contains("WITH");
+        // TABLE takes a name.
+        if window.is_some() && !matches!(self.wrap, Wrap::None | Wrap::With) {
+            self.wrap = Wrap::None;
+        }
+        // A row that is there twice ties with itself.
+        if self.wrap == Wrap::Twice {
+            self.wrap = Wrap::LookUp;
+        }
+    }
+
     fn repair_changes(&mut self) {
-        if self.emit != Emit::Changes || !matches!(self.kind, Kind::GroupBy { .. }) {
+        let has_changes = match self.kind {
+            Kind::GroupBy { .. } | Kind::TopN { .. } => true,
+            Kind::Rows { is_distinct, .. } => is_distinct,
+            Kind::Over { .. } => false,
+        };
+        if self.emit != Emit::Changes || !has_changes {
             self.form = "";
         }
         if self.emit != Emit::Changes {
@@ -323,7 +376,7 @@ impl Query {
 
     pub fn window(&self) -> Option<&Window> {
         match &self.kind {
-            Kind::GroupBy { window: Some((window, _)), .. } => Some(window),
+            Kind::GroupBy { window: Some((window, _)), .. } | Kind::TopN { window: Some(window), .. } => Some(window),
             _ => None,
         }
     }
@@ -391,6 +444,7 @@ impl Query {
                 (format!("SELECT id, {} FROM {relation}{filter}", functions.join(", ")), 1)
             }
             Kind::GroupBy { .. } => self.group_by(&relation, &filter, of_stream),
+            Kind::TopN { .. } => self.top_n(&relation, &filter, of_stream),
         };
         let last = unique.saturating_sub(1);
         let order: Vec<_> = (1..=unique).map(|column| column.to_string()).collect();
@@ -414,6 +468,38 @@ impl Query {
             }
             None => format!("{with}{body}{limit}"),
         }
+    }
+
+    fn top_n(&self, relation: &str, filter: &str, of_stream: bool) -> (String, usize) {
+        let Kind::TopN { window, keys, order, is_total, at_most, has_rank, of_groups } = &self.kind else {
+            return Default::default();
+        };
+        let (relation, bounds) = match (window, of_stream) {
+            (None, _) => (relation.to_string(), &[][..]),
+            (Some(window), true) => (window.table_function(relation, keys), &["window_start", "window_end"][..]),
+            (Some(_), false) => (relation.to_string(), &["ws", "we"][..]),
+        };
+        let by: Vec<&str> = bounds.iter().chain(keys).copied().collect();
+        let rows = match of_groups {
+            true => {
+                let groups = [&by, &["i"][..]].concat().join(", ");
+                format!("(SELECT {groups}, sum(f) AS f, min(id) AS id FROM {relation}{filter} GROUP BY {groups}) AS g")
+            }
+            false => format!("{relation}{filter}"),
+        };
+        // Rows that tie come in order of partition and row.
+        let last = if of_stream && !is_total { "" } else { ", id" };
+        let order = if *of_groups { "i DESC NULLS LAST" } else { order };
+        let partition = if by.is_empty() { String::new() } else { format!("PARTITION BY {} ", by.join(", ")) };
+        let number = format!("ROW_NUMBER() OVER ({partition}ORDER BY {order}{last}) AS rn");
+        let mut columns: Vec<&str> = ["id"].into_iter().chain(by).collect();
+        let unique = columns.len();
+        columns.extend(["f"]);
+        columns.extend(has_rank.then_some("rn"));
+        let columns: Vec<_> = columns.iter().zip(0..).map(|(column, n)| format!("{column} AS c{n}")).collect();
+        let text =
+            format!("SELECT {} FROM (SELECT *, {number} FROM {rows}) AS r WHERE rn <= {at_most}", columns.join(", "));
+        (text, unique)
     }
 
     /// The text, and how many of the first columns tell rows apart.
@@ -521,6 +607,20 @@ fn random_group_by(random: &mut ChaCha8Rng) -> Kind {
             leaves_order_open: random.random_bool(0.5),
         }),
         having: maybe(random, 0.15, |random| any(random, &HAVINGS)),
+    }
+}
+
+fn random_top_n(random: &mut ChaCha8Rng) -> Kind {
+    let Kind::GroupBy { window, .. } = random_group_by(random) else { return Kind::Over { functions: vec![] } };
+    let orders = ["i DESC", "i", "f DESC NULLS LAST", "d NULLS FIRST", "s, b DESC", "ts", "ts DESC", "room", "b, day"];
+    Kind::TopN {
+        window: window.map(|(window, _)| window),
+        keys: several(random, 0..3, |random| any(random, &["k", "k", "room", "b"])),
+        order: any(random, &orders),
+        is_total: random.random_bool(0.5),
+        at_most: any(random, &[1, 1, 2, 3, 10]),
+        has_rank: random.random_bool(0.5),
+        of_groups: random.random_bool(0.2),
     }
 }
 

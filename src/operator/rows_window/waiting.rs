@@ -210,7 +210,7 @@ pub(super) fn bytes_of(array: &ArrayRef) -> usize {
 }
 
 /// The same array without the texts that it no longer points at: a copied view still holds all of its buffer.
-pub(super) fn array_without_slack(array: &ArrayRef) -> ArrayRef {
+pub(in crate::operator) fn array_without_slack(array: &ArrayRef) -> ArrayRef {
     match array.data_type() {
         DataType::Utf8View => Arc::new(array.as_string_view().gc()),
         DataType::BinaryView => Arc::new(array.as_binary_view().gc()),
