@@ -32,6 +32,7 @@ mod running_groups;
 mod session_aggregate;
 mod session_changes;
 mod session_ends;
+mod session_told;
 mod shared_keys;
 mod single_group;
 mod snapshot;

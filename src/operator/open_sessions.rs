@@ -45,6 +45,13 @@ pub(super) struct Session {
     pub(super) bounds: Bounds,
 }
 
+impl Session {
+    /// When it ends, if sessions are `gap` apart; never without a time.
+    pub(super) fn end(&self, gap: i64) -> i64 {
+        self.bounds.map_or(i64::MAX, |(_, last)| last.saturating_add(gap))
+    }
+}
+
 /// What is kept of a session, small because every row looks one up.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
@@ -247,16 +254,22 @@ impl OpenSessions {
         }
     }
 
-    fn session(&self, slot: usize) -> Session {
+    /// The session of a slot.
+    pub(super) fn session(&self, slot: usize) -> Session {
         let session = &self.slots[slot];
         Session { slot, key: session.key as usize, bounds: session.bounds() }
     }
 
     /// The open sessions in the order in which they began.
     pub(super) fn in_order(&self) -> Vec<Session> {
-        let mut open: Vec<usize> = (0..self.slots.len()).filter(|slot| self.slots[*slot].is_open()).collect();
-        open.sort_unstable_by_key(|slot| self.slots[*slot].number);
-        open.into_iter().map(|slot| self.session(slot)).collect()
+        self.sorted((0..self.slots.len()).filter(|slot| self.slots[*slot].is_open()).collect())
+    }
+
+    /// The sessions of some slots, in that order.
+    pub(super) fn sorted(&self, slots: Vec<usize>) -> Vec<Session> {
+        let mut slots = slots;
+        slots.sort_unstable_by_key(|slot| self.slots[*slot].number);
+        slots.into_iter().map(|slot| self.session(slot)).collect()
     }
 
     /// Puts sessions in that order into slots of that order.

@@ -4,7 +4,8 @@
 //! An open session is a slot of the running aggregates. A row that comes to one of its key extends it, one that comes
 //! to two joins them, and any other row begins a new one. A session ends when the watermark has passed its last row by
 //! the gap; its slot is then used again. Under EMIT CHANGES a row gives the new values of its session, and withdraws
-//! what was told of the sessions that it has changed the bounds of.
+//! what was told of the sessions that it has changed the bounds of; or the rows of a batch or an interval do so together.
+//! With ALLOWED LATENESS a session is told of when it ends, and again for each row that comes to it later.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,14 +17,15 @@ use datafusion::common::{Result, internal_datafusion_err};
 
 use super::accumulators::{RunningAggregate, running_aggregate};
 use super::aggregate_spec::{AggregateSpec, Evaluated};
-use super::changes::{ChangesSpec, Op, Ops};
+use super::changes::{ChangesSpec, Often, Op, Ops, highest_batch, highest_of};
 use super::key_values::KeyValues;
 use super::keys::Keys;
 use super::latest_rows::LatestRows;
-use super::open_sessions::{Bounds, Join, OpenSessions, Placed};
-use super::session_changes::SessionChanges;
+use super::open_sessions::{Bounds, Join, OpenSessions, Placed, Session};
+use super::session_changes::{SessionChanges, Told};
+use super::session_told::ToldSessions;
 use super::snapshot::{counters_batch, split_counters};
-use super::{Counters, Missed, MissedRows, Operator, Stamp, WATERMARK_MAX};
+use super::{Counters, Missed, MissedRows, Operator, Stamp, WATERMARK_MAX, ticks};
 
 /// Aggregates rows by session and key.
 pub(crate) struct SessionAggregate {
@@ -43,17 +45,27 @@ struct State {
     sessions: OpenSessions,
     aggregates: Vec<Box<dyn RunningAggregate>>,
     latest: LatestRows,
+    /// Where changes are not told row by row.
+    told: Option<ToldSessions>,
+    /// The highest event time so far, where changes are told by it.
+    highest: Option<i64>,
     counters: Counters,
 }
 
 impl State {
-    fn try_new(spec: &AggregateSpec, gap: i64) -> Result<Self> {
+    fn try_new(spec: &AggregateSpec, gap: i64, changes: Option<&ChangesSpec>) -> Result<Self> {
+        let told = changes.filter(|changes| !matches!(changes.often, Often::EachRow)).map(|changes| {
+            let at_end = matches!(changes.often, Often::AtClose { .. });
+            ToldSessions::new(changes.ops, gap, at_end)
+        });
         Ok(Self {
             keys: Keys::new(spec),
             values: KeyValues::new(&spec.key_schema()),
             sessions: OpenSessions::new(gap),
             aggregates: spec.aggregates.iter().map(running_aggregate).collect::<Result<_>>()?,
             latest: LatestRows::default(),
+            told,
+            highest: None,
             counters: Counters::default(),
         })
     }
@@ -66,27 +78,37 @@ impl SessionAggregate {
     /// Aggregates that DataFusion cannot make.
     pub(crate) fn try_new(spec: Arc<AggregateSpec>, gap: i64, changes: Option<ChangesSpec>) -> Result<Self> {
         let schema = changes.as_ref().map_or_else(|| Arc::clone(&spec.schema), |changes| changes.schema(&spec.schema));
-        let state = State::try_new(&spec, gap)?;
+        let state = State::try_new(&spec, gap, changes.as_ref())?;
         Ok(Self { spec, changes, schema, gap, state, missed: MissedRows::default() })
     }
 
     fn take(&mut self, batch: &RecordBatch, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
         let rows = self.spec.evaluate(batch)?;
         let Some(times) = &rows.starts else { return Err(internal_datafusion_err!("sessions without an event time")) };
         let state = &mut self.state;
         state.keys.intern(&rows.keys, rows.rows)?;
         state.values.learn(&state.keys.groups, state.keys.len(), &rows.keys)?;
-        let (keys, wants_bounds) = (&state.keys, self.changes.is_some());
-        let placed = state.sessions.place(&keys.groups, keys.len(), times, watermark, wants_bounds);
+        // Whether each row's change is told at once.
+        let tells_rows = self.changes.is_some() && state.told.is_none();
+        let keys = &state.keys;
+        let placed = state.sessions.place(&keys.groups, keys.len(), times, watermark, tells_rows);
         state.counters.used_rows += placed.rows.len() as u64;
         state.counters.late_rows += placed.late.len() as u64;
         for (row, window) in &placed.late {
             self.missed.add(*row, Missed::All, || Some(*window));
         }
         state.counters.null_time_rows += times.null_count() as u64;
+        if let Some(told) = &mut state.told {
+            let joined = placed.joins.iter().flat_map(|join| &join.joined).map(|(slot, _)| slot);
+            let touched = placed.slots.iter().chain(joined).map(|slot| state.sessions.session(*slot));
+            told.note(touched, state.sessions.slots(), &mut state.aggregates)?;
+        }
         let mut begin = 0;
         // Where nobody sees the order, all rows are taken at once, and what they have brought together is joined then.
-        let in_order = self.changes.is_some() || self.spec.is_ordered;
+        let in_order = tells_rows || self.spec.is_ordered;
         for join in placed.joins.iter().filter(|_| in_order) {
             self.update(&rows, &placed, begin..join.at, output)?;
             self.join(join, output)?;
@@ -113,9 +135,10 @@ impl SessionAggregate {
         }
         let slots = &placed.slots[range.clone()];
         let rows = rows.select(placed.rows[range.clone()].to_vec())?;
+        let tells_rows = self.state.told.is_none();
         let State { sessions, aggregates, latest, .. } = &mut self.state;
         let total = sessions.slots();
-        let mut changes = match &self.changes {
+        let mut changes = match self.changes.as_ref().filter(|_| tells_rows) {
             Some(spec) => Some(SessionChanges::new(spec.ops, slots, &placed.bounds[range], latest, aggregates)?),
             None => None,
         };
@@ -125,19 +148,62 @@ impl SessionAggregate {
                 None => aggregate.accumulate(slots, total, arguments, filter.as_ref())?,
             }
         }
-        if let (Some(changes), Some(spec)) = (changes, &self.changes) {
-            let told = changes.finish(&self.state.sessions);
-            let keys = self.state.values.columns(&told.keys)?;
-            let rows = self.rows(&told.bounds, [keys, told.values].concat())?;
-            output.push(spec.output(&self.schema, &told.ops, rows)?);
+        match changes {
+            Some(changes) => self.give(changes.finish(&self.state.sessions), output),
+            None => Ok(()),
         }
+    }
+
+    /// Gives rows of changes.
+    fn give(&self, told: Told, output: &mut Vec<RecordBatch>) -> Result<()> {
+        let Some(spec) = &self.changes else { return Ok(()) };
+        let keys = self.state.values.columns(&told.keys)?;
+        let rows = self.rows(&told.bounds, [keys, told.values].concat())?;
+        output.push(spec.output(&self.schema, &told.ops, rows)?);
         Ok(())
+    }
+
+    /// Tells what is due now that the watermark has come to `reached`, and with the last one all that has changed.
+    fn tell(&mut self, reached: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
+        let State { told, sessions, aggregates, .. } = &mut self.state;
+        let Some(told) = told else { return Ok(()) };
+        let due = sessions.sorted(told.due(reached));
+        match told.tell(&due, reached, aggregates)? {
+            Some(told) => self.give(told, output),
+            None => Ok(()),
+        }
+    }
+
+    /// The watermark that ends all corrections.
+    fn later(&self, watermark: i64) -> i64 {
+        match self.changes.as_ref().map(|changes| &changes.often) {
+            Some(Often::AtClose { lateness }) if watermark != WATERMARK_MAX => watermark.saturating_sub(*lateness),
+            _ => watermark,
+        }
+    }
+
+    /// The runs of a batch's rows between which changes are to be told.
+    fn runs(&mut self, batch: &RecordBatch, watermark: i64) -> Result<Vec<Range<usize>>> {
+        let whole = || std::iter::once(0..batch.num_rows()).collect();
+        match (&self.changes, &self.spec.window) {
+            (Some(ChangesSpec { often: Often::AtClose { .. }, .. }), Some(window)) => {
+                let times = ticks(&window.start.evaluate(batch)?.into_array(batch.num_rows())?)?;
+                // Only rows behind the watermark come to sessions that have ended, each of which tells what it changes.
+                let is_behind = times.iter().flatten().any(|time| time < watermark);
+                Ok(if is_behind { (0..batch.num_rows()).map(|row| row..row + 1).collect() } else { whole() })
+            }
+            (Some(changes), _) => changes.runs(batch, &mut self.state.highest),
+            (None, _) => Ok(whole()),
+        }
     }
 
     /// Joins sessions that a row has brought together, whose own change comes next.
     fn join(&mut self, join: &Join, output: &mut Vec<RecordBatch>) -> Result<()> {
         let (into, _) = join.into;
-        if let Some(spec) = self.changes.as_ref().filter(|spec| spec.ops != Ops::None) {
+        if let Some(told) = &mut self.state.told {
+            let key = self.state.sessions.session(into).key;
+            join.joined.iter().for_each(|(from, _)| told.join(*from, key));
+        } else if let Some(spec) = self.changes.as_ref().filter(|spec| spec.ops != Ops::None) {
             let (slots, bounds): (Vec<usize>, Vec<Bounds>) =
                 [join.into].iter().chain(&join.joined).map(|(slot, bounds)| (*slot, *bounds)).unzip();
             let keys = self.state.values.columns(&self.state.sessions.keys(&slots))?;
@@ -176,7 +242,12 @@ impl SessionAggregate {
         let state = &mut self.state;
         let slots: Vec<usize> = closed.iter().map(|session| session.slot).collect();
         state.counters.windows_closed += closed.iter().filter(|session| session.bounds.is_some()).count() as u64;
-        if self.changes.is_none() {
+        if let Some(told) = &mut state.told {
+            let untold: Vec<Session> = closed.iter().filter(|session| told.is_untold(session.slot)).copied().collect();
+            let changes = told.tell(&untold, WATERMARK_MAX, &mut state.aggregates)?;
+            slots.iter().for_each(|slot| told.forget(*slot));
+            changes.map_or(Ok(()), |changes| self.give(changes, output))?;
+        } else if self.changes.is_none() {
             let keys: Vec<usize> = closed.iter().map(|session| session.key).collect();
             let mut columns = state.values.columns(&keys)?;
             for aggregate in &mut state.aggregates {
@@ -205,10 +276,27 @@ impl Operator for SessionAggregate {
     }
 
     fn push(&mut self, batch: &RecordBatch, stamp: Stamp, output: &mut Vec<RecordBatch>) -> Result<()> {
-        if batch.num_rows() > 0 {
+        let Some(often) = self.changes.as_ref().map(|changes| changes.often.clone()) else {
             self.take(batch, stamp.watermark, output)?;
+            return self.close(stamp.next_watermark, output);
+        };
+        let tells_at_end = matches!(often, Often::AtClose { .. });
+        for (run, rows) in self.runs(batch, stamp.watermark)?.into_iter().enumerate() {
+            if run > 0 && !tells_at_end {
+                self.tell(WATERMARK_MAX, output)?;
+            }
+            self.missed.begin_at(rows.start);
+            self.take(&batch.slice(rows.start, rows.len()), self.later(stamp.watermark), output)?;
+            if tells_at_end {
+                self.tell(stamp.watermark, output)?;
+            }
         }
-        self.close(stamp.next_watermark, output)
+        match often {
+            Often::EachBatch => self.tell(WATERMARK_MAX, output)?,
+            Often::AtClose { .. } => self.tell(stamp.next_watermark, output)?,
+            Often::EachRow | Often::Every { .. } => {}
+        }
+        self.close(self.later(stamp.next_watermark), output)
     }
 
     fn finish(&mut self, output: &mut Vec<RecordBatch>) -> Result<()> {
@@ -233,7 +321,11 @@ impl Operator for SessionAggregate {
             Field::new(format!("column_{index}"), column.data_type().clone(), true)
         };
         let schema = Schema::new(columns.iter().enumerate().map(field).collect::<Vec<_>>());
-        let snapshot = vec![counters_batch(&state.counters)?, RecordBatch::try_new(Arc::new(schema), columns)?];
+        let mut snapshot = vec![counters_batch(&state.counters)?, RecordBatch::try_new(Arc::new(schema), columns)?];
+        snapshot.push(highest_batch(state.highest)?);
+        if let Some(told) = &state.told {
+            snapshot.extend(told.state(&open)?);
+        }
         self.restore(&snapshot)?;
         Ok(snapshot)
     }
@@ -241,8 +333,9 @@ impl Operator for SessionAggregate {
     fn restore(&mut self, snapshot: &[RecordBatch]) -> Result<()> {
         let wrong = || internal_datafusion_err!("a snapshot of another session window");
         let (counters, rest) = split_counters(snapshot)?;
-        let sessions = rest.first().ok_or_else(wrong)?;
-        let mut state = State { counters, ..State::try_new(&self.spec, self.gap)? };
+        let [sessions, highest, told @ ..] = rest else { return Err(wrong()) };
+        let highest = highest_of(highest);
+        let mut state = State { counters, highest, ..State::try_new(&self.spec, self.gap, self.changes.as_ref())? };
         let (bounds, rest) = sessions.columns().split_at_checked(2).ok_or_else(wrong)?;
         let (keys, mut states) = rest.split_at_checked(self.spec.keys.len()).ok_or_else(wrong)?;
         if sessions.num_rows() > 0 {
@@ -256,14 +349,18 @@ impl Operator for SessionAggregate {
                 states = rest;
             }
         }
+        if let Some(known) = &mut state.told {
+            known.restore(&state.sessions.in_order(), told)?;
+        }
         self.state = state;
         Ok(())
     }
 
     fn memory(&self) -> usize {
-        let State { keys, values, sessions, aggregates, latest, .. } = &self.state;
+        let State { keys, values, sessions, aggregates, latest, told, .. } = &self.state;
         let aggregates = aggregates.iter().map(|aggregate| aggregate.size());
-        keys.size() + values.size() + sessions.size() + latest.size() + aggregates.sum::<usize>()
+        let told = told.as_ref().map_or(0, ToldSessions::size);
+        keys.size() + values.size() + sessions.size() + latest.size() + told + aggregates.sum::<usize>()
     }
 
     fn counters(&self) -> Counters {
@@ -281,10 +378,9 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::changes::Often;
     use super::super::testing::{
-        Naive, Row, Text, assert_same, assert_snapshot_law, batch_lengths, or_null, rows, run, session_group_by,
-        sorted, stamped, text, with_watermarks,
+        Naive, Row, Text, assert_same, assert_snapshot_law, batch_lengths, column, or_null, rows, run,
+        session_group_by, sorted, stamped, text, with_watermarks,
     };
     use super::*;
 
@@ -353,6 +449,45 @@ mod tests {
         latest
     }
 
+    /// How often sessions are told of: when the watermark passes their end, and for each row that comes later.
+    fn times_told(rows: &[Row], bound: i64, lateness: i64, gap: i64, keyed: bool) -> usize {
+        let (mut open, mut told) = (BTreeMap::<Option<String>, Vec<(Bounds, bool)>>::new(), 0);
+        let ends = |bounds: Bounds, watermark: i64| bounds.is_some_and(|(_, last)| last + gap <= watermark);
+        for (row, watermark) in with_watermarks(rows, bound) {
+            for sessions in open.values_mut() {
+                for (bounds, is_told) in sessions.iter_mut() {
+                    told +=
+                        usize::from(ends(*bounds, watermark) && !std::mem::replace(is_told, ends(*bounds, watermark)));
+                }
+                sessions.retain(|(bounds, _)| !ends(*bounds, watermark.saturating_sub(lateness)));
+            }
+            let sessions = open.entry(keyed.then(|| or_null(row.key))).or_default();
+            let is_near = |(bounds, _): &mut (Bounds, bool)| match (*bounds, row.time) {
+                (Some((start, last)), Some(time)) => time - last < gap && start - time < gap,
+                (None, None) => true,
+                _ => false,
+            };
+            let near = sessions.extract_if(.., is_near).map(|(bounds, _)| bounds);
+            let own = row.time.map(|time| (time, time));
+            let bounds = near.fold(own, |all, one| all.zip(one).map(|(a, b)| (a.0.min(b.0), a.1.max(b.1))));
+            if !ends(bounds, watermark.saturating_sub(lateness)) {
+                let is_told = ends(bounds, watermark);
+                told += usize::from(is_told);
+                sessions.push((bounds, is_told));
+            }
+        }
+        told + open.values().flatten().filter(|(_, is_told)| !is_told).count()
+    }
+
+    fn often() -> impl Strategy<Value = Often> {
+        prop_oneof![
+            Just(Often::EachRow),
+            Just(Often::EachBatch),
+            (1i64..200).prop_map(|interval| Often::Every { time: column("ts"), interval }),
+            Just(Often::AtClose { lateness: 0 }),
+        ]
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
 
@@ -372,10 +507,10 @@ mod tests {
         #[test]
         fn changes_fold_to_the_final_answer(
             rows in rows(60), lengths in batch_lengths(), bound in 0i64..90, gap in 1i64..60, keyed: bool,
-            ops in prop_oneof![Just(Ops::Op), Just(Ops::Retractions)],
+            often in often(), ops in prop_oneof![Just(Ops::Op), Just(Ops::Retractions)],
         ) {
             let spec = session_group_by(gap, keyed);
-            let changes = ChangesSpec { often: Often::EachRow, ops, repeats: true };
+            let changes = ChangesSpec { often, ops, repeats: true };
             let mut operator = SessionAggregate::try_new(Arc::clone(&spec), gap, Some(changes)).unwrap();
             let output = run(&mut operator, &stamped(&rows, &lengths, bound, 0, None));
             let (expected, _) = model(&rows, bound, gap, keyed);
@@ -383,13 +518,31 @@ mod tests {
         }
 
         #[test]
+        fn allowed_lateness_corrects_what_was_told(
+            rows in rows(60), lengths in batch_lengths(), bound in 0i64..50, lateness in 0i64..60, gap in 1i64..60,
+            keyed: bool, ops in prop_oneof![Just(Ops::Op), Just(Ops::Retractions)],
+        ) {
+            let spec = session_group_by(gap, keyed);
+            let changes = ChangesSpec { often: Often::AtClose { lateness }, ops, repeats: true };
+            let mut operator = SessionAggregate::try_new(Arc::clone(&spec), gap, Some(changes)).unwrap();
+            let got = text(&run(&mut operator, &stamped(&rows, &lengths, bound, 0, None)));
+            // In the end, rows are late as if the bound were so much wider.
+            let (expected, late_rows) = model(&rows, bound + lateness, gap, keyed);
+            prop_assert_eq!(operator.counters().late_rows, late_rows);
+            let told = got.iter().filter(|row| row[0] == "+I" || row[0] == "+U").count();
+            prop_assert_eq!(told, times_told(&rows, bound, lateness, gap, keyed));
+            assert_same(&spec.schema, &sorted(folded(got, ops, keyed)), &sorted(expected));
+        }
+
+        #[test]
         fn snapshots_change_nothing(
             rows in rows(60), lengths in batch_lengths(), bound in 0i64..90, gap in 1i64..60, keyed: bool,
             ops in prop::option::of(prop_oneof![Just(Ops::None), Just(Ops::Op), Just(Ops::Retractions)]),
+            often in prop_oneof![often(), (0i64..90).prop_map(|lateness| Often::AtClose { lateness })],
             cuts in prop::collection::vec(any::<prop::sample::Index>(), 1..4),
         ) {
             let spec = session_group_by(gap, keyed);
-            let changes = ops.map(|ops| ChangesSpec { often: Often::EachRow, ops, repeats: true });
+            let changes = ops.map(|ops| ChangesSpec { often: often.clone(), ops, repeats: true });
             let fresh = || SessionAggregate::try_new(Arc::clone(&spec), gap, changes.clone()).unwrap();
             assert_snapshot_law(fresh, &stamped(&rows, &lengths, bound, 0, None), &cuts);
         }

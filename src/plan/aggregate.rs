@@ -137,12 +137,11 @@ pub(super) fn stream(
     let time = window.as_ref().and_then(|window| window::time_index(&window.start, &input));
     let results = (!below.stages.is_empty()).then(|| time_behind(window.as_ref(), &input));
     let is_session = window.as_ref().is_some_and(|window| matches!(window.shape, WindowShape::Session { .. }));
-    let is_deferred = matches!(emit, EmitMode::Changes(changes) if changes.when != When::EachRow);
-    refuse::refuse_if(is_session && is_deferred, refuse::deferred_sessions)?;
     let is_distinct = repeats == Repeats::None && emit.is_changes();
     refuse::refuse_if(is_session && is_distinct, refuse::distinct_sessions)?;
     let is_at_close = matches!(emit, EmitMode::Changes(Changes { when: When::AtClose { .. }, .. }));
     refuse::refuse_if(is_at_close && window.is_none(), refuse::lateness_without_window)?;
+    refuse::refuse_if(is_at_close && is_session && !emit.has_ops(), refuse::late_sessions)?;
     let window = window.map(|window| Window { start: window.start, shape: window.shape });
     let input = Arc::new(input);
     let every = match emit {

@@ -127,12 +127,11 @@ pub(super) fn lateness_without_window() -> Error {
     )
 }
 
-/// Changes of sessions, told now and then.
-pub(super) fn deferred_sessions() -> Error {
+pub(super) fn late_sessions() -> Error {
     Error::refused(
-        "EMIT CHANGES PER BATCH or EVERY, or ALLOWED LATENESS, over sessions",
-        "the bounds of a session are part of its key, and change too",
-        "EMIT CHANGES WITH OP, for each row, or EMIT FINAL",
+        "ALLOWED LATENESS over sessions without WITH OP",
+        "a late row changes the bounds of a session, so what was told of it would have to be withdrawn",
+        "EMIT FINAL ALLOWED LATENESS INTERVAL '1' HOUR WITH OP or WITH RETRACTIONS, which withdraw it (-D)",
     )
 }
 

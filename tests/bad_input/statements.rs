@@ -71,8 +71,8 @@ fn what_has_no_place_beside_emit_changes() {
     folder.refuses_query(sorted, "EMIT", &["ORDER BY with EMIT CHANGES", "leave ORDER BY out"]);
     let having = "SELECT origin FROM trips GROUP BY origin HAVING count(*) > 1 EMIT CHANGES";
     folder.refuses_query(having, "EMIT", &["HAVING with EMIT CHANGES", "EMIT CHANGES WITH OP", "or EMIT FINAL"]);
-    let sessions = "SELECT count(*) FROM trips GROUP BY session(ts, INTERVAL '1 hour') EMIT CHANGES PER BATCH";
-    folder.refuses_query(sessions, "EMIT", &["over sessions", "EMIT CHANGES WITH OP"]);
+    let sessions = "SELECT count(*) FROM trips GROUP BY session(ts, INTERVAL '1 hour') EMIT FINAL ALLOWED LATENESS INTERVAL '1' HOUR";
+    folder.refuses_query(sessions, "EMIT", &["over sessions without WITH OP", "WITH RETRACTIONS"]);
     let timeless = "SELECT count(*) FROM trips EMIT FINAL ALLOWED LATENESS INTERVAL '1' HOUR";
     folder.refuses_query(timeless, "EMIT", &["ALLOWED LATENESS without a window", "tumble(ts,"]);
     let distinct = "SELECT DISTINCT ON (origin) origin, fare FROM trips EMIT CHANGES";
