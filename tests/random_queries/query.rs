@@ -361,7 +361,12 @@ impl Query {
             if window.as_ref().is_some_and(|(window, _)| window.is_session()) {
                 // A session changes its key with its bounds, so its rows have to say what they do. What asks for rows
                 // in order is known when they are all there.
-                self.form = if self.form.contains("RETRACTIONS") { " WITH RETRACTIONS" } else { " WITH OP" };
+                self.form = match self.form {
+                    "" => " WITH OP",
+                    " PER BATCH" => " PER BATCH WITH OP",
+                    " EVERY INTERVAL '10' SECOND" => " EVERY INTERVAL '10' SECOND WITH OP",
+                    form => form,
+                };
                 aggregates.retain(|aggregate| !aggregate.is_ordered());
             }
             if !self.form.contains("WITH") {

@@ -6,6 +6,20 @@
 //! the gap; its slot is then used again. Under EMIT CHANGES a row gives the new values of its session, and withdraws
 //! what was told of the sessions that it has changed the bounds of; or the rows of a batch or an interval do so together.
 //! With ALLOWED LATENESS a session is told of when it ends, and again for each row that comes to it later.
+//!
+//! | file | what |
+//! |---|---|
+//! | `open.rs` | the sessions of each key, and where a row belongs |
+//! | `ends.rs` | when they end |
+//! | `row_changes.rs` | what each row changes |
+//! | `told.rs` | what was told and what is to be told, where that is not each row's change at once |
+
+mod ends;
+mod open;
+mod row_changes;
+#[cfg(test)]
+mod tests;
+mod told;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,11 +35,11 @@ use super::changes::{ChangesSpec, Often, Op, Ops, highest_batch, highest_of};
 use super::key_values::KeyValues;
 use super::keys::Keys;
 use super::latest_rows::LatestRows;
-use super::open_sessions::{Bounds, Join, OpenSessions, Placed, Session};
-use super::session_changes::{SessionChanges, Told};
-use super::session_told::ToldSessions;
 use super::snapshot::{counters_batch, split_counters};
 use super::{Counters, Missed, MissedRows, Operator, Stamp, WATERMARK_MAX, ticks};
+use open::{Bounds, Join, OpenSessions, Placed, Session};
+use row_changes::{SessionChanges, Told};
+use told::ToldSessions;
 
 /// Aggregates rows by session and key.
 pub(crate) struct SessionAggregate {
@@ -369,182 +383,5 @@ impl Operator for SessionAggregate {
 
     fn missed(&mut self) -> &mut MissedRows {
         &mut self.missed
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-
-    use super::super::testing::{
-        Naive, Row, Text, assert_same, assert_snapshot_law, batch_lengths, column, or_null, rows, run,
-        session_group_by, sorted, stamped, text, with_watermarks,
-    };
-    use super::*;
-
-    /// A session of the model: its first and last time, and its rows.
-    type Session = (Bounds, Vec<Row>);
-
-    /// The rows of all sessions with their keys, and how many rows are late.
-    fn model(rows: &[Row], bound: i64, gap: i64, keyed: bool) -> (Text, u64) {
-        let (mut open, mut closed) = (BTreeMap::<Vec<String>, Vec<Session>>::new(), vec![]);
-        let mut late_rows = 0;
-        for (row, watermark) in with_watermarks(rows, bound) {
-            for (key, sessions) in &mut open {
-                let has_ended = |session: &mut Session| session.0.is_some_and(|(_, last)| last + gap <= watermark);
-                closed.extend(sessions.extract_if(.., has_ended).map(|session| (key.clone(), session)));
-            }
-            let key: Vec<String> = keyed.then(|| or_null(row.key)).into_iter().collect();
-            let is_near = |session: &mut Session| match (session.0, row.time) {
-                (Some((start, last)), Some(time)) => time - last < gap && start - time < gap,
-                (None, None) => true,
-                _ => false,
-            };
-            let sessions = open.entry(key).or_default();
-            let mut near: Vec<Session> = sessions.extract_if(.., is_near).collect();
-            near.push((row.time.map(|time| (time, time)), vec![row]));
-            let joined = near.into_iter().reduce(|(a, mut rows), (b, more)| {
-                rows.extend(more);
-                (a.zip(b).map(|(a, b)| (a.0.min(b.0), a.1.max(b.1))), rows)
-            });
-            let (bounds, rows) = joined.unwrap();
-            match bounds.is_some_and(|(_, last)| last + gap <= watermark) {
-                true => late_rows += 1,
-                false => sessions.push((bounds, rows)),
-            }
-        }
-        closed.extend(open.into_iter().flat_map(|(key, all)| all.into_iter().map(move |one| (key.clone(), one))));
-        let cells = |(key, (bounds, rows)): (Vec<String>, Session)| {
-            let mut naive = Naive::default();
-            rows.into_iter().for_each(|row| naive.take(row));
-            let (start, end) = (bounds.map(|(start, _)| start), bounds.map(|(_, last)| last + gap));
-            [vec![or_null(start), or_null(end)], key, naive.cells()].concat()
-        };
-        (closed.into_iter().map(cells).collect(), late_rows)
-    }
-
-    /// What is left of changes, and a check that rows do what they say.
-    fn folded(rows: Text, ops: Ops, keyed: bool) -> Text {
-        let mut latest: Text = vec![];
-        for mut row in rows {
-            let op = row.remove(0);
-            let is = |other: &Vec<String>| other[..2] == row[..2] && (!keyed || other[2] == row[2]);
-            let known = latest.iter().position(is);
-            match op.as_str() {
-                "+I" => assert_eq!(known, None),
-                "+U" => {
-                    assert_eq!(known.is_none(), ops == Ops::Retractions);
-                    known.map(|known| latest.remove(known));
-                }
-                op => {
-                    assert!(op == "-D" || ops == Ops::Retractions);
-                    assert_eq!(latest.remove(known.unwrap()), row);
-                    continue;
-                }
-            }
-            latest.push(row);
-        }
-        latest
-    }
-
-    /// How often sessions are told of: when the watermark passes their end, and for each row that comes later.
-    fn times_told(rows: &[Row], bound: i64, lateness: i64, gap: i64, keyed: bool) -> usize {
-        let (mut open, mut told) = (BTreeMap::<Option<String>, Vec<(Bounds, bool)>>::new(), 0);
-        let ends = |bounds: Bounds, watermark: i64| bounds.is_some_and(|(_, last)| last + gap <= watermark);
-        for (row, watermark) in with_watermarks(rows, bound) {
-            for sessions in open.values_mut() {
-                for (bounds, is_told) in sessions.iter_mut() {
-                    told +=
-                        usize::from(ends(*bounds, watermark) && !std::mem::replace(is_told, ends(*bounds, watermark)));
-                }
-                sessions.retain(|(bounds, _)| !ends(*bounds, watermark.saturating_sub(lateness)));
-            }
-            let sessions = open.entry(keyed.then(|| or_null(row.key))).or_default();
-            let is_near = |(bounds, _): &mut (Bounds, bool)| match (*bounds, row.time) {
-                (Some((start, last)), Some(time)) => time - last < gap && start - time < gap,
-                (None, None) => true,
-                _ => false,
-            };
-            let near = sessions.extract_if(.., is_near).map(|(bounds, _)| bounds);
-            let own = row.time.map(|time| (time, time));
-            let bounds = near.fold(own, |all, one| all.zip(one).map(|(a, b)| (a.0.min(b.0), a.1.max(b.1))));
-            if !ends(bounds, watermark.saturating_sub(lateness)) {
-                let is_told = ends(bounds, watermark);
-                told += usize::from(is_told);
-                sessions.push((bounds, is_told));
-            }
-        }
-        told + open.values().flatten().filter(|(_, is_told)| !is_told).count()
-    }
-
-    fn often() -> impl Strategy<Value = Often> {
-        prop_oneof![
-            Just(Often::EachRow),
-            Just(Often::EachBatch),
-            (1i64..200).prop_map(|interval| Often::Every { time: column("ts"), interval }),
-            Just(Often::AtClose { lateness: 0 }),
-        ]
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(128))]
-
-        #[test]
-        fn equals_the_naive_model(
-            rows in rows(60), lengths in batch_lengths(), bound in 0i64..90, gap in 1i64..60, keyed: bool,
-        ) {
-            let spec = session_group_by(gap, keyed);
-            let mut operator = SessionAggregate::try_new(Arc::clone(&spec), gap, None).unwrap();
-            let output = run(&mut operator, &stamped(&rows, &lengths, bound, 0, None));
-            let (expected, late_rows) = model(&rows, bound, gap, keyed);
-            assert_same(&spec.schema, &sorted(text(&output)), &sorted(expected));
-            prop_assert_eq!(operator.counters().late_rows, late_rows);
-            prop_assert_eq!(operator.counters().windows_open, 0);
-        }
-
-        #[test]
-        fn changes_fold_to_the_final_answer(
-            rows in rows(60), lengths in batch_lengths(), bound in 0i64..90, gap in 1i64..60, keyed: bool,
-            often in often(), ops in prop_oneof![Just(Ops::Op), Just(Ops::Retractions)],
-        ) {
-            let spec = session_group_by(gap, keyed);
-            let changes = ChangesSpec { often, ops, repeats: true };
-            let mut operator = SessionAggregate::try_new(Arc::clone(&spec), gap, Some(changes)).unwrap();
-            let output = run(&mut operator, &stamped(&rows, &lengths, bound, 0, None));
-            let (expected, _) = model(&rows, bound, gap, keyed);
-            assert_same(&spec.schema, &sorted(folded(text(&output), ops, keyed)), &sorted(expected));
-        }
-
-        #[test]
-        fn allowed_lateness_corrects_what_was_told(
-            rows in rows(60), lengths in batch_lengths(), bound in 0i64..50, lateness in 0i64..60, gap in 1i64..60,
-            keyed: bool, ops in prop_oneof![Just(Ops::Op), Just(Ops::Retractions)],
-        ) {
-            let spec = session_group_by(gap, keyed);
-            let changes = ChangesSpec { often: Often::AtClose { lateness }, ops, repeats: true };
-            let mut operator = SessionAggregate::try_new(Arc::clone(&spec), gap, Some(changes)).unwrap();
-            let got = text(&run(&mut operator, &stamped(&rows, &lengths, bound, 0, None)));
-            // In the end, rows are late as if the bound were so much wider.
-            let (expected, late_rows) = model(&rows, bound + lateness, gap, keyed);
-            prop_assert_eq!(operator.counters().late_rows, late_rows);
-            let told = got.iter().filter(|row| row[0] == "+I" || row[0] == "+U").count();
-            prop_assert_eq!(told, times_told(&rows, bound, lateness, gap, keyed));
-            assert_same(&spec.schema, &sorted(folded(got, ops, keyed)), &sorted(expected));
-        }
-
-        #[test]
-        fn snapshots_change_nothing(
-            rows in rows(60), lengths in batch_lengths(), bound in 0i64..90, gap in 1i64..60, keyed: bool,
-            ops in prop::option::of(prop_oneof![Just(Ops::None), Just(Ops::Op), Just(Ops::Retractions)]),
-            often in prop_oneof![often(), (0i64..90).prop_map(|lateness| Often::AtClose { lateness })],
-            cuts in prop::collection::vec(any::<prop::sample::Index>(), 1..4),
-        ) {
-            let spec = session_group_by(gap, keyed);
-            let changes = ops.map(|ops| ChangesSpec { often: often.clone(), ops, repeats: true });
-            let fresh = || SessionAggregate::try_new(Arc::clone(&spec), gap, changes.clone()).unwrap();
-            assert_snapshot_law(fresh, &stamped(&rows, &lengths, bound, 0, None), &cuts);
-        }
     }
 }

@@ -3,7 +3,7 @@
 use arrow::array::{Array, PrimitiveArray};
 use arrow::datatypes::Int64Type;
 
-use super::session_ends::SessionEnds;
+use super::ends::SessionEnds;
 
 /// The first and last event time of a session; none for rows without one.
 pub(super) type Bounds = Option<(i64, i64)>;

@@ -10,12 +10,12 @@ use arrow::compute::interleave;
 use arrow::datatypes::{Field, Int64Type, Schema, UInt64Type};
 use datafusion::common::{Result, internal_datafusion_err};
 
-use super::WATERMARK_MAX;
-use super::accumulators::RunningAggregate;
-use super::changes::{Op, Ops};
-use super::open_sessions::{Bounds, Session};
-use super::session_changes::Told;
-use super::session_ends::SessionEnds;
+use super::ends::SessionEnds;
+use super::open::{Bounds, Session};
+use super::row_changes::Told;
+use crate::operator::WATERMARK_MAX;
+use crate::operator::accumulators::RunningAggregate;
+use crate::operator::changes::{Op, Ops};
 
 /// Where a row of values lies: which columns, and which of their rows.
 type Place = (usize, usize);

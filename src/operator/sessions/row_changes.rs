@@ -4,10 +4,10 @@ use arrow::array::ArrayRef;
 use arrow::compute::interleave;
 use datafusion::common::Result;
 
-use super::accumulators::RunningAggregate;
-use super::changes::{Op, Ops};
-use super::latest_rows::LatestRows;
-use super::open_sessions::{Bounds, OpenSessions};
+use super::open::{Bounds, OpenSessions};
+use crate::operator::accumulators::RunningAggregate;
+use crate::operator::changes::{Op, Ops};
+use crate::operator::latest_rows::LatestRows;
 
 /// Changes of sessions that rows come to, none of which joins two.
 pub(super) struct SessionChanges {
