@@ -14,6 +14,7 @@ mod ledger;
 mod question;
 mod rows;
 mod setup;
+mod tie_break;
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ use datafusion::logical_expr::LogicalPlan;
 use crate::error::Error;
 use crate::plan::without_last_limit;
 use crate::session::StreamlinesContext;
+use crate::source::LeftOut;
 use crate::sql::StreamStatement;
 
 pub use answer::Answer;
@@ -35,6 +37,7 @@ pub use rows::text_rows;
 pub use setup::Setup;
 
 use question::{left_open, question, with_exact_watermark, with_final};
+use tie_break::with_ties_broken;
 
 /// What was compared, and how that came out.
 #[derive(Debug, Clone)]
@@ -54,8 +57,10 @@ pub struct Comparison {
 pub enum Outcome {
     /// The answers are the same.
     Same,
-    /// They differ, and it is known why.
-    Explained(Difference, String),
+    /// They differ, and it is known by which late rows.
+    Late(Difference, String),
+    /// They differ in what SQL leaves open: with ties as a stream breaks them they are the same.
+    Ties(Difference, String),
     /// They differ; with what SQL leaves open in such a query, if it does.
     Differs(Difference, Option<&'static str>),
     /// They cannot be compared: the reason.
@@ -150,34 +155,61 @@ impl Check {
         }
         let outcome = match stream.difference_from_batch(batch)? {
             None => Outcome::Same,
-            Some(difference) => match self.why(batch, stream, query).await? {
-                Some(why) => Outcome::Explained(difference, why),
-                None => Outcome::Differs(difference, open),
-            },
+            Some(difference) => self.explained(difference, batch, stream, query, open).await?,
         };
         Ok(comparison(what, outcome))
     }
 
-    /// How late rows explain that an answer is not that of batch, with the first of them; none if they do not.
-    async fn why(&self, batch: &Answer, stream: &Answer, query: &StreamStatement) -> Result<Option<String>> {
-        let Some(ledger) = stream.ledger.as_ref().filter(|ledger| ledger.rows() > 0) else { return Ok(None) };
-        let why = if ledger.is_of_whole_rows()? && self.is_answer_in_time(ledger, stream, query).await? {
-            "the late rows explain it: without them, plain DataFusion gives the same"
-        } else if self.is_exact_answer(batch, query).await {
-            "late rows explain it: without a bound no row is late, and the answer is that of plain DataFusion"
-        } else {
-            return Ok(None);
-        };
-        Ok(Some(format!("{why}\n{}", ledger.first_rows()?)))
+    /// How late rows, with the first of them, or ties explain that an answer is not that of batch, if they do.
+    async fn explained(
+        &self,
+        difference: Difference,
+        batch: &Answer,
+        stream: &Answer,
+        query: &StreamStatement,
+        open: Option<&'static str>,
+    ) -> Result<Outcome> {
+        let late = stream.ledger.as_ref().filter(|ledger| ledger.rows() > 0);
+        // Rows that are late for some of their windows only cannot be left out.
+        let is_whole = late.map(Ledger::is_of_whole_rows).transpose()?.unwrap_or(true);
+        let left_out = late.filter(|_| is_whole).map(Ledger::left_out).transpose()?.unwrap_or_default();
+        let left_out = Arc::new(left_out);
+        let rows = late.map(Ledger::first_rows).transpose()?.map(|rows| format!("\n{rows}")).unwrap_or_default();
+        if late.is_some() && is_whole && self.is_answer_in_time(&left_out, stream, query, false).await {
+            let why = "the late rows explain it: without them, plain DataFusion gives the same";
+            return Ok(Outcome::Late(difference, format!("{why}{rows}")));
+        }
+        if late.is_some() && self.is_exact_answer(batch, query).await {
+            let why =
+                "late rows explain it: without a bound no row is late, and the answer is that of plain DataFusion";
+            return Ok(Outcome::Late(difference, format!("{why}{rows}")));
+        }
+        let Some(open) = open.filter(|_| is_whole) else { return Ok(Outcome::Differs(difference, open)) };
+        if !self.is_answer_in_time(&left_out, stream, query, true).await {
+            return Ok(Outcome::Differs(difference, Some(open)));
+        }
+        let without = if late.is_some() { ", and without the late rows" } else { "" };
+        let why = format!("{open}: with ties by partition and row{without}, plain DataFusion gives the same");
+        Ok(Outcome::Ties(difference, format!("{why}{rows}")))
     }
 
-    /// Whether batch gives the answer of the stream when it does not see the late rows. Where it cannot run, nothing is
-    /// explained.
-    async fn is_answer_in_time(&self, ledger: &Ledger, stream: &Answer, query: &StreamStatement) -> Result<bool> {
+    /// Whether batch gives the answer of the stream when it does not see some rows, and maybe breaks ties as the stream
+    /// does. Where it cannot run, nothing is explained.
+    async fn is_answer_in_time(
+        &self,
+        left_out: &Arc<LeftOut>,
+        stream: &Answer,
+        query: &StreamStatement,
+        breaks_ties: bool,
+    ) -> bool {
         let state = self.in_time.ctx.state_ref();
-        state.write().config_mut().set_extension(Arc::new(ledger.left_out()?));
-        let given = self.in_time.whole_answer(with_final(query.clone())).await;
-        Ok(given.is_ok_and(|given| stream.difference_from_batch(&given.answer).is_ok_and(|found| found.is_none())))
+        state.write().config_mut().set_extension(Arc::clone(left_out));
+        let query = with_final(query.clone());
+        let given = match breaks_ties {
+            false => self.in_time.whole_answer(query).await,
+            true => self.in_time.run(query, |plan| with_ties_broken(whole(plan), left_out)).await,
+        };
+        given.is_ok_and(|given| stream.difference_from_batch(&given.answer).is_ok_and(|found| found.is_none()))
     }
 
     /// Whether the stream without bounds gives the answer of batch. Where it cannot run, nothing is explained.
@@ -222,6 +254,11 @@ fn with_limit(whole: &Answer, expected_rows: Option<usize>, given: Given) -> Res
     Ok(Comparison { what: format!("LIMIT's rows among all, {setup}"), rows, late_rows, outcome })
 }
 
+/// A plan without the LIMIT that leaves open which rows it takes.
+fn whole(plan: LogicalPlan) -> LogicalPlan {
+    without_last_limit(&plan).unwrap_or(plan)
+}
+
 struct Session {
     setup: Setup,
     ctx: SessionContext,
@@ -244,21 +281,21 @@ impl Session {
     }
 
     async fn answer(&self, query: StreamStatement) -> Result<Given> {
-        self.run(query, |plan| plan).await
+        self.run(query, Ok).await
     }
 
     /// The answer without the LIMIT that leaves open which rows it takes.
     async fn whole_answer(&self, query: StreamStatement) -> Result<Given> {
-        self.run(query, |plan| without_last_limit(&plan).unwrap_or(plan)).await
+        self.run(query, |plan| Ok(whole(plan))).await
     }
 
     /// Runs what `part` takes of a query; by another routing if it cannot take the one of the setup.
-    async fn run(&self, query: StreamStatement, part: fn(LogicalPlan) -> LogicalPlan) -> Result<Given> {
-        match self.run_under(&self.setup, query.clone(), part).await {
+    async fn run(&self, query: StreamStatement, part: impl Fn(LogicalPlan) -> Result<LogicalPlan>) -> Result<Given> {
+        match self.run_under(&self.setup, query.clone(), &part).await {
             Err(error)
                 if self.setup.routing != "auto" && matches!(Error::find(&error), Some(Error::Refused { .. })) =>
             {
-                self.run_under(&Setup { routing: "auto", ..self.setup.clone() }, query, part).await
+                self.run_under(&Setup { routing: "auto", ..self.setup.clone() }, query, &part).await
             }
             given => given,
         }
@@ -268,10 +305,10 @@ impl Session {
         &self,
         setup: &Setup,
         query: StreamStatement,
-        part: fn(LogicalPlan) -> LogicalPlan,
+        part: &impl Fn(LogicalPlan) -> Result<LogicalPlan>,
     ) -> Result<Given> {
         setup.apply(&self.ctx)?;
-        let plan = part(self.ctx.plan_statement(query).await?.logical_plan().clone());
+        let plan = part(self.ctx.plan_statement(query).await?.logical_plan().clone())?;
         let answer = Answer::of(DataFrame::new(self.ctx.state(), plan)).await?;
         Ok(Given { setup: setup.clone(), answer })
     }

@@ -67,7 +67,8 @@ pub(super) fn left_open(plan: &LogicalPlan) -> Result<Option<&'static str>> {
     Ok(open)
 }
 
-fn depends_on_order(expr: &Expr) -> bool {
+/// Whether an aggregate takes rows in an order that is not given.
+pub(super) fn depends_on_order(expr: &Expr) -> bool {
     let depends = expr.exists(|part| match part {
         Expr::AggregateFunction(call) => Ok(ORDERED.contains(&call.func.name()) && call.params.order_by.is_empty()),
         _ => Ok(false),

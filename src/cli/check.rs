@@ -95,15 +95,19 @@ fn summary(outcomes: &[Outcome], queries: usize) -> String {
     let number = |of: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| of(outcome)).count();
     match number(|outcome| !outcome.is_fine()) {
         0 => {
-            let explained = match number(|outcome| matches!(outcome, Outcome::Explained(..))) {
+            let late = match number(|outcome| matches!(outcome, Outcome::Late(..))) {
                 0 => String::new(),
                 late => format!(", {late} by late rows"),
+            };
+            let ties = match number(|outcome| matches!(outcome, Outcome::Ties(..))) {
+                0 => String::new(),
+                ties => format!(", {ties} by ties"),
             };
             let skipped = match number(|outcome| matches!(outcome, Outcome::NotCompared(_))) {
                 0 => String::new(),
                 skipped => format!(", {skipped} skipped"),
             };
-            format!("all agree: {} comparisons of {queries} queries{explained}{skipped}", outcomes.len())
+            format!("all agree: {} comparisons of {queries} queries{late}{ties}{skipped}", outcomes.len())
         }
         different => format!("{different} of {} comparisons differ", outcomes.len()),
     }
@@ -118,8 +122,11 @@ fn line(comparison: &Comparison) -> String {
     match outcome {
         Outcome::Same => format!("  same     {what}: {counted}"),
         Outcome::NotCompared(why) => format!("  skipped  {what}: {why}"),
-        Outcome::Explained(difference, why) => {
+        Outcome::Late(difference, why) => {
             format!("  late     {what}: {counted}; {}", indented(&format!("{difference}\n{why}")))
+        }
+        Outcome::Ties(difference, why) => {
+            format!("  ties     {what}: {counted}; {}", indented(&format!("{difference}\n{why}")))
         }
         Outcome::Differs(difference, open) => {
             let open = open.map(|open| format!("\n    {open}")).unwrap_or_default();

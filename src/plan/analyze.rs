@@ -33,7 +33,7 @@ use crate::sql::EmitMode;
 
 use super::aggregate::Grouping;
 use super::event_time::{first_stream, reads_stream};
-use super::explode::{explode, explode_aggregate};
+use super::explode::{expand_or_explode, explode, explode_aggregate};
 use super::nodes::{Emit, Pipelines, Repeats, WriteFiles};
 use super::result_time::comes_out_by_time;
 use super::routing::{KeyedState, Routings, Stage};
@@ -266,7 +266,7 @@ impl Rewriter {
 
     fn aggregate(&self, aggregate: Aggregate, emit: EmitMode, repeats: Repeats) -> Result<Flow> {
         if grouping_sets::has_sets(&aggregate) {
-            return self.rewrite(grouping_sets::expand(aggregate)?, emit);
+            return self.rewrite(expand_or_explode(aggregate)?, emit);
         }
         if aggregate::is_to_explode(&aggregate)? {
             return self.rewrite(explode_aggregate(aggregate)?, emit);

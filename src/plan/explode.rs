@@ -29,7 +29,7 @@ use crate::operator::WindowShape;
 
 use super::aggregate::named;
 use super::functions::{last_tick, not_constant, window_end};
-use super::grouping_sets::{expand, has_sets};
+use super::grouping_sets::{expand, has_sets, sets};
 use super::interval::window_ticks;
 use super::overlapping::{as_value, is_overlapping, session_keys, shape, windows_of};
 
@@ -53,7 +53,7 @@ fn explode_nodes(plan: LogicalPlan) -> Result<LogicalPlan> {
         }
         LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.iter().any(calls_overlapping) => {
             let exploded = match has_sets(&aggregate) {
-                true => explode_nodes(expand(aggregate)?)?,
+                true => explode_nodes(expand_or_explode(aggregate)?)?,
                 false => explode_aggregate(aggregate)?,
             };
             Ok(Transformed::yes(exploded))
@@ -124,6 +124,27 @@ pub(super) fn explode_aggregate(aggregate: Aggregate) -> Result<LogicalPlan> {
         .zip(aggregate.schema.iter())
         .map(|(expr, (qualifier, field))| named(expr, qualifier.cloned(), field.name()));
     Ok(LogicalPlan::Projection(Projection::try_new(columns.collect(), Arc::new(plan))?))
+}
+
+/// A GROUP BY of several sets of keys as one of one set. Where some sets leave a window out, rows meet all of their windows
+/// before they are grouped, as those of a window table function do.
+pub(super) fn expand_or_explode(aggregate: Aggregate) -> Result<LogicalPlan> {
+    let calls = overlapping_calls(&aggregate.group_expr)?;
+    let has_all =
+        |set: &Vec<Expr>| overlapping_calls(set).is_ok_and(|of_set| calls.iter().all(|call| of_set.contains(call)));
+    if sets(&aggregate.group_expr).iter().all(has_all) {
+        return expand(aggregate);
+    }
+    let Aggregate { input, group_expr, aggr_expr, schema, .. } = aggregate;
+    let groups: Vec<Expr> = grouping_set_to_exprlist(&group_expr)?.into_iter().cloned().collect();
+    let keys: Vec<Expr> = groups.iter().filter(|key| !calls_overlapping(key)).cloned().collect();
+    let exprs: Vec<Expr> = groups.iter().chain(&aggr_expr).cloned().collect();
+    let (input, windows) = with_windows(Arc::unwrap_or_clone(input), &exprs, &keys)?;
+    let over = |exprs: Vec<Expr>| exprs.into_iter().map(|expr| bounds_of(expr, &windows)).collect::<Result<Vec<_>>>();
+    let plan = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(input), over(group_expr)?, over(aggr_expr)?)?);
+    let columns = plan.schema().columns().into_iter().map(Expr::Column).zip(schema.iter());
+    let columns = columns.map(|(expr, (qualifier, field))| named(expr, qualifier.cloned(), field.name())).collect();
+    Ok(LogicalPlan::Projection(Projection::try_new(columns, Arc::new(plan))?))
 }
 
 /// The output column that an expression of an aggregate has become.

@@ -55,7 +55,8 @@ pub(super) fn expand(aggregate: Aggregate) -> Result<LogicalPlan> {
     Ok(LogicalPlan::Projection(Projection::try_new(outputs, Arc::new(plan))?))
 }
 
-fn sets(groups: &[Expr]) -> Vec<Vec<Expr>> {
+/// The sets of keys of a GROUP BY.
+pub(super) fn sets(groups: &[Expr]) -> Vec<Vec<Expr>> {
     match groups {
         [Expr::GroupingSet(GroupingSet::GroupingSets(sets))] => sets.clone(),
         [Expr::GroupingSet(GroupingSet::Rollup(keys))] => {

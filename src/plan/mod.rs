@@ -32,7 +32,7 @@ mod window;
 
 pub(crate) use analyze::StreamAnalyzer;
 pub(crate) use changelog::{Changelog, Keyed, changelog, without_last_limit};
-pub(crate) use event_time::reads_stream;
+pub(crate) use event_time::{reads_stream, stream_of};
 pub(crate) use nodes::Emit;
 pub(crate) use planner::StreamQueryPlanner;
 pub(crate) use routing::Routings;

@@ -35,7 +35,7 @@ mod unreadable;
 
 pub(crate) use files::is_data_path;
 pub use lateness::{Culprit, Lateness, SequenceLateness};
-pub(crate) use left_out::LeftOut;
+pub(crate) use left_out::{LeftOut, PLACE};
 pub(crate) use origin::Origin;
 pub(crate) use pieces::{Division, Split};
 pub(crate) use reader::{Read, Reader, ReaderCounts};

@@ -130,7 +130,7 @@ fn is_own_end(expr: &Expr) -> bool {
         Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(of))) => as_window(of),
         _ => None,
     };
-    is_bound && of.is_some_and(|call| ["cumulate", "session"].contains(&call.name.to_string().to_lowercase().as_str()))
+    is_bound && of.is_some_and(|call| has_own_end(&call))
 }
 
 fn alias(item: &SelectItem) -> Option<String> {
@@ -157,8 +157,16 @@ fn window_call(select: &Select, is_window: IsWindow) -> Option<Function> {
             SelectItem::ExprWithAlias { expr, alias } if alias.value == name.value => is_window(expr),
             _ => None,
         }),
+        // Where the window is left out of a set, so are its bounds; an end of its own would be grouped by in each set.
+        Expr::Rollup(sets) | Expr::Cube(sets) | Expr::GroupingSets(sets) => {
+            sets.iter().flatten().find_map(is_window).filter(|call| !has_own_end(call))
+        }
         group => is_window(group),
     })
+}
+
+fn has_own_end(call: &Function) -> bool {
+    ["cumulate", "session"].contains(&call.name.to_string().to_lowercase().as_str())
 }
 
 fn as_window(expr: &Expr) -> Option<Function> {

@@ -52,6 +52,21 @@ fn check_says_whether_answers_are_the_same() {
 }
 
 #[test]
+fn check_breaks_ties_as_a_stream_does() {
+    // Two flights of a time and an airport come in either order, and so their means.
+    let flights = FLIGHTS.replace(" AS scheduled - INTERVAL '3' HOUR", "");
+    let over = "SELECT origin, flight, avg(dep_delay) OVER (PARTITION BY origin ORDER BY scheduled ROWS 3 PRECEDING) FROM flights";
+    let told = contains("  ties     batch and stream: 336,776 rows; ")
+        .and(contains("with ties by partition and row, plain DataFusion gives the same"))
+        .and(contains("all agree: 1 comparisons of 1 queries, 1 by ties"));
+    check(&format!("{flights} {over}"), &["--runs", "0"]).success().stdout(told);
+    // How rows tie makes no difference where peers count alike.
+    let peers = "SELECT origin, flight, rank() OVER (PARTITION BY origin ORDER BY scheduled) FROM flights";
+    let same = contains("  same     batch and stream: 336,776 rows");
+    check(&format!("{flights} {peers}"), &["--runs", "0"]).success().stdout(same);
+}
+
+#[test]
 fn check_fails_where_answers_differ() {
     let random = "SELECT sensor, random() AS r FROM 'testdata/slt/data/readings.csv'";
     let differs = check(random, &["--runs", "1", "--seed", "1"]).code(1).stderr(is_empty());

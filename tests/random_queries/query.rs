@@ -339,6 +339,12 @@ impl Query {
             return;
         }
         self.limit = None;
+        if let Kind::GroupBy { window: Some((Window::Session { .. }, spelling)), aggregates, .. } = &mut self.kind {
+            // A filter over sessions leaves rows out that are in them, which is known when they have ended, and what asks
+            // for rows in order is known when they are all there.
+            *spelling = Spelling::Function;
+            aggregates.retain(|aggregate| !aggregate.is_ordered());
+        }
         if let Kind::GroupBy { window: Some(_), bounds, keys, .. } = &mut self.kind
             && self.sum_up.is_some()
         {
@@ -353,21 +359,15 @@ impl Query {
             return;
         }
         self.sum_up = None;
-        if let Kind::GroupBy { window, bounds, having, aggregates, .. } = &mut self.kind {
-            // A filter over sessions leaves rows out that are in them, which is known when they have ended.
-            if let Some((Window::Session { .. }, spelling)) = window {
-                *spelling = Spelling::Function;
-            }
+        if let Kind::GroupBy { window, bounds, having, .. } = &mut self.kind {
             if window.as_ref().is_some_and(|(window, _)| window.is_session()) {
-                // A session changes its key with its bounds, so its rows have to say what they do. What asks for rows
-                // in order is known when they are all there.
+                // A session changes its key with its bounds, so its rows have to say what they do.
                 self.form = match self.form {
                     "" => " WITH OP",
                     " PER BATCH" => " PER BATCH WITH OP",
                     " EVERY INTERVAL '10' SECOND" => " EVERY INTERVAL '10' SECOND WITH OP",
                     form => form,
                 };
-                aggregates.retain(|aggregate| !aggregate.is_ordered());
             }
             if !self.form.contains("WITH") {
                 *having = None;
