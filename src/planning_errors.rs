@@ -43,6 +43,11 @@ pub(crate) fn told(ctx: &SessionContext, statement: &Statement, error: DataFusio
         let error = Error::sql(format!("'{text}' is no interval")).at(places::text(statement, text));
         return error.help("write INTERVAL '1 hour', INTERVAL '5' MINUTE or INTERVAL '1 day 2 hours'").into();
     }
+    if let Some(name) = between("and unqualified field name ", ' ').filter(|name| name.starts_with("window_")) {
+        let told = Error::sql(format!("there are two columns {name}: the rows have one, and the window adds one"));
+        let at = places::column(statement, name);
+        return told.at(at).help(format!("name it otherwise where the rows come from: SELECT {name} AS …")).into();
+    }
     let quoted = |before: &str| message.split_once(before).and_then(|(_, rest)| rest.split('\'').next());
     if let Some(name) = quoted("Invalid function '") {
         return unknown_function(ctx, name).at(place_of(&error).or_else(|| places::call(statement, name))).into();

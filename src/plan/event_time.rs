@@ -86,6 +86,29 @@ pub(crate) fn index_of(column: &Column, schema: &DFSchema) -> Option<usize> {
     schema.maybe_index_of_column(column)
 }
 
+/// What output column `index` of a plan is in terms of its input.
+pub(super) enum Below<'a> {
+    /// Computed from the input.
+    Computed(&'a Expr, &'a LogicalPlan),
+    /// A column of the input that passes.
+    Passed(usize, &'a LogicalPlan),
+}
+
+/// One step down: through projections, aliases, filters, lists and joins.
+pub(super) fn below(index: usize, plan: &LogicalPlan) -> Option<Below<'_>> {
+    Some(match plan {
+        LogicalPlan::Projection(projection) => Below::Computed(projection.expr.get(index)?, &projection.input),
+        LogicalPlan::SubqueryAlias(alias) => Below::Passed(index, &alias.input),
+        LogicalPlan::Filter(filter) => Below::Passed(index, &filter.input),
+        LogicalPlan::Unnest(unnest) => Below::Passed(passed_by_unnest(unnest, index)?, &unnest.input),
+        LogicalPlan::Join(join) => {
+            let (index, side) = side_of(join, index)?;
+            Below::Passed(index, side)
+        }
+        _ => return None,
+    })
+}
+
 /// Follows output column `index` of `plan`.
 pub(crate) fn trace_index(index: usize, plan: &LogicalPlan) -> Option<StreamColumn> {
     match plan {
@@ -97,19 +120,14 @@ pub(crate) fn trace_index(index: usize, plan: &LogicalPlan) -> Option<StreamColu
             };
             Some(StreamColumn { stream, index })
         }
-        LogicalPlan::Projection(projection) => trace(projection.expr.get(index)?, &projection.input),
-        LogicalPlan::SubqueryAlias(alias) => trace_index(index, &alias.input),
-        LogicalPlan::Filter(filter) => trace_index(index, &filter.input),
-        LogicalPlan::Unnest(unnest) => trace_index(passed_by_unnest(unnest, index)?, &unnest.input),
-        LogicalPlan::Join(join) => {
-            let (index, side) = side_of(join, index)?;
-            trace_index(index, side)
-        }
         LogicalPlan::Extension(extension) => {
             let node = extension.node.as_any().downcast_ref::<RowsWindow>()?;
             (index < node.input.schema().fields().len()).then(|| trace_index(index, &node.input))?
         }
-        _ => None,
+        plan => match below(index, plan)? {
+            Below::Computed(expr, input) => trace(expr, input),
+            Below::Passed(index, input) => trace_index(index, input),
+        },
     }
 }
 
@@ -126,30 +144,23 @@ fn key_at(index: usize, plan: &LogicalPlan) -> Option<String> {
     if let Some(column) = trace_index(index, plan) {
         return Some(column.stream.schema().field(column.index).name().clone());
     }
-    match plan {
-        LogicalPlan::Projection(projection) => stream_key(projection.expr.get(index)?, &projection.input),
-        LogicalPlan::SubqueryAlias(alias) => key_at(index, &alias.input),
-        LogicalPlan::Filter(filter) => key_at(index, &filter.input),
-        LogicalPlan::Unnest(unnest) => key_at(passed_by_unnest(unnest, index)?, &unnest.input),
-        LogicalPlan::Join(join) => {
-            let (index, side) = side_of(join, index)?;
-            key_at(index, side)
+    if let LogicalPlan::Extension(extension) = plan {
+        let node = extension.node.as_any();
+        if let Some(node) = node.downcast_ref::<TopN>() {
+            return (index < node.input.schema().fields().len()).then(|| key_at(index, &node.input))?;
         }
-        LogicalPlan::Extension(extension) => {
-            let node = extension.node.as_any();
-            if let Some(node) = node.downcast_ref::<TopN>() {
-                return (index < node.input.schema().fields().len()).then(|| key_at(index, &node.input))?;
-            }
-            let node = node.downcast_ref::<WindowAggregate>()?;
-            let windows = node.window.as_ref().map_or(0, |window| window.columns().len());
-            stream_key(node.keys.get(index.checked_sub(windows)?)?, &node.input)
-        }
-        _ => None,
+        let node = node.downcast_ref::<WindowAggregate>()?;
+        let windows = node.window.as_ref().map_or(0, |window| window.columns().len());
+        return stream_key(node.keys.get(index.checked_sub(windows)?)?, &node.input);
+    }
+    match below(index, plan)? {
+        Below::Computed(expr, input) => stream_key(expr, input),
+        Below::Passed(index, input) => key_at(index, input),
     }
 }
 
 /// The input column that output column `index` of an UNNEST is, if it is one that passes.
-pub(super) fn passed_by_unnest(unnest: &Unnest, index: usize) -> Option<usize> {
+fn passed_by_unnest(unnest: &Unnest, index: usize) -> Option<usize> {
     unnest.dependency_indices.get(index).copied().filter(|input| !is_unnested(unnest, *input))
 }
 

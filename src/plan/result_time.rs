@@ -7,7 +7,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 
 use crate::operator::{Length, ResultTime, WindowShape};
 
-use super::event_time::{index_of, passed_by_unnest, side_of};
+use super::event_time::{Below, below, index_of};
 use super::functions::{length_of_bound, tumble_offset};
 use super::nodes::{Window, WindowAggregate};
 use super::top_n_node::{Ranking, TopN};
@@ -54,29 +54,22 @@ pub(super) fn time_of_results(plan: &LogicalPlan) -> Option<(usize, ResultTime)>
 }
 
 fn of_column(index: usize, plan: &LogicalPlan) -> Option<ResultTime> {
-    match plan {
-        LogicalPlan::Projection(projection) => result_time(projection.expr.get(index)?, &projection.input),
-        LogicalPlan::SubqueryAlias(alias) => of_column(index, &alias.input),
-        LogicalPlan::Filter(filter) => of_column(index, &filter.input),
-        LogicalPlan::Unnest(unnest) => of_column(passed_by_unnest(unnest, index)?, &unnest.input),
-        LogicalPlan::Join(join) => {
-            let (index, side) = side_of(join, index)?;
-            of_column(index, side)
-        }
-        LogicalPlan::Extension(extension) => {
-            let node = extension.node.as_any();
-            if let Some(node) = node.downcast_ref::<WindowAggregate>() {
-                let window = node.window.as_ref().filter(|_| !node.emit.is_changes())?;
-                return bound(index, window, &node.input);
-            }
-            let node = node.downcast_ref::<TopN>()?;
-            let beyond = index.checked_sub(node.input.schema().fields().len());
-            match (node.ranking, beyond) {
-                (Ranking::Windows, Some(index)) => bound(index, node.by.window.as_ref()?, &node.input),
-                (Ranking::Results, None) => of_column(index, &node.input),
-                _ => None,
-            }
-        }
+    let LogicalPlan::Extension(extension) = plan else {
+        return match below(index, plan)? {
+            Below::Computed(expr, input) => result_time(expr, input),
+            Below::Passed(index, input) => of_column(index, input),
+        };
+    };
+    let node = extension.node.as_any();
+    if let Some(node) = node.downcast_ref::<WindowAggregate>() {
+        let window = node.window.as_ref().filter(|_| !node.emit.is_changes())?;
+        return bound(index, window, &node.input);
+    }
+    let node = node.downcast_ref::<TopN>()?;
+    let beyond = index.checked_sub(node.input.schema().fields().len());
+    match (node.ranking, beyond) {
+        (Ranking::Windows, Some(index)) => bound(index, node.by.window.as_ref()?, &node.input),
+        (Ranking::Results, None) => of_column(index, &node.input),
         _ => None,
     }
 }

@@ -12,7 +12,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, lit};
 use crate::error::Error;
 use crate::operator::{Length, WindowShape};
 
-use super::event_time::{StreamColumn, index_of, passed_by_unnest, side_of, trace};
+use super::event_time::{Below, StreamColumn, below, index_of, trace};
 use super::functions::{not_constant, tumble, tumble_length};
 use super::interval::{is_utc, window_ticks};
 use super::overlapping::{is_overlapping, shape};
@@ -78,16 +78,9 @@ pub(super) fn time_index(start: &Expr, plan: &LogicalPlan) -> Option<usize> {
 
 /// The expression that makes output column `index` of `plan`, with the plan that it is over.
 fn behind(index: usize, plan: &LogicalPlan) -> Option<(Expr, &LogicalPlan)> {
-    match plan {
-        LogicalPlan::Projection(projection) => Some((projection.expr.get(index)?.clone(), &projection.input)),
-        LogicalPlan::SubqueryAlias(alias) => behind(index, &alias.input),
-        LogicalPlan::Filter(filter) => behind(index, &filter.input),
-        LogicalPlan::Unnest(unnest) => behind(passed_by_unnest(unnest, index)?, &unnest.input),
-        LogicalPlan::Join(join) => {
-            let (index, side) = side_of(join, index)?;
-            behind(index, side)
-        }
-        _ => None,
+    match below(index, plan)? {
+        Below::Computed(expr, input) => Some((expr.clone(), input)),
+        Below::Passed(index, input) => behind(index, input),
     }
 }
 
