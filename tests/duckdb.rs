@@ -10,7 +10,7 @@ use streamlines::{Answer, Setup, StreamlinesContext, compare};
 const FLIGHTS: &str = "testdata/nycflights/flights-*.parquet";
 
 /// Queries of the stream, and what they are in DuckDB.
-const QUERIES: [(&str, &str); 14] = [
+const QUERIES: [(&str, &str); 18] = [
     (
         "SELECT origin, window_start AS w, count(*) AS n, sum(distance) AS s, avg(dep_delay) AS a, min(dep_delay) AS l,
          max(carrier) AS c, stddev(dep_delay) AS d FROM flights GROUP BY origin, tumble(scheduled, INTERVAL '1 hour')",
@@ -107,7 +107,40 @@ const QUERIES: [(&str, &str); 14] = [
         "SELECT flight, carrier, scheduled AS t, count(*) OVER w AS n, avg(dep_delay) OVER w AS a FROM flights
          WINDOW w AS (PARTITION BY origin ORDER BY scheduled RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW)",
     ),
+    // Windows of windows, their changes, OVER columns of them, and the first rows of each.
+    (
+        "SELECT window_start AS w, max(n) AS x, sum(n) AS n, count(*) AS c FROM
+         (SELECT carrier, window_time AS t, count(*) AS n FROM flights GROUP BY carrier, tumble(scheduled, INTERVAL '15 minutes'))
+         GROUP BY tumble(t, INTERVAL '1 day')",
+        DAYS,
+    ),
+    (
+        "SELECT window_start AS w, max(n) AS x, sum(n) AS n, count(*) AS c FROM
+         (SELECT carrier, window_end AS e, window_start AS b, count(*) AS n FROM flights
+          GROUP BY carrier, tumble(scheduled, INTERVAL '15 minutes'))
+         GROUP BY tumble(b, INTERVAL '1 day') EMIT CHANGES EVERY INTERVAL '6' HOUR",
+        DAYS,
+    ),
+    (
+        "SELECT origin, w, n, sum(n) OVER (PARTITION BY origin ORDER BY w ROWS 23 PRECEDING) AS s FROM
+         (SELECT origin, window_start AS w, count(*) AS n FROM flights GROUP BY origin, tumble(scheduled, INTERVAL '1 hour'))",
+        "SELECT origin, w, n, sum(n) OVER (PARTITION BY origin ORDER BY w ROWS 23 PRECEDING)::BIGINT AS s FROM
+         (SELECT origin, time_bucket(INTERVAL '1 hour', scheduled) AS w, count(*) AS n FROM flights GROUP BY origin, w)",
+    ),
+    (
+        "SELECT window_start AS w, origin, carrier, flight, dep_delay AS d FROM
+         (SELECT *, ROW_NUMBER() OVER (PARTITION BY window_start, window_end, origin
+             ORDER BY dep_delay DESC NULLS LAST, scheduled, carrier, flight) AS place
+          FROM TABLE(TUMBLE(TABLE flights, DESCRIPTOR(scheduled), INTERVAL '1' DAY))) WHERE place <= 3",
+        "SELECT time_bucket(INTERVAL '1 day', scheduled) AS w, origin, carrier, flight, dep_delay AS d FROM flights
+         QUALIFY ROW_NUMBER() OVER (PARTITION BY w, origin
+             ORDER BY dep_delay DESC NULLS LAST, scheduled, carrier, flight) <= 3",
+    ),
 ];
+
+const DAYS: &str = "SELECT time_bucket(INTERVAL '1 day', t) AS w, max(n) AS x, sum(n)::BIGINT AS n, count(*) AS c FROM
+     (SELECT carrier, time_bucket(INTERVAL '15 minutes', scheduled) AS t, count(*) AS n FROM flights GROUP BY carrier, t)
+     GROUP BY w";
 
 /// A row that is three hours or more after the one before it begins a session.
 const SESSIONS: &str = "SELECT origin, carrier, min(scheduled) AS w, max(scheduled) + INTERVAL '3 hours' AS e,
