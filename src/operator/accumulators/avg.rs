@@ -115,10 +115,8 @@ where
     }
 
     fn write(&self, (sum, count): &Self::Slot, output: &mut Self::Output) -> Result<()> {
-        match count {
-            0 => output.append_null(),
-            _ => output.append_value((self.mean)(*sum, *count)?),
-        }
+        let mean = if *count == 0 { None } else { Some((self.mean)(*sum, *count)?) };
+        output.append(mean);
         Ok(())
     }
 

@@ -5,10 +5,10 @@ use std::marker::PhantomData;
 
 use arrow::array::types::{ByteArrayType, ByteViewType, Decimal128Type, Decimal256Type};
 use arrow::array::{
-    Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, BooleanBuilder, GenericByteArray,
-    GenericByteBuilder, GenericByteViewArray, GenericByteViewBuilder, PrimitiveBuilder, make_array,
+    Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, BooleanBufferBuilder, BooleanBuilder,
+    GenericByteArray, GenericByteBuilder, GenericByteViewArray, GenericByteViewBuilder, PrimitiveArray, make_array,
 };
-use arrow::buffer::{BooleanBuffer, ScalarBuffer};
+use arrow::buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, IntervalUnit};
 use datafusion::common::{Result, internal_datafusion_err};
 use std::sync::Arc;
@@ -142,7 +142,7 @@ pub(super) struct Primitives<T>(PhantomData<T>);
 impl<T: ArrowPrimitiveType> Column for Primitives<T> {
     type Value = T::Native;
     type Values = ScalarBuffer<T::Native>;
-    type Builder = PrimitiveBuilder<T>;
+    type Builder = Numbers<T::Native>;
 
     fn values(array: &ArrayRef) -> Option<Self::Values> {
         if numbers_of(array.data_type()) != numbers_of(&T::DATA_TYPE) {
@@ -162,16 +162,46 @@ impl<T: ArrowPrimitiveType> Column for Primitives<T> {
     }
 
     fn builder(rows: usize) -> Self::Builder {
-        PrimitiveBuilder::with_capacity(rows)
+        Numbers { values: Vec::with_capacity(rows), validity: None }
     }
 
+    #[inline]
     fn append(builder: &mut Self::Builder, value: Option<&T::Native>) {
-        builder.append_option(value.copied());
+        builder.append(value.copied());
     }
 
-    fn finish(mut builder: Self::Builder, data_type: &DataType) -> Result<ArrayRef> {
-        let data = builder.finish().into_data().into_builder().data_type(data_type.clone());
-        Ok(make_array(data.build()?))
+    fn finish(builder: Self::Builder, data_type: &DataType) -> Result<ArrayRef> {
+        let nulls = builder.validity.map(|mut validity| NullBuffer::new(validity.finish()));
+        let column = PrimitiveArray::<T>::try_new(builder.values.into(), nulls)?;
+        Ok(make_array(column.into_data().into_builder().data_type(data_type.clone()).build()?))
+    }
+}
+
+/// A column of numbers in the making. Most are not null, and one after the other costs no more than its write.
+pub(super) struct Numbers<N> {
+    values: Vec<N>,
+    /// None while no value is null.
+    validity: Option<BooleanBufferBuilder>,
+}
+
+impl<N: Default> Numbers<N> {
+    /// Writes a value.
+    #[inline]
+    pub(super) fn append(&mut self, value: Option<N>) {
+        if value.is_none() && self.validity.is_none() {
+            self.begin_validity();
+        }
+        if let Some(validity) = &mut self.validity {
+            validity.append(value.is_some());
+        }
+        self.values.push(value.unwrap_or_default());
+    }
+
+    #[cold]
+    fn begin_validity(&mut self) {
+        let mut validity = BooleanBufferBuilder::new(self.values.capacity());
+        validity.append_n(self.values.len(), true);
+        self.validity = Some(validity);
     }
 }
 
