@@ -219,11 +219,11 @@ pub(crate) fn changes_into_view(at: Location) -> Error {
     .at(Some(at))
 }
 
-pub(crate) fn ops_into_table(at: Location) -> Error {
+pub(crate) fn changes_into_table(at: Location) -> Error {
     Error::refused(
-        "EMIT CHANGES WITH in INSERT",
-        "the rows have a column op before the columns of the table",
-        "leave WITH out, or COPY (… EMIT CHANGES WITH OP) TO 'changes.csv'",
+        "EMIT CHANGES in INSERT",
+        "a table takes rows and no updates, so all that was ever told of a key would stand side by side",
+        "use EMIT FINAL, or COPY (… EMIT CHANGES) TO 'changes.csv'",
     )
     .at(Some(at))
 }

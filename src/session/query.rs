@@ -60,7 +60,7 @@ fn with_emit(plan: LogicalPlan, emit: Emit) -> Result<LogicalPlan> {
             copy.input = wrap(&copy.input)?;
             LogicalPlan::Copy(copy)
         }
-        LogicalPlan::Dml(_) if emit.mode.has_ops() => return Err(refuse::ops_into_table(emit.at).into()),
+        LogicalPlan::Dml(_) if emit.mode.is_changes() => return Err(refuse::changes_into_table(emit.at).into()),
         LogicalPlan::Dml(mut dml) => {
             dml.input = wrap(&dml.input)?;
             LogicalPlan::Dml(dml)
