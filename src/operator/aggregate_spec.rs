@@ -124,7 +124,10 @@ impl AggregateSpec {
         let mut all = Vec::with_capacity(columns.len() + 2);
         let bounds = [window.map(|window| window.start), window.map(|window| window.end)];
         for bound in bounds.into_iter().take(self.window_columns()) {
-            let times = PrimitiveArray::<Int64Type>::from_iter(std::iter::repeat_n(bound, rows));
+            let times = match bound {
+                Some(bound) => PrimitiveArray::<Int64Type>::from_value(bound, rows),
+                None => PrimitiveArray::new_null(rows),
+            };
             all.push(cast(&times, self.schema.field(0).data_type())?);
         }
         for (column, field) in columns.into_iter().zip(self.schema.fields().iter().skip(all.len())) {

@@ -66,10 +66,11 @@ impl WindowShape {
         }
     }
 
-    /// The end of the first window after `above` that holds the pane (or is the window) that begins at `pane`.
+    /// The end of the first window after `above` that holds the pane (or is the window) that begins at `pane`. Of windows
+    /// that end beyond the last tick there is one, which ends with it.
     pub(crate) fn next_end(&self, pane: i64, above: i64) -> Option<i64> {
-        match self {
-            Self::Tumble(length) => Some(length.end(pane)).filter(|end| *end > above),
+        let end = match self {
+            Self::Tumble(length) => Some(length.end(pane)),
             Self::Session { .. } => None,
             Self::Hop { slide, size, offset } => {
                 let least = pane_end(pane, gcd(*slide, *size)).max(above.saturating_add(1));
@@ -82,7 +83,8 @@ impl WindowShape {
                 let last = round_down(i128::from(pane), *size, *offset) + i128::from(*size);
                 (end <= last).then(|| clamp(end))
             }
-        }
+        };
+        end.filter(|end| *end > above)
     }
 
     /// The start of the window that ends at `end` and holds the pane that begins at `pane`.
@@ -190,6 +192,19 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn at_the_ends_of_time_windows_are_few(shape in shapes(), near in 0i64..100, is_late: bool) {
+            let time = if is_late { i64::MAX - near } else { i64::MIN + near };
+            let offset = match shape {
+                WindowShape::Hop { offset, .. } | WindowShape::Cumulate { offset, .. } => offset,
+                _ => 0,
+            };
+            let pane = clamp(round_down(i128::from(time), shape.pane().unwrap(), offset));
+            let next = |end: &i64| shape.next_end(pane, *end);
+            let ends: Vec<i64> = std::iter::successors(shape.next_end(pane, i64::MIN), next).take(100).collect();
+            prop_assert!(ends.len() <= 60 && ends.is_sorted());
+        }
+
         #[test]
         fn a_pane_is_in_the_windows_that_its_rows_are_in(shape in shapes(), time in -99i64..99) {
             let (WindowShape::Hop { offset, .. } | WindowShape::Cumulate { offset, .. }) = shape else { return Ok(()) };

@@ -87,16 +87,18 @@ impl<K: Kind> Typed<K> {
         match kind.live(arguments, filter) {
             None => {
                 for (row, group) in groups.iter().enumerate() {
-                    take(&mut slots[*group], row);
-                    after(kind, &slots[*group])?;
+                    let slot = &mut slots[*group];
+                    take(slot, row);
+                    after(kind, slot)?;
                 }
             }
             Some(live) => {
                 for ((row, group), live) in groups.iter().enumerate().zip(&live) {
+                    let slot = &mut slots[*group];
                     if live {
-                        take(&mut slots[*group], row);
+                        take(slot, row);
                     }
-                    after(kind, &slots[*group])?;
+                    after(kind, slot)?;
                 }
             }
         }
