@@ -8,7 +8,7 @@ use crate::error::{Error, place_of};
 use crate::sql::{self, places};
 
 /// The functions whose errors are ours and know no place.
-const WINDOW_FUNCTIONS: [&str; 3] = ["tumble", "window_end", "window_time"];
+const WINDOW_FUNCTIONS: [&str; 6] = ["tumble", "hop", "cumulate", "session", "window_end", "window_time"];
 
 /// An error of planning `statement` as it is told to a person.
 pub(crate) fn told(ctx: &SessionContext, statement: &Statement, error: DataFusionError) -> DataFusionError {

@@ -2,7 +2,7 @@
 
 use datafusion::common::Result;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan, WindowFrameUnits, WindowFunctionDefinition};
 use datafusion::sql::parser::{CopyToSource, Statement};
 use datafusion::sql::sqlparser::ast::{Query, Statement as Sql};
 
@@ -53,7 +53,9 @@ pub(super) fn left_open(plan: &LogicalPlan) -> Result<Option<&'static str>> {
     let mut open = None;
     plan.apply_with_subqueries(|node| {
         let found = match node {
-            LogicalPlan::Window(_) => Some("SQL leaves the order of rows that tie in ORDER BY of OVER open"),
+            LogicalPlan::Window(window) if window.window_expr.iter().any(takes_rows) => {
+                Some("SQL leaves the order of rows that tie in ORDER BY of OVER open")
+            }
             LogicalPlan::Limit(_) => Some("SQL leaves open which rows LIMIT takes where rows tie"),
             LogicalPlan::Aggregate(aggregate) if aggregate.aggr_expr.iter().any(depends_on_order) => {
                 Some("SQL leaves the order of rows in an aggregate without ORDER BY open")
@@ -74,4 +76,16 @@ pub(super) fn depends_on_order(expr: &Expr) -> bool {
         _ => Ok(false),
     });
     depends.unwrap_or_default()
+}
+
+/// Whether an OVER column takes rows one by one, so that the order of those that tie counts.
+pub(super) fn takes_rows(expr: &Expr) -> bool {
+    let Expr::WindowFunction(call) = expr.clone().unalias() else { return false };
+    let by_rows = match &call.fun {
+        WindowFunctionDefinition::WindowUDF(function) => {
+            matches!(function.name(), "row_number" | "lag" | "lead" | "ntile")
+        }
+        WindowFunctionDefinition::AggregateUDF(_) => false,
+    };
+    by_rows || call.params.window_frame.units == WindowFrameUnits::Rows
 }

@@ -5,16 +5,15 @@ use std::sync::Arc;
 
 use datafusion::common::{Column, Result};
 use datafusion::datasource::provider_as_source;
-use datafusion::logical_expr::expr::{AggregateFunction, WindowFunction};
+use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{
     Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, Projection, SortExpr, SubqueryAlias, TableScan, Window,
-    WindowFrameUnits, WindowFunctionDefinition,
 };
 
 use crate::plan::stream_of;
 use crate::source::{LeftOut, PLACE};
 
-use super::question::depends_on_order;
+use super::question::{depends_on_order, takes_rows};
 
 /// The plan over the same streams without the rows `left_out`, with ties broken.
 ///
@@ -93,22 +92,12 @@ fn by(place: &Column) -> SortExpr {
 fn over(expr: Expr, place: Option<&Column>) -> Expr {
     let name = expr.schema_name().to_string();
     match (expr.clone().unalias(), place) {
-        (Expr::WindowFunction(mut call), Some(place)) if takes_rows(&call) => {
+        (Expr::WindowFunction(mut call), Some(place)) if takes_rows(&expr) => {
             call.params.order_by.push(by(place));
             Expr::WindowFunction(call).alias(name)
         }
         _ => expr,
     }
-}
-
-fn takes_rows(call: &WindowFunction) -> bool {
-    let by_rows = match &call.fun {
-        WindowFunctionDefinition::WindowUDF(function) => {
-            matches!(function.name(), "row_number" | "lag" | "lead" | "ntile")
-        }
-        WindowFunctionDefinition::AggregateUDF(_) => false,
-    };
-    by_rows || call.params.window_frame.units == WindowFrameUnits::Rows
 }
 
 fn aggregate(expr: Expr, place: Option<&Column>) -> Expr {

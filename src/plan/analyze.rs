@@ -303,7 +303,7 @@ impl Rewriter {
             functions.splice(0..0, window.window_expr.iter().cloned());
             below = &window.input;
         }
-        let flow = self.rewrite(below.clone(), emit)?;
+        let flow = self.rewrite_below(below, emit)?;
         let time = match flow.shape {
             Shape::Rows => over::event_time(&functions, &flow.plan),
             Shape::Results if comes_out_by_time(&flow.plan) => over::event_time(&functions, &flow.plan),
@@ -319,10 +319,19 @@ impl Rewriter {
         }
     }
 
+    /// What OVER columns and ranks are over: results of windows are final, and do not change when they have come out.
+    fn rewrite_below(&self, plan: &LogicalPlan, emit: EmitMode) -> Result<Flow> {
+        let flow = self.rewrite(plan.clone(), EmitMode::Final)?;
+        match emit.is_changes() && !comes_out_by_time(&flow.plan) {
+            true => self.rewrite(plan.clone(), emit),
+            false => Ok(flow),
+        }
+    }
+
     /// The first rows of a row number, where they can be kept without the others; else like any OVER column.
     fn top_n(&self, ranked: &Ranked, emit: EmitMode) -> Result<Flow> {
         let (input, query) = top_n::Query::of(ranked)?;
-        let flow = self.rewrite(input, emit)?;
+        let flow = self.rewrite_below(&input, emit)?;
         let found = match flow.shape {
             Shape::Rows => query.over_rows(&flow, emit).map_err(|error| Error::locate(error, self.emit_at))?,
             Shape::Results => match query.over_results(&flow)? {
