@@ -109,6 +109,11 @@ fn complete_files() {
 
 #[test]
 fn every_file_agrees_on_every_engine() {
+    for file in files() {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let substitutes = !text.contains("${TMP}") || text.contains("control substitution on");
+        assert!(substitutes, "{} says ${{TMP}} without control substitution on", file.display());
+    }
     if std::env::var_os("SLT_COMPLETE").is_some() {
         return complete_files();
     }

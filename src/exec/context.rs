@@ -2,7 +2,8 @@
 //!
 //! The runtime makes one [`PipelineContext`] for each pipeline and puts it into the task context's session
 //! configuration, where the plan's nodes find it when they are executed. Only the one task that runs the pipeline
-//! touches it, so its lock is never waited for; a merger's lock is taken once for each window close.
+//! touches it, so its lock is never waited for; a merger's lock is taken once for each window
+//! close, and for each batch where another operator follows.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -65,7 +65,7 @@ pub(super) fn distinct_changes(emit: EmitMode, at: Option<Location>) -> Result<(
 /// Each row of a session changes its bounds, and so the distinct row.
 pub(super) fn distinct_sessions() -> Error {
     Error::refused(
-        "DISTINCT sessions with EMIT CHANGES",
+        "DISTINCT sessions with EMIT CHANGES or ALLOWED LATENESS",
         "the bounds of a session change with its rows",
         "use EMIT FINAL, or GROUP BY the session and the columns with EMIT CHANGES WITH OP",
     )

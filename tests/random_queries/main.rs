@@ -7,6 +7,7 @@
 
 mod case;
 mod data;
+mod draw;
 mod query;
 mod window;
 
