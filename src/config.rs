@@ -18,6 +18,8 @@ config_namespace! {
         pub routing: String, default = "auto".to_string()
         /// How many pipelines run at once; 0 means one for each core.
         pub partitions: usize, default = 0
+        /// Rows of a batch that a pipeline reads; 0 means `datafusion.execution.batch_size`, by which a tail goes in any case.
+        pub batch_rows: usize, default = 0
         /// Where late rows go, with the file and row that each comes from: a file, a folder (ending in `/`) with one file
         /// for each pipeline, or `:memory:`; empty for nowhere. A [`Job`](crate::Job) writes them.
         pub late: String, default = String::new()

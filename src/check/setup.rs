@@ -20,7 +20,7 @@ pub struct Setup {
     pub strategy: &'static str,
     /// `streamlines.partitions`, and DataFusion's; 0 means one for each core.
     pub partitions: usize,
-    /// Rows of a batch.
+    /// `streamlines.batch_rows`.
     pub batch_rows: usize,
     /// `streamlines.routing`.
     pub routing: &'static str,
@@ -101,7 +101,7 @@ impl Setup {
         options.set("streamlines.late", if self.ledger { IN_MEMORY } else { "" })?;
         options.set("streamlines.partitions", &self.partitions.to_string())?;
         options.set("datafusion.execution.target_partitions", &self.partitions.to_string())?;
-        options.set("datafusion.execution.batch_size", &self.batch_rows.to_string())
+        options.set("streamlines.batch_rows", &self.batch_rows.to_string())
     }
 }
 

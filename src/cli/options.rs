@@ -30,7 +30,7 @@ pub struct QueryOptions {
     /// How many pipelines run at once [default: one for each core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
     pub partitions: Option<u64>,
-    /// Rows of a batch [default: 8192].
+    /// Rows of a batch that a pipeline reads [default: 8192].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub batch_rows: Option<u64>,
     /// table, csv, json, ndjson, parquet, arrow or none [default: by --output; table on a terminal; else csv].

@@ -27,7 +27,7 @@ pub async fn open(options: &QueryOptions) -> Result<SessionContext> {
         settings.push(("datafusion.execution.target_partitions".to_string(), partitions.to_string()));
     }
     if let Some(rows) = options.batch_rows {
-        settings.push(("datafusion.execution.batch_size".to_string(), rows.to_string()));
+        settings.push(("streamlines.batch_rows".to_string(), rows.to_string()));
     }
     // Memory, spilling and caches belong to the session's runtime, which is not there yet.
     let (of_runtime, settings): (Vec<_>, Vec<_>) =

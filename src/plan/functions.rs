@@ -296,8 +296,10 @@ fn calendar_starts<T: ArrowTimestampType>(times: &PrimitiveArray<T>, calendar: &
         let Some(time) = time else { return Ok(0) };
         if time < start || time >= end {
             (start, end) = calendar.window(time).ok_or_else(|| {
-                Error::sql(format!("no calendar reaches the event time {time} ({})", times.data_type()))
-                    .help("leave such rows out: WHERE ts < TIMESTAMP '9999-01-01'")
+                let years = if T::UNIT == TimeUnit::Nanosecond { ("1678", "2262") } else { ("0001", "9999") };
+                let (first, last) = years;
+                Error::sql(format!("{} has no bounds for the window of the event time {time}", times.data_type()))
+                    .help(format!("leave such rows out: WHERE ts BETWEEN '{first}-01-01' AND '{last}-01-01'"))
             })?;
         }
         Ok(start)

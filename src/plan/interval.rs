@@ -7,6 +7,8 @@ use datafusion::common::{Result, ScalarValue};
 use crate::error::Error;
 use crate::operator::{Calendar, Length, Span, ticks_per_second};
 
+/// The longest window of a calendar.
+const MAX_YEARS: u32 = 10_000;
 const DAY_NS: i128 = 86_400_000_000_000;
 
 /// The type of the starts of windows over a column; none if it holds no times.
@@ -48,6 +50,8 @@ pub(crate) fn window_length(size: &ScalarValue, zone: Option<&str>, time: &DataT
     };
     match span.transpose()? {
         None => Ok(Length::Ticks(positive_ticks(parts.ticks(unit, time)?)?)),
+        Some(Span::Days(days)) if days > MAX_YEARS * 365 => Err(too_long().into()),
+        Some(Span::Months(months)) if months > MAX_YEARS * 12 => Err(too_long().into()),
         Some(span) => {
             let zone = zone.parse::<Tz>().map_err(|_| {
                 Error::sql(format!("unknown time zone '{zone}'")).help("a name like 'America/New_York', or '+01:00'")
@@ -55,6 +59,14 @@ pub(crate) fn window_length(size: &ScalarValue, zone: Option<&str>, time: &DataT
             Ok(Length::Calendar(Calendar { span, zone, ticks_per_second: ticks_per_second(unit) }))
         }
     }
+}
+
+fn too_long() -> Error {
+    Error::refused(
+        format!("a window of more than {MAX_YEARS} years of the calendar"),
+        "no calendar reaches to its ends",
+        "a shorter window, or a GROUP BY without one",
+    )
 }
 
 /// A length in ticks of a column of type `time`.

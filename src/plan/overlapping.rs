@@ -28,6 +28,9 @@ use super::functions::{not_constant, parameter_type, time_type};
 use super::interval::{interval_ticks, window_ticks};
 use super::refuse;
 
+/// In how many windows one time may be: those of a second that are as long as eleven days.
+const MAX_WINDOWS_OF_A_TIME: i64 = 1_000_000;
+
 /// The functions, for a session to register.
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
     let function = |kind| Arc::new(ScalarUDF::new_from_impl(Overlapping::new(kind)));
@@ -81,6 +84,7 @@ pub(super) fn shape(call: &ScalarFunction, time: &DataType) -> Result<Option<Win
         Kind::Session => WindowShape::Session { gap: length(1)? },
         Kind::Hop => {
             let (slide, size) = (length(1)?, length(2)?);
+            check_count(size / slide)?;
             WindowShape::Hop { slide, size, offset: offset()?.rem_euclid(slide) }
         }
         Kind::Cumulate => {
@@ -90,9 +94,23 @@ pub(super) fn shape(call: &ScalarFunction, time: &DataType) -> Result<Option<Win
                     .help("cumulate(ts, INTERVAL '10 minutes', INTERVAL '1 hour')")
                     .into());
             }
+            check_count(size / step)?;
             WindowShape::Cumulate { step, size, offset: offset()?.rem_euclid(size) }
         }
     }))
+}
+
+/// A time may be in many windows, but each of them is a row of the answer.
+fn check_count(windows: i64) -> Result<()> {
+    if windows <= MAX_WINDOWS_OF_A_TIME {
+        return Ok(());
+    }
+    Err(Error::refused(
+        format!("a window in which each row would be {windows} times"),
+        format!("each window is a row of the answer, and {MAX_WINDOWS_OF_A_TIME} are the most"),
+        "a longer slide or step: hop(ts, INTERVAL '5 minutes', INTERVAL '1 hour')",
+    )
+    .into())
 }
 
 /// What a session goes by: none for the other keys of its GROUP BY.

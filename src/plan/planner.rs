@@ -19,6 +19,7 @@ use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec, PartitionMode};
 use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::unnest::UnnestExec;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 
@@ -65,7 +66,7 @@ impl QueryPlanner for StreamQueryPlanner {
         let state = streaming_state(session)?;
         let plan = planner.create_physical_plan(logical_plan, &state).await?;
         check_pipelines(&plan)?;
-        Ok(plan)
+        plan.transform_up(joining_before_sort).data()
     }
 }
 
@@ -192,6 +193,15 @@ fn plan_pipelines(
     let input = input.transform_down(with_coded_keys).data()?;
     let input = accounting(input, !options.late.is_empty())?;
     Ok(Arc::new(PipelinesExec::new(input, routing.clone(), workers)))
+}
+
+/// A sort over the pipelines' rows gets them in larger batches.
+fn joining_before_sort(node: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
+    let pipelines = |sort: &SortExec| Some(sort.input().downcast_ref::<PipelinesExec>()?.joining_batches());
+    match node.downcast_ref::<SortExec>().and_then(pipelines) {
+        Some(pipelines) => Ok(Transformed::yes(replace_children_if_necessary(node, vec![Arc::new(pipelines)])?)),
+        None => Ok(Transformed::no(node)),
+    }
 }
 
 /// Divides the leaf's data, and lets aggregates merge if their keys are spread over it.

@@ -23,6 +23,7 @@ use crate::exec::streaming_properties;
 use crate::operator::{Merger, WATERMARK_MIN, watermark_behind};
 use crate::plan::Routings;
 
+use super::joined::joined;
 use super::pipeline::Pipeline;
 use super::run::{Run, Runs};
 
@@ -32,6 +33,7 @@ pub(crate) struct PipelinesExec {
     input: Arc<dyn ExecutionPlan>,
     routing: Routings,
     workers: usize,
+    joins_batches: bool,
     runs: Arc<Runs>,
     properties: Arc<PlanProperties>,
 }
@@ -39,14 +41,22 @@ pub(crate) struct PipelinesExec {
 impl PipelinesExec {
     /// Runs `input` with at most `workers` pipelines at once.
     pub(crate) fn new(input: Arc<dyn ExecutionPlan>, routing: Routings, workers: usize) -> Self {
-        Self::with_runs(input, routing, workers, Arc::default())
-    }
-
-    fn with_runs(input: Arc<dyn ExecutionPlan>, routing: Routings, workers: usize, runs: Arc<Runs>) -> Self {
         let pipelines = start_watermarks(&input).len();
         let workers = workers.min(pipelines).max(1);
         let properties = streaming_properties(input.schema(), workers);
-        Self { input, routing, workers, runs, properties }
+        Self { input, routing, workers, joins_batches: false, runs: Arc::default(), properties }
+    }
+
+    /// The same for a tail that sorts all rows: it gets larger batches than the pipelines give.
+    pub(crate) fn joining_batches(&self) -> Self {
+        Self { joins_batches: true, ..self.over(Arc::clone(&self.input)) }
+    }
+
+    /// The same node, and the same executions, over another input.
+    fn over(&self, input: Arc<dyn ExecutionPlan>) -> Self {
+        let Self { joins_batches, runs, .. } = self;
+        let node = Self::new(input, self.routing.clone(), self.workers);
+        Self { joins_batches: *joins_batches, runs: Arc::clone(runs), ..node }
     }
 
     /// The executions of this node.
@@ -114,15 +124,14 @@ impl ExecutionPlan for PipelinesExec {
         Ok(TreeNodeRecursion::Continue)
     }
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        let (routing, runs) = (self.routing.clone(), Arc::clone(&self.runs));
-        Ok(Arc::new(Self::with_runs(children.remove(0), routing, self.workers, runs)))
+        Ok(Arc::new(self.over(children.remove(0))))
     }
     fn execute(&self, worker: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let worker = Worker {
             run: self.runs.join(&task, worker, || self.start()),
             runs: Arc::clone(&self.runs),
             input: Arc::clone(&self.input),
-            task,
+            task: Arc::clone(&task),
             pipeline: None,
         };
         let output =
@@ -130,7 +139,11 @@ impl ExecutionPlan for PipelinesExec {
                 worker,
                 |mut worker| async move { Ok(worker.next().await?.map(|batch| (batch, worker))) },
             );
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.input.schema(), output)))
+        let output = Box::pin(RecordBatchStreamAdapter::new(self.input.schema(), output));
+        Ok(match self.joins_batches {
+            true => joined(output, task.session_config().batch_size()),
+            false => output,
+        })
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod boundary;
 mod job;
+mod joined;
 mod ledger;
 mod pipeline;
 mod run;

@@ -10,6 +10,7 @@ use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::execution::TaskContext;
 use datafusion::execution::object_store::ObjectStoreUrl;
 
+use crate::config::StreamlinesOptions;
 use crate::sql::FileFormat;
 
 use super::csv_rows::CsvRows;
@@ -37,7 +38,11 @@ impl Wanted<'_> {
     }
 
     pub(super) fn batch_rows(&self) -> usize {
-        self.task.session_config().batch_size()
+        let config = self.task.session_config();
+        match config.options().extensions.get::<StreamlinesOptions>() {
+            Some(StreamlinesOptions { batch_rows: rows @ 1.., .. }) => *rows,
+            _ => config.batch_size(),
+        }
     }
 }
 

@@ -53,8 +53,12 @@ pub(super) fn cut_emit(tokens: &mut Tokens) -> Result<Option<Emit>> {
 /// What the clause at `emit` says, and where it ends.
 fn emit_mode(tokens: &Tokens, emit: usize) -> Result<(EmitMode, usize)> {
     let mut end = emit + 2;
-    let is_over =
-        |index: &usize| *index == tokens.len() || is_word(tokens, *index, "WITH") || is(tokens, *index, &Token::RParen);
+    let is_over = |index: &usize| {
+        let is_next_clause = |word: &&str| is_word(tokens, *index, word);
+        *index == tokens.len()
+            || is(tokens, *index, &Token::RParen)
+            || ["WITH", "EMIT", "ORDER", "LIMIT", "OFFSET"].iter().any(is_next_clause)
+    };
     let interval = |begin: usize| {
         let over = (begin..=tokens.len()).find(is_over).unwrap_or(tokens.len());
         Ok::<_, DataFusionError>((interval_ns(tokens, begin, over)?, over))

@@ -88,7 +88,11 @@ impl TableFunction {
         if !is(time, 1, &Token::LParen) || time.len() < 4 {
             return Err(usage("the time column stands in DESCRIPTOR(…)".to_string()).into());
         }
-        let time = text(&time[2..time.len() - 1]);
+        let time = &time[2..time.len() - 1];
+        if list_items(time).len() != 1 {
+            return Err(usage(format!("DESCRIPTOR takes the time column alone, not {}", text(time))).into());
+        }
+        let time = text(time);
         let (data, keys) = self
             .data(&items[..time_at])
             .ok_or_else(|| usage(format!("the first argument of {name} is TABLE and a name")))?;

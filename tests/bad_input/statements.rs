@@ -62,6 +62,10 @@ fn emit_inside_a_sub_query() {
     let folder = Folder::with_trips();
     let query = "SELECT * FROM (SELECT origin, count(*) FROM trips GROUP BY origin EMIT CHANGES) AS counts";
     folder.refuses_query(query, "EMIT", &["EMIT in a sub-query", "at the end of the outermost query"]);
+    for emit in ["FINAL ALLOWED LATENESS 1 HOUR", "CHANGES EVERY 1 SECOND", "CHANGES WITH OP"] {
+        let query = format!("SELECT count(*) FROM trips GROUP BY tumble(ts, INTERVAL '1 hour') EMIT {emit} LIMIT 2");
+        folder.refuses_query(&query, "EMIT", &["EMIT before LIMIT", "after ORDER BY and LIMIT"]);
+    }
 }
 
 #[test]
@@ -102,6 +106,26 @@ fn windows_of_no_size() {
         );
         folder.refuses(&format!("{STREAM}{table_function}"), &[told[0], told[1], "line 2"]);
     }
+}
+
+#[test]
+fn windows_without_end() {
+    let folder = Folder::with_trips();
+    for window in
+        ["hop(ts, INTERVAL '1 microsecond', INTERVAL '1 hour')", "cumulate(ts, INTERVAL '1 ms', INTERVAL '1 day')"]
+    {
+        let query = format!("SELECT count(*) FROM trips GROUP BY {window}");
+        folder.refuses_query(&query, "ts,", &["each row would be", "000 times", "a longer slide or step"]);
+    }
+    let query = "SELECT count(*) FROM trips GROUP BY tumble(ts, INTERVAL '300000 years')";
+    folder.refuses_query(query, "ts,", &["more than 10000 years", "a shorter window"]);
+}
+
+#[test]
+fn descriptors_of_several_columns() {
+    let folder = Folder::with_trips();
+    let query = "SELECT 1 FROM TABLE(TUMBLE(TABLE trips, DESCRIPTOR(ts, fare), INTERVAL '1' HOUR))";
+    folder.refuses_query(query, "TUMBLE", &["DESCRIPTOR takes the time column alone, not ts, fare"]);
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn settings_reach_the_session() {
         let shown = contains(format!("{setting},{value}\n"));
         sql(&format!("SHOW {setting}")).args(arguments).assert().success().stdout(shown);
     };
-    value("datafusion.execution.batch_size", &["--batch-rows", "77"], "77");
+    value("streamlines.batch_rows", &["--batch-rows", "77"], "77");
     value("datafusion.execution.batch_size", &["--set", "datafusion.execution.batch_size=78"], "78");
     value("datafusion.execution.target_partitions", &["--partitions", "3"], "3");
     value("streamlines.partitions", &["--partitions", "3"], "3");

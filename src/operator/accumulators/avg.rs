@@ -100,6 +100,7 @@ where
         values_of::<Primitives<T>>(arguments, 0)
     }
 
+    #[inline(always)]
     fn take(&self, (sum, count): &mut Self::Slot, input: &Self::Input, row: usize) {
         *sum = sum.add_wrapping(input[row].into());
         *count += 1;
@@ -114,6 +115,7 @@ where
         Primitives::<T>::builder(rows)
     }
 
+    #[inline(always)]
     fn write(&self, (sum, count): &Self::Slot, output: &mut Self::Output) -> Result<()> {
         let mean = if *count == 0 { None } else { Some((self.mean)(*sum, *count)?) };
         output.append(mean);

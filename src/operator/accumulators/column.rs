@@ -45,6 +45,7 @@ pub(super) trait Column: 'static {
     fn finish(builder: Self::Builder, data_type: &DataType) -> Result<ArrayRef>;
 
     /// Bytes that a kept value holds elsewhere.
+    #[inline(always)]
     fn heap(_: &Kept<Self>) -> usize {
         0
     }
@@ -153,10 +154,12 @@ impl<T: ArrowPrimitiveType> Column for Primitives<T> {
         Some(ScalarBuffer::new(buffer, data.offset(), data.len()))
     }
 
+    #[inline(always)]
     fn value(values: &Self::Values, row: usize) -> &T::Native {
         &values[row]
     }
 
+    #[inline(always)]
     fn is_less(a: &T::Native, b: &T::Native) -> bool {
         a.is_lt(*b)
     }
@@ -165,7 +168,7 @@ impl<T: ArrowPrimitiveType> Column for Primitives<T> {
         Numbers { values: Vec::with_capacity(rows), validity: None }
     }
 
-    #[inline]
+    #[inline(always)]
     fn append(builder: &mut Self::Builder, value: Option<&T::Native>) {
         builder.append(value.copied());
     }
@@ -186,7 +189,7 @@ pub(super) struct Numbers<N> {
 
 impl<N: Default> Numbers<N> {
     /// Writes a value.
-    #[inline]
+    #[inline(always)]
     pub(super) fn append(&mut self, value: Option<N>) {
         if value.is_none() && self.validity.is_none() {
             self.begin_validity();
@@ -217,10 +220,12 @@ impl Column for Booleans {
         array.as_boolean_opt().map(|array| array.values().clone())
     }
 
+    #[inline(always)]
     fn value(values: &Self::Values, row: usize) -> &bool {
         if values.value(row) { &true } else { &false }
     }
 
+    #[inline(always)]
     fn is_less(a: &bool, b: &bool) -> bool {
         !a & b
     }
@@ -229,6 +234,7 @@ impl Column for Booleans {
         BooleanBuilder::with_capacity(rows)
     }
 
+    #[inline(always)]
     fn append(builder: &mut Self::Builder, value: Option<&bool>) {
         builder.append_option(value.copied());
     }
@@ -253,10 +259,12 @@ where
         array.as_bytes_opt::<T>().cloned()
     }
 
+    #[inline(always)]
     fn value(values: &Self::Values, row: usize) -> &T::Native {
         values.value(row)
     }
 
+    #[inline(always)]
     fn is_less(a: &T::Native, b: &T::Native) -> bool {
         a < b
     }
@@ -265,6 +273,7 @@ where
         GenericByteBuilder::with_capacity(rows, 0)
     }
 
+    #[inline(always)]
     fn append(builder: &mut Self::Builder, value: Option<&T::Native>) {
         builder.append_option(value);
     }
@@ -273,6 +282,7 @@ where
         Ok(Arc::new(builder.finish()))
     }
 
+    #[inline(always)]
     fn heap(value: &Kept<Self>) -> usize {
         value.as_ref().len()
     }
@@ -293,10 +303,12 @@ where
         array.as_byte_view_opt::<T>().cloned()
     }
 
+    #[inline(always)]
     fn value(values: &Self::Values, row: usize) -> &T::Native {
         values.value(row)
     }
 
+    #[inline(always)]
     fn is_less(a: &T::Native, b: &T::Native) -> bool {
         a < b
     }
@@ -305,6 +317,7 @@ where
         GenericByteViewBuilder::with_capacity(rows)
     }
 
+    #[inline(always)]
     fn append(builder: &mut Self::Builder, value: Option<&T::Native>) {
         builder.append_option(value);
     }
@@ -313,6 +326,7 @@ where
         Ok(Arc::new(builder.finish()))
     }
 
+    #[inline(always)]
     fn heap(value: &Kept<Self>) -> usize {
         value.as_ref().len()
     }

@@ -25,6 +25,7 @@ impl Kind for Count {
         Ok(())
     }
 
+    #[inline(always)]
     fn take(&self, slot: &mut i64, _: &(), _: usize) {
         *slot += 1;
     }
@@ -37,6 +38,7 @@ impl Kind for Count {
         Vec::with_capacity(rows)
     }
 
+    #[inline(always)]
     fn write(&self, slot: &i64, output: &mut Vec<i64>) -> Result<()> {
         output.push(*slot);
         Ok(())

@@ -68,6 +68,7 @@ impl<C: Column, E: End> Kind for FirstLast<C, E> {
         }
     }
 
+    #[inline(always)]
     fn take(&self, slot: &mut Self::Slot, (values, nulls): &Self::Input, row: usize) {
         if E::IS_FIRST && slot.is_some() {
             return;
@@ -89,6 +90,7 @@ impl<C: Column, E: End> Kind for FirstLast<C, E> {
         C::builder(rows)
     }
 
+    #[inline(always)]
     fn write(&self, slot: &Self::Slot, output: &mut Self::Output) -> Result<()> {
         C::append(output, slot.as_ref().and_then(Option::as_ref).map(Borrow::borrow));
         Ok(())
@@ -114,6 +116,7 @@ impl<C: Column, E: End> Kind for FirstLast<C, E> {
         2
     }
 
+    #[inline(always)]
     fn heap(slot: &Self::Slot) -> usize {
         slot.as_ref().and_then(Option::as_ref).map_or(0, C::heap)
     }

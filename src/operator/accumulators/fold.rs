@@ -19,6 +19,7 @@ pub(super) fn sum(data_type: DataType) -> Option<Box<dyn RunningAggregate>> {
 /// How values become one.
 pub(super) trait Step<C: Column>: 'static {
     /// What is kept of the first value.
+    #[inline(always)]
     fn first(value: &C::Value) -> Kept<C> {
         value.to_owned()
     }
@@ -31,10 +32,12 @@ struct Sum;
 
 impl<T: ArrowPrimitiveType> Step<Primitives<T>> for Sum {
     // Zero and minus zero are zero.
+    #[inline(always)]
     fn first(value: &T::Native) -> T::Native {
         T::default_value().add_wrapping(*value)
     }
 
+    #[inline(always)]
     fn next(sum: &mut T::Native, value: &T::Native) {
         *sum = sum.add_wrapping(*value);
     }
@@ -60,6 +63,7 @@ impl<C: Column, S: Step<C>> Kind for Fold<C, S> {
         values_of::<C>(arguments, 0)
     }
 
+    #[inline(always)]
     fn take(&self, slot: &mut Self::Slot, input: &Self::Input, row: usize) {
         let value = C::value(input, row);
         match slot {
@@ -80,6 +84,7 @@ impl<C: Column, S: Step<C>> Kind for Fold<C, S> {
         C::builder(rows)
     }
 
+    #[inline(always)]
     fn write(&self, slot: &Self::Slot, output: &mut Self::Output) -> Result<()> {
         C::append(output, slot.as_ref().map(Borrow::borrow));
         Ok(())
@@ -101,6 +106,7 @@ impl<C: Column, S: Step<C>> Kind for Fold<C, S> {
         1
     }
 
+    #[inline(always)]
     fn heap(slot: &Self::Slot) -> usize {
         slot.as_ref().map_or(0, C::heap)
     }

@@ -59,6 +59,7 @@ impl<const N: usize, M: Moments<N>> Kind for Welford<M, N> {
         Ok((values_of::<Floats>(arguments, 0)?, values_of::<Floats>(arguments, last)?))
     }
 
+    #[inline(always)]
     fn take(&self, slot: &mut Self::Slot, (xs, ys): &Self::Input, row: usize) {
         slot.count += 1;
         M::take(&mut slot.floats, slot.count as f64, xs[row], ys[row]);
@@ -79,6 +80,7 @@ impl<const N: usize, M: Moments<N>> Kind for Welford<M, N> {
         Float64Builder::with_capacity(rows)
     }
 
+    #[inline(always)]
     fn write(&self, slot: &Self::Slot, output: &mut Self::Output) -> Result<()> {
         output.append_option(self.0.value(slot.count, &slot.floats));
         Ok(())

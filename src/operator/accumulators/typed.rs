@@ -48,6 +48,7 @@ pub(super) trait Kind: Send + 'static {
     fn state_width(&self) -> usize;
 
     /// Bytes that a slot holds elsewhere.
+    #[inline(always)]
     fn heap(_: &Self::Slot) -> usize {
         0
     }
@@ -68,6 +69,7 @@ pub(super) fn typed<K: Kind>(kind: K) -> Box<dyn RunningAggregate> {
 
 impl<K: Kind> Typed<K> {
     /// Takes rows in, and shows each row's slot after it.
+    #[inline(always)]
     fn take(
         &mut self,
         groups: &[usize],
