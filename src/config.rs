@@ -11,8 +11,9 @@ use crate::error::Error;
 config_namespace! {
     /// Settings of the streaming engine.
     pub struct StreamlinesOptions {
-        /// How a query runs: `partitioned` (one task for each pipeline) or `batch` (plain DataFusion over the same
-        /// files as tables: the oracle).
+        /// How a query runs: `partitioned` (a task for each worker, nothing shared), `inline` (one task, and a lock for each
+        /// batch), `single_queue` (a reader, a coordinator and a writer with queues between them), or `batch` (plain
+        /// DataFusion over the same files as tables: the oracle).
         pub strategy: String, default = "partitioned".to_string()
         /// How rows reach the pipeline that owns their key: `auto`, `aligned` or `merge_on_close`.
         pub routing: String, default = "auto".to_string()
@@ -20,6 +21,8 @@ config_namespace! {
         pub partitions: usize, default = 0
         /// Rows of a batch that a pipeline reads; 0 means `datafusion.execution.batch_size`, by which a tail goes in any case.
         pub batch_rows: usize, default = 0
+        /// Rows that the reader of `single_queue` hands over at once: 1 is each record by itself, 8192 whole batches.
+        pub handoff_rows: usize, default = 1
         /// Where late rows go, with the file and row that each comes from: a file, a folder (ending in `/`) with one file
         /// for each pipeline, or `:memory:`; empty for nowhere. A [`Job`](crate::Job) writes them.
         pub late: String, default = String::new()
@@ -33,7 +36,7 @@ impl ConfigExtension for StreamlinesOptions {
 }
 
 /// How a query may run; `batch` is the oracle of all others.
-pub(crate) const STRATEGIES: [&str; 2] = ["partitioned", "batch"];
+pub(crate) const STRATEGIES: [&str; 4] = ["partitioned", "inline", "single_queue", "batch"];
 /// How rows may reach pipelines.
 pub(crate) const ROUTINGS: [&str; 3] = ["auto", "aligned", "merge_on_close"];
 

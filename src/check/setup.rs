@@ -22,6 +22,8 @@ pub struct Setup {
     pub partitions: usize,
     /// `streamlines.batch_rows`.
     pub batch_rows: usize,
+    /// `streamlines.handoff_rows`, which only `single_queue` goes by.
+    pub handoff_rows: usize,
     /// `streamlines.routing`.
     pub routing: &'static str,
     /// Whether a ledger of late rows is kept.
@@ -31,24 +33,34 @@ pub struct Setup {
 impl Setup {
     /// Plain DataFusion over the same files as tables: the oracle.
     pub fn batch() -> Self {
-        Self { strategy: "batch", partitions: 2, batch_rows: BATCH_ROWS, routing: "auto", ledger: false }
+        Self { strategy: "batch", partitions: 2, ..Self::stream() }
     }
 
     /// A stream under the settings that nobody has changed.
     pub fn stream() -> Self {
-        Self { strategy: STRATEGIES[0], partitions: 0, batch_rows: BATCH_ROWS, routing: "auto", ledger: false }
+        Self {
+            strategy: STRATEGIES[0],
+            partitions: 0,
+            batch_rows: BATCH_ROWS,
+            handoff_rows: 1,
+            routing: "auto",
+            ledger: false,
+        }
     }
 
-    /// Every strategy that streams, with 1, 2 and 4 partitions, and 1, 7 and 8192 rows of a batch.
+    /// Every strategy that streams, with 1, 7 and 8192 rows of a batch; where pipelines run side by side, 1, 2 and 4 of
+    /// them, and where rows are handed over, whole batches and single rows.
     pub fn grid() -> Vec<Self> {
         let mut grid = vec![];
-        for strategy in streaming_strategies() {
-            for partitions in [1, 2, 4] {
-                for batch_rows in [1, 7, BATCH_ROWS] {
-                    let ledger = batch_rows == 7;
-                    grid.push(Self { strategy, partitions, batch_rows, routing: "auto", ledger });
-                }
-            }
+        for batch_rows in [1, 7, BATCH_ROWS] {
+            let ledger = batch_rows == 7;
+            let setup = |strategy, partitions, handoff_rows| {
+                let setup = Self::stream();
+                Self { strategy, partitions, batch_rows, handoff_rows, ledger, ..setup }
+            };
+            grid.extend([1, 2, 4].map(|partitions| setup("partitioned", partitions, 1)));
+            grid.push(setup("inline", 2, 1));
+            grid.push(setup("single_queue", 2, if ledger { BATCH_ROWS } else { 1 }));
         }
         grid
     }
@@ -60,14 +72,15 @@ impl Setup {
             number /= count as u64;
             usize::try_from(drawn).unwrap_or_default()
         };
-        let strategies = streaming_strategies();
+        let strategies: Vec<_> = STRATEGIES.into_iter().filter(|strategy| *strategy != "batch").collect();
         let strategy = strategies[draw(strategies.len())];
         let routing = ROUTINGS[draw(ROUTINGS.len())];
         let partitions = 1 + draw(5);
         let most = 1 << draw(14);
         let batch_rows = most - draw(most) / 2;
         let ledger = draw(2) == 1;
-        Self { strategy, partitions, batch_rows, routing, ledger }
+        let handoff_rows = if draw(2) == 1 { 1 } else { batch_rows.div_ceil(2) };
+        Self { strategy, partitions, batch_rows, handoff_rows, routing, ledger }
     }
 
     /// Whether this is plain DataFusion.
@@ -101,22 +114,22 @@ impl Setup {
         options.set("streamlines.late", if self.ledger { IN_MEMORY } else { "" })?;
         options.set("streamlines.partitions", &self.partitions.to_string())?;
         options.set("datafusion.execution.target_partitions", &self.partitions.to_string())?;
+        options.set("streamlines.handoff_rows", &self.handoff_rows.to_string())?;
         options.set("streamlines.batch_rows", &self.batch_rows.to_string())
     }
 }
 
-fn streaming_strategies() -> Vec<&'static str> {
-    STRATEGIES.into_iter().filter(|strategy| *strategy != "batch").collect()
-}
-
 impl fmt::Display for Setup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { strategy, partitions, batch_rows, routing, ledger } = self;
+        let Self { strategy, partitions, batch_rows, handoff_rows, routing, ledger } = self;
         match partitions {
             0 => write!(f, "{strategy}, partitions by cores")?,
             _ => write!(f, "{strategy}, partitions {partitions}")?,
         }
         write!(f, ", batch rows {batch_rows}")?;
+        if *strategy == "single_queue" {
+            write!(f, ", handoff rows {handoff_rows}")?;
+        }
         if *routing != "auto" {
             write!(f, ", routing {routing}")?;
         }

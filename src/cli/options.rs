@@ -24,7 +24,7 @@ pub struct QueryOptions {
     /// CREATE statements to run first.
     #[arg(long, value_name = "FILE")]
     pub init: Option<PathBuf>,
-    /// partitioned, or batch for plain DataFusion.
+    /// partitioned, inline, single_queue, or batch for plain DataFusion.
     #[arg(long, value_name = "NAME")]
     pub strategy: Option<String>,
     /// How many pipelines run at once [default: one for each core].

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
-use datafusion::physical_plan::{Partitioning, PlanProperties};
+use datafusion::physical_plan::{ExecutionPlan, Partitioning, PlanProperties};
 
 /// The properties of a plan node that gives each batch on at once.
 pub(crate) fn streaming_properties(schema: SchemaRef, partitions: usize) -> Arc<PlanProperties> {
@@ -79,3 +79,11 @@ macro_rules! no_expressions {
     };
 }
 pub(crate) use no_expressions;
+
+/// The first node of a type on the stream's way down a plan.
+pub(crate) fn find<T: ExecutionPlan>(plan: &Arc<dyn ExecutionPlan>) -> Option<&T> {
+    match plan.downcast_ref::<T>() {
+        Some(found) => Some(found),
+        None => plan.children().into_iter().find_map(find),
+    }
+}

@@ -27,6 +27,7 @@ use crate::config::StreamlinesOptions;
 use crate::error::Error;
 use crate::exec::changes_filter::ChangesFilterExec;
 use crate::exec::filter::StreamFilterExec;
+use crate::exec::find;
 use crate::exec::lookup::LookupJoinExec;
 use crate::exec::operator::{OperatorExec, OperatorSpec};
 use crate::exec::rank::RankResultsExec;
@@ -34,7 +35,7 @@ use crate::exec::scan::StreamScanExec;
 use crate::exec::unnest::StreamUnnestExec;
 use crate::exec::used::UsedRowsExec;
 use crate::operator::WindowShape;
-use crate::runtime::{PipelinesExec, WriteExec, find};
+use crate::runtime::{PipelinesExec, WriteExec, strategy};
 use crate::sink::{FileSink, OutputFormat};
 use crate::source::{Division, Split};
 use crate::sql::EmitMode;
@@ -177,10 +178,11 @@ fn plan_pipelines(
     session: &dyn Session,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let options = session.config_options().extensions.get::<StreamlinesOptions>().cloned().unwrap_or_default();
-    let workers = match options.partitions {
+    let strategy = strategy(&options);
+    let workers = strategy.workers(match options.partitions {
         0 => std::thread::available_parallelism().map_or(1, NonZero::get),
         workers => workers,
-    };
+    });
     let input = input.transform_up(without_holding_back).data()?;
     let routing = &node.routing;
     let split = match routing.first() {
@@ -192,7 +194,7 @@ fn plan_pipelines(
     let input = input.transform_up(|node| divide(node, division, routing)).data()?;
     let input = input.transform_down(with_coded_keys).data()?;
     let input = accounting(input, !options.late.is_empty())?;
-    Ok(Arc::new(PipelinesExec::new(input, routing.clone(), workers)))
+    Ok(Arc::new(PipelinesExec::new(input, strategy, routing.clone(), workers)))
 }
 
 /// A sort over the pipelines' rows gets them in larger batches.

@@ -19,13 +19,13 @@ use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJo
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 
 use crate::exec::filter::StreamFilterExec;
+use crate::exec::find;
 use crate::exec::lookup::LookupJoinExec;
 use crate::exec::operator::OperatorExec;
 use crate::exec::scan::StreamScanExec;
 use crate::exec::source_rows::{NUMBER, SourceRows};
 use crate::exec::unnest::StreamUnnestExec;
 use crate::exec::used::UsedRowsExec;
-use crate::runtime::find;
 
 /// The plan of a pipeline, accounting for the rows of its source; with a ledger, also for where they come from.
 ///

@@ -6,7 +6,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use datafusion::arrow::array::RecordBatch;
 use datafusion::common::Result;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::TaskContext;
@@ -14,23 +13,24 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties, SendableRecordBatchStream,
 };
-use futures::stream;
 use parking_lot::Mutex;
 
 use crate::exec::operator::OperatorExec;
 use crate::exec::scan::StreamScanExec;
-use crate::exec::streaming_properties;
+use crate::exec::{find, streaming_properties};
 use crate::operator::{Merger, WATERMARK_MIN, watermark_behind};
 use crate::plan::Routings;
 
 use super::joined::joined;
-use super::pipeline::Pipeline;
 use super::run::{Run, Runs};
+use super::strategy::Strategy;
+use super::work::Work;
 
 /// Runs the plan below it as independent pipelines.
 #[derive(Debug)]
 pub(crate) struct PipelinesExec {
     input: Arc<dyn ExecutionPlan>,
+    strategy: Arc<dyn Strategy>,
     routing: Routings,
     workers: usize,
     joins_batches: bool,
@@ -39,12 +39,17 @@ pub(crate) struct PipelinesExec {
 }
 
 impl PipelinesExec {
-    /// Runs `input` with at most `workers` pipelines at once.
-    pub(crate) fn new(input: Arc<dyn ExecutionPlan>, routing: Routings, workers: usize) -> Self {
+    /// Runs `input` by a strategy, with at most `workers` pipelines at once.
+    pub(crate) fn new(
+        input: Arc<dyn ExecutionPlan>,
+        strategy: Arc<dyn Strategy>,
+        routing: Routings,
+        workers: usize,
+    ) -> Self {
         let pipelines = start_watermarks(&input).len();
-        let workers = workers.min(pipelines).max(1);
+        let workers = strategy.workers(workers.min(pipelines).max(1));
         let properties = streaming_properties(input.schema(), workers);
-        Self { input, routing, workers, joins_batches: false, runs: Arc::default(), properties }
+        Self { input, strategy, routing, workers, joins_batches: false, runs: Arc::default(), properties }
     }
 
     /// The same for a tail that sorts all rows: it gets larger batches than the pipelines give.
@@ -55,7 +60,7 @@ impl PipelinesExec {
     /// The same node, and the same executions, over another input.
     fn over(&self, input: Arc<dyn ExecutionPlan>) -> Self {
         let Self { joins_batches, runs, .. } = self;
-        let node = Self::new(input, self.routing.clone(), self.workers);
+        let node = Self::new(input, Arc::clone(&self.strategy), self.routing.clone(), self.workers);
         Self { joins_batches: *joins_batches, runs: Arc::clone(runs), ..node }
     }
 
@@ -89,18 +94,10 @@ fn start_watermarks(input: &Arc<dyn ExecutionPlan>) -> Vec<i64> {
     }
 }
 
-/// The first node of a type on the stream's way down a plan.
-pub(crate) fn find<T: ExecutionPlan>(plan: &Arc<dyn ExecutionPlan>) -> Option<&T> {
-    match plan.downcast_ref::<T>() {
-        Some(found) => Some(found),
-        None => plan.children().into_iter().find_map(find),
-    }
-}
-
 impl DisplayAs for PipelinesExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
         let pipelines = start_watermarks(&self.input).len();
-        write!(f, "PipelinesExec: strategy=partitioned, {}, pipelines={pipelines}", self.routing)
+        write!(f, "PipelinesExec: strategy={}, {}, pipelines={pipelines}", self.strategy, self.routing)
     }
 }
 
@@ -127,51 +124,13 @@ impl ExecutionPlan for PipelinesExec {
         Ok(Arc::new(self.over(children.remove(0))))
     }
     fn execute(&self, worker: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let worker = Worker {
-            run: self.runs.join(&task, worker, || self.start()),
-            runs: Arc::clone(&self.runs),
-            input: Arc::clone(&self.input),
-            task: Arc::clone(&task),
-            pipeline: None,
-        };
-        let output =
-            stream::try_unfold(
-                worker,
-                |mut worker| async move { Ok(worker.next().await?.map(|batch| (batch, worker))) },
-            );
+        let run = self.runs.join(&task, worker, || self.start());
+        let work = Work { run, runs: Arc::clone(&self.runs), plan: Arc::clone(&self.input), task: Arc::clone(&task) };
+        let output = self.strategy.rows(work);
         let output = Box::pin(RecordBatchStreamAdapter::new(self.input.schema(), output));
         Ok(match self.joins_batches {
             true => joined(output, task.session_config().batch_size()),
             false => output,
         })
-    }
-}
-
-/// Runs one pipeline after the other until none is left to take.
-struct Worker {
-    run: Arc<Run>,
-    runs: Arc<Runs>,
-    input: Arc<dyn ExecutionPlan>,
-    task: Arc<TaskContext>,
-    pipeline: Option<Pipeline>,
-}
-
-impl Worker {
-    async fn next(&mut self) -> Result<Option<RecordBatch>> {
-        loop {
-            if self.pipeline.is_none() {
-                let Some(context) = self.run.take() else {
-                    return Ok(None);
-                };
-                let replay = find::<StreamScanExec>(&self.input).map(StreamScanExec::replay);
-                self.pipeline = Some(Pipeline::open(&self.input, replay, self.runs.ledger(), context, &self.task)?);
-            }
-            let Some(pipeline) = &mut self.pipeline else { continue };
-            match pipeline.next(|| self.runs.is_stopped()).await? {
-                Some(batch) => return Ok(Some(batch)),
-                None if self.runs.is_stopped() => return Ok(None),
-                None => self.pipeline = None,
-            }
-        }
     }
 }

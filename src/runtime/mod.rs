@@ -1,22 +1,28 @@
 //! Tasks: how pipelines are run, stopped and watched.
 //!
 //! ```text
-//!   Job ─ spawns ─▶ one task for each worker ─ takes ─▶ Pipeline after Pipeline: read → process → write
+//!   Job ─ spawns ─▶ a task for each worker ─ takes ─▶ pipeline after pipeline: read → process → write
 //! ```
 //!
-//! A worker takes the next piece of data that nobody has taken, by one atomic addition. Between pipelines there is
-//! no channel and no lock on the data's way.
+//! What workers there are and how rows get from the reader to the operators is the matter of a [`strategy`]: `partitioned`,
+//! `inline` and `single_queue` run the same [`work`].
 
 mod boundary;
+mod chain;
+mod inline;
 mod job;
 mod joined;
 mod ledger;
-mod pipeline;
+mod partitioned;
 mod run;
+mod single_queue;
 mod stop;
+mod strategy;
+mod work;
 mod write;
 
-pub(crate) use boundary::{PipelinesExec, find};
+pub(crate) use boundary::PipelinesExec;
 pub use job::{Job, PipelineProgress, Progress, Summary};
 pub(crate) use ledger::IN_MEMORY;
+pub(crate) use strategy::strategy;
 pub(crate) use write::WriteExec;

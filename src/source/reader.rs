@@ -54,6 +54,25 @@ pub(crate) struct Read {
     pub(crate) origin: Option<Origin>,
 }
 
+impl Read {
+    /// The same rows in parts of at most `rows` rows. Event time, which has come to `watermark`, goes on with the last.
+    pub(crate) fn parts(self, rows: usize, watermark: i64) -> impl Iterator<Item = Self> {
+        let total = self.batch.num_rows();
+        (0..total.div_ceil(rows)).map(move |part| {
+            let offset = part * rows;
+            let length = rows.min(total - offset);
+            let is_last = offset + length == total;
+            let next_watermark = if is_last { self.stamp.next_watermark } else { watermark };
+            let origin = self.origin.as_ref().map(|origin| Origin {
+                rows: origin.rows.slice(offset, length),
+                places: origin.places.slice(offset, length),
+                set_by: origin.set_by.clone(),
+            });
+            Self { batch: self.batch.slice(offset, length), stamp: Stamp { next_watermark, ..self.stamp }, origin }
+        })
+    }
+}
+
 struct OpenChunk {
     chunk: Chunk,
     name: Arc<str>,

@@ -125,7 +125,7 @@ fn windows_without_end() {
 fn descriptors_of_several_columns() {
     let folder = Folder::with_trips();
     let query = "SELECT 1 FROM TABLE(TUMBLE(TABLE trips, DESCRIPTOR(ts, fare), INTERVAL '1' HOUR))";
-    folder.refuses_query(query, "TUMBLE", &["DESCRIPTOR takes the time column alone, not ts, fare"]);
+    folder.refuses_query(query, "TUMBLE", &["DESCRIPTOR takes the time column alone"]);
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn settings_reach_the_session() {
     explain(&[]).stdout(contains("PipelinesExec"));
     explain(&["--strategy", "batch"]).stdout(contains("PipelinesExec").not());
     explain(&["--set", "streamlines.strategy = batch"]).stdout(contains("PipelinesExec").not());
-    let told = contains("unknown strategy 'fast'").and(contains("partitioned or batch"));
+    let told = contains("unknown strategy 'fast'").and(contains("partitioned or inline or single_queue or batch"));
     sql("SELECT 1").args(["--strategy", "fast"]).assert().code(2).stderr(told);
 }
 

@@ -15,7 +15,7 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion_functions_aggregate_common::utils::DecimalAverager;
 
 use super::RunningAggregate;
-use super::column::{Column, Primitives, column_of, values_of};
+use super::column::{Column, Numbers, Primitives, column_of, values_of};
 use super::typed::{Kind, typed};
 
 /// The running average.
@@ -77,6 +77,13 @@ struct Avg<T, S, M> {
     types: PhantomData<fn() -> (T, S)>,
 }
 
+/// Averages in the making.
+struct Means<N> {
+    means: Numbers<N>,
+    /// What is wrong with one that cannot be.
+    failed: Result<()>,
+}
+
 fn of<T, S, M>(output: &DataType, sums: &DataType, mean: M) -> Option<Box<dyn RunningAggregate>>
 where
     T: ArrowPrimitiveType<Native: Into<S::Native>>,
@@ -94,7 +101,7 @@ where
 {
     type Slot = (S::Native, u64);
     type Input = ScalarBuffer<T::Native>;
-    type Output = <Primitives<T> as Column>::Builder;
+    type Output = Means<T::Native>;
 
     fn input(&self, arguments: &[ArrayRef]) -> Result<Self::Input> {
         values_of::<Primitives<T>>(arguments, 0)
@@ -112,18 +119,23 @@ where
     }
 
     fn output(&self, rows: usize) -> Self::Output {
-        Primitives::<T>::builder(rows)
+        Means { means: Primitives::<T>::builder(rows), failed: Ok(()) }
     }
 
     #[inline(always)]
-    fn write(&self, (sum, count): &Self::Slot, output: &mut Self::Output) -> Result<()> {
-        let mean = if *count == 0 { None } else { Some((self.mean)(*sum, *count)?) };
-        output.append(mean);
-        Ok(())
+    fn write(&self, (sum, count): &Self::Slot, output: &mut Self::Output) {
+        if *count == 0 {
+            return output.means.append(None);
+        }
+        match (self.mean)(*sum, *count) {
+            Ok(mean) => output.means.append(Some(mean)),
+            Err(error) => output.failed = Err(error),
+        }
     }
 
     fn finish(&self, output: Self::Output) -> Result<ArrayRef> {
-        Primitives::<T>::finish(output, &self.output)
+        output.failed?;
+        Primitives::<T>::finish(output.means, &self.output)
     }
 
     fn state(&self, slots: &[Self::Slot]) -> Result<Vec<ArrayRef>> {

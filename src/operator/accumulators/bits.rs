@@ -60,35 +60,30 @@ struct Or;
 struct Xor;
 
 impl Step<Booleans> for And {
-    #[inline(always)]
     fn next(all: &mut bool, value: &bool) {
         *all &= *value;
     }
 }
 
 impl Step<Booleans> for Or {
-    #[inline(always)]
     fn next(any: &mut bool, value: &bool) {
         *any |= *value;
     }
 }
 
 impl<T: ArrowPrimitiveType<Native: BitAnd<Output = T::Native>>> Step<Primitives<T>> for And {
-    #[inline(always)]
     fn next(bits: &mut T::Native, value: &T::Native) {
         *bits = *bits & *value;
     }
 }
 
 impl<T: ArrowPrimitiveType<Native: BitOr<Output = T::Native>>> Step<Primitives<T>> for Or {
-    #[inline(always)]
     fn next(bits: &mut T::Native, value: &T::Native) {
         *bits = *bits | *value;
     }
 }
 
 impl<T: ArrowPrimitiveType<Native: BitXor<Output = T::Native>>> Step<Primitives<T>> for Xor {
-    #[inline(always)]
     fn next(bits: &mut T::Native, value: &T::Native) {
         *bits = *bits ^ *value;
     }

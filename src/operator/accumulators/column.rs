@@ -45,7 +45,6 @@ pub(super) trait Column: 'static {
     fn finish(builder: Self::Builder, data_type: &DataType) -> Result<ArrayRef>;
 
     /// Bytes that a kept value holds elsewhere.
-    #[inline(always)]
     fn heap(_: &Kept<Self>) -> usize {
         0
     }
@@ -154,12 +153,10 @@ impl<T: ArrowPrimitiveType> Column for Primitives<T> {
         Some(ScalarBuffer::new(buffer, data.offset(), data.len()))
     }
 
-    #[inline(always)]
     fn value(values: &Self::Values, row: usize) -> &T::Native {
         &values[row]
     }
 
-    #[inline(always)]
     fn is_less(a: &T::Native, b: &T::Native) -> bool {
         a.is_lt(*b)
     }
@@ -220,12 +217,10 @@ impl Column for Booleans {
         array.as_boolean_opt().map(|array| array.values().clone())
     }
 
-    #[inline(always)]
     fn value(values: &Self::Values, row: usize) -> &bool {
         if values.value(row) { &true } else { &false }
     }
 
-    #[inline(always)]
     fn is_less(a: &bool, b: &bool) -> bool {
         !a & b
     }
@@ -234,7 +229,6 @@ impl Column for Booleans {
         BooleanBuilder::with_capacity(rows)
     }
 
-    #[inline(always)]
     fn append(builder: &mut Self::Builder, value: Option<&bool>) {
         builder.append_option(value.copied());
     }
@@ -259,12 +253,10 @@ where
         array.as_bytes_opt::<T>().cloned()
     }
 
-    #[inline(always)]
     fn value(values: &Self::Values, row: usize) -> &T::Native {
         values.value(row)
     }
 
-    #[inline(always)]
     fn is_less(a: &T::Native, b: &T::Native) -> bool {
         a < b
     }
@@ -273,7 +265,6 @@ where
         GenericByteBuilder::with_capacity(rows, 0)
     }
 
-    #[inline(always)]
     fn append(builder: &mut Self::Builder, value: Option<&T::Native>) {
         builder.append_option(value);
     }
@@ -282,7 +273,6 @@ where
         Ok(Arc::new(builder.finish()))
     }
 
-    #[inline(always)]
     fn heap(value: &Kept<Self>) -> usize {
         value.as_ref().len()
     }
@@ -303,12 +293,10 @@ where
         array.as_byte_view_opt::<T>().cloned()
     }
 
-    #[inline(always)]
     fn value(values: &Self::Values, row: usize) -> &T::Native {
         values.value(row)
     }
 
-    #[inline(always)]
     fn is_less(a: &T::Native, b: &T::Native) -> bool {
         a < b
     }
@@ -317,7 +305,6 @@ where
         GenericByteViewBuilder::with_capacity(rows)
     }
 
-    #[inline(always)]
     fn append(builder: &mut Self::Builder, value: Option<&T::Native>) {
         builder.append_option(value);
     }
@@ -326,7 +313,6 @@ where
         Ok(Arc::new(builder.finish()))
     }
 
-    #[inline(always)]
     fn heap(value: &Kept<Self>) -> usize {
         value.as_ref().len()
     }

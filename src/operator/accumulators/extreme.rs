@@ -21,7 +21,6 @@ pub(super) fn max(data_type: DataType) -> Option<Box<dyn RunningAggregate>> {
 struct Min;
 
 impl<C: Column> Step<C> for Min {
-    #[inline(always)]
     fn next(least: &mut Kept<C>, value: &C::Value) {
         if C::is_less(value, (*least).borrow()) {
             value.clone_into(least);
@@ -32,7 +31,6 @@ impl<C: Column> Step<C> for Min {
 struct Max;
 
 impl<C: Column> Step<C> for Max {
-    #[inline(always)]
     fn next(greatest: &mut Kept<C>, value: &C::Value) {
         if C::is_less((*greatest).borrow(), value) {
             value.clone_into(greatest);

@@ -91,9 +91,8 @@ impl<C: Column, E: End> Kind for FirstLast<C, E> {
     }
 
     #[inline(always)]
-    fn write(&self, slot: &Self::Slot, output: &mut Self::Output) -> Result<()> {
+    fn write(&self, slot: &Self::Slot, output: &mut Self::Output) {
         C::append(output, slot.as_ref().and_then(Option::as_ref).map(Borrow::borrow));
-        Ok(())
     }
 
     fn finish(&self, output: Self::Output) -> Result<ArrayRef> {
@@ -116,7 +115,6 @@ impl<C: Column, E: End> Kind for FirstLast<C, E> {
         2
     }
 
-    #[inline(always)]
     fn heap(slot: &Self::Slot) -> usize {
         slot.as_ref().and_then(Option::as_ref).map_or(0, C::heap)
     }

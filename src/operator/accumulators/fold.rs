@@ -19,7 +19,6 @@ pub(super) fn sum(data_type: DataType) -> Option<Box<dyn RunningAggregate>> {
 /// How values become one.
 pub(super) trait Step<C: Column>: 'static {
     /// What is kept of the first value.
-    #[inline(always)]
     fn first(value: &C::Value) -> Kept<C> {
         value.to_owned()
     }
@@ -32,12 +31,10 @@ struct Sum;
 
 impl<T: ArrowPrimitiveType> Step<Primitives<T>> for Sum {
     // Zero and minus zero are zero.
-    #[inline(always)]
     fn first(value: &T::Native) -> T::Native {
         T::default_value().add_wrapping(*value)
     }
 
-    #[inline(always)]
     fn next(sum: &mut T::Native, value: &T::Native) {
         *sum = sum.add_wrapping(*value);
     }
@@ -85,9 +82,8 @@ impl<C: Column, S: Step<C>> Kind for Fold<C, S> {
     }
 
     #[inline(always)]
-    fn write(&self, slot: &Self::Slot, output: &mut Self::Output) -> Result<()> {
+    fn write(&self, slot: &Self::Slot, output: &mut Self::Output) {
         C::append(output, slot.as_ref().map(Borrow::borrow));
-        Ok(())
     }
 
     fn finish(&self, output: Self::Output) -> Result<ArrayRef> {
@@ -106,7 +102,6 @@ impl<C: Column, S: Step<C>> Kind for Fold<C, S> {
         1
     }
 
-    #[inline(always)]
     fn heap(slot: &Self::Slot) -> usize {
         slot.as_ref().map_or(0, C::heap)
     }

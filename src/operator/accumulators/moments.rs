@@ -81,9 +81,8 @@ impl<const N: usize, M: Moments<N>> Kind for Welford<M, N> {
     }
 
     #[inline(always)]
-    fn write(&self, slot: &Self::Slot, output: &mut Self::Output) -> Result<()> {
+    fn write(&self, slot: &Self::Slot, output: &mut Self::Output) {
         output.append_option(self.0.value(slot.count, &slot.floats));
-        Ok(())
     }
 
     fn finish(&self, mut output: Self::Output) -> Result<ArrayRef> {

@@ -32,10 +32,13 @@ pub(super) trait Kind: Send + 'static {
     /// Room for so many values.
     fn output(&self, rows: usize) -> Self::Output;
 
-    /// Writes the value of a slot.
-    fn write(&self, slot: &Self::Slot, output: &mut Self::Output) -> Result<()>;
+    /// Writes the value of a slot; [`Kind::finish`] tells if there is none.
+    fn write(&self, slot: &Self::Slot, output: &mut Self::Output);
 
     /// The values that were written.
+    ///
+    /// # Errors
+    /// A value that its type cannot hold.
     fn finish(&self, output: Self::Output) -> Result<ArrayRef>;
 
     /// Slots as columns.
@@ -48,9 +51,28 @@ pub(super) trait Kind: Send + 'static {
     fn state_width(&self) -> usize;
 
     /// Bytes that a slot holds elsewhere.
-    #[inline(always)]
     fn heap(_: &Self::Slot) -> usize {
         0
+    }
+}
+
+/// What is done with a slot after each row.
+trait After<K: Kind> {
+    fn row(&mut self, kind: &K, slot: &K::Slot);
+}
+
+/// Nothing.
+impl<K: Kind> After<K> for () {
+    fn row(&mut self, _: &K, _: &K::Slot) {}
+}
+
+/// Its value is written. Inlined in any case: a call for each row costs more than the write.
+struct Write<O>(O);
+
+impl<K: Kind> After<K> for Write<K::Output> {
+    #[inline(always)]
+    fn row(&mut self, kind: &K, slot: &K::Slot) {
+        kind.write(slot, &mut self.0);
     }
 }
 
@@ -69,40 +91,26 @@ pub(super) fn typed<K: Kind>(kind: K) -> Box<dyn RunningAggregate> {
 
 impl<K: Kind> Typed<K> {
     /// Takes rows in, and shows each row's slot after it.
-    #[inline(always)]
     fn take(
         &mut self,
         groups: &[usize],
         groups_total: usize,
         arguments: &[ArrayRef],
         filter: Option<&BooleanArray>,
-        mut after: impl FnMut(&K, &K::Slot) -> Result<()>,
+        after: &mut impl After<K>,
     ) -> Result<()> {
         let input = self.kind.input(arguments)?;
         self.grow(groups_total);
         let Self { kind, slots, heap } = self;
-        let mut take = |slot: &mut K::Slot, row| {
-            *heap -= K::heap(slot);
-            kind.take(slot, &input, row);
-            *heap += K::heap(slot);
-        };
-        match kind.live(arguments, filter) {
-            None => {
-                for (row, group) in groups.iter().enumerate() {
-                    let slot = &mut slots[*group];
-                    take(slot, row);
-                    after(kind, slot)?;
-                }
+        let live = kind.live(arguments, filter);
+        for (row, group) in groups.iter().enumerate() {
+            let slot = &mut slots[*group];
+            if live.as_ref().is_none_or(|live| live.value(row)) {
+                *heap -= K::heap(slot);
+                kind.take(slot, &input, row);
+                *heap += K::heap(slot);
             }
-            Some(live) => {
-                for ((row, group), live) in groups.iter().enumerate().zip(&live) {
-                    let slot = &mut slots[*group];
-                    if live {
-                        take(slot, row);
-                    }
-                    after(kind, slot)?;
-                }
-            }
+            after.row(kind, slot);
         }
         Ok(())
     }
@@ -127,9 +135,9 @@ impl<K: Kind> RunningAggregate for Typed<K> {
         arguments: &[ArrayRef],
         filter: Option<&BooleanArray>,
     ) -> Result<ArrayRef> {
-        let mut output = self.kind.output(groups.len());
-        self.take(groups, groups_total, arguments, filter, |kind, slot| kind.write(slot, &mut output))?;
-        self.kind.finish(output)
+        let mut output = Write(self.kind.output(groups.len()));
+        self.take(groups, groups_total, arguments, filter, &mut output)?;
+        self.kind.finish(output.0)
     }
 
     fn accumulate(
@@ -139,13 +147,13 @@ impl<K: Kind> RunningAggregate for Typed<K> {
         arguments: &[ArrayRef],
         filter: Option<&BooleanArray>,
     ) -> Result<()> {
-        self.take(groups, groups_total, arguments, filter, |_, _| Ok(()))
+        self.take(groups, groups_total, arguments, filter, &mut ())
     }
 
     fn values(&mut self, slots: &[usize]) -> Result<ArrayRef> {
         let (mut output, empty) = (self.kind.output(slots.len()), K::Slot::default());
         for slot in slots {
-            self.kind.write(self.slots.get(*slot).unwrap_or(&empty), &mut output)?;
+            self.kind.write(self.slots.get(*slot).unwrap_or(&empty), &mut output);
         }
         self.kind.finish(output)
     }

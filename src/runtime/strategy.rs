@@ -1,0 +1,33 @@
+//! The ways to run the pipelines of a plan: the same plans, operators, readers and writers, put to work differently.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::common::Result;
+use futures::stream::BoxStream;
+
+use crate::config::StreamlinesOptions;
+
+use super::inline::Inline;
+use super::partitioned::Partitioned;
+use super::single_queue::SingleQueue;
+use super::work::Work;
+
+/// How pipelines run.
+pub(crate) trait Strategy: fmt::Debug + fmt::Display + Send + Sync {
+    /// How many workers there are, each with a writer, where so many are wanted.
+    fn workers(&self, wanted: usize) -> usize;
+
+    /// The rows of one worker: it takes pipelines until none is left.
+    fn rows(&self, work: Work) -> BoxStream<'static, Result<RecordBatch>>;
+}
+
+/// The strategy of the settings.
+pub(crate) fn strategy(options: &StreamlinesOptions) -> Arc<dyn Strategy> {
+    match options.strategy.as_str() {
+        "inline" => Arc::new(Inline),
+        "single_queue" => Arc::new(SingleQueue { handoff_rows: options.handoff_rows.max(1) }),
+        _ => Arc::new(Partitioned),
+    }
+}

@@ -1,0 +1,75 @@
+//! What all strategies run: one execution of a plan's pipelines.
+
+use std::sync::Arc;
+
+use datafusion::common::Result;
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::ExecutionPlan;
+
+use crate::error::Error;
+use crate::exec::context::PipelineContext;
+use crate::exec::find;
+use crate::exec::scan::StreamScanExec;
+use crate::source::{Read, Reader, ReplayPlan};
+
+use super::run::{LedgerPart, Run, Runs};
+
+/// The pipelines of one execution, to be taken one by one.
+#[derive(Clone)]
+pub(crate) struct Work {
+    pub(super) run: Arc<Run>,
+    pub(super) runs: Arc<Runs>,
+    /// What every pipeline runs.
+    pub(super) plan: Arc<dyn ExecutionPlan>,
+    pub(super) task: Arc<TaskContext>,
+}
+
+impl Work {
+    /// Takes the next pipeline that nobody has taken, in order of the data.
+    pub(super) fn take(&self) -> Option<PipelineContext> {
+        self.run.take()
+    }
+
+    /// Whether the run was told to read no more. That is not the end of the data: open windows stay unanswered.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.runs.is_stopped()
+    }
+
+    /// What the pipelines read. Where the optimizer has found that no row can pass, there is nothing to read.
+    pub(super) fn replay(&self) -> Option<&Arc<ReplayPlan>> {
+        find::<StreamScanExec>(&self.plan).map(StreamScanExec::replay)
+    }
+
+    /// Where late rows go.
+    ///
+    /// # Errors
+    /// Nobody there who would write them, though they were asked for.
+    pub(super) fn ledger(&self) -> Result<Option<LedgerPart>> {
+        let ledger = self.runs.ledger();
+        if ledger.is_none() && self.replay().is_some_and(|replay| replay.keeps_origin()) {
+            let error = Error::sql("streamlines.late is set, and only a Job writes late rows");
+            return Err(error.help("Job::new(query).await?.run(&sink).await?, or RESET streamlines.late").into());
+        }
+        Ok(ledger)
+    }
+
+    /// Opens the reader of a pipeline.
+    pub(super) fn reader(&self, pipeline: &PipelineContext) -> Result<Input> {
+        let counts = Arc::clone(&pipeline.metrics.reader);
+        let open = |replay| Reader::open(replay, pipeline.index, counts, Arc::clone(&self.task));
+        Ok(Input(self.replay().map(open).transpose()?))
+    }
+}
+
+/// The rows of a pipeline; none if there is nothing to read.
+pub(super) struct Input(Option<Reader>);
+
+impl Input {
+    /// The next rows; none at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Read>> {
+        let Some(reader) = &mut self.0 else { return Ok(None) };
+        // Files are read without waiting, so it is here that other pipelines of the same thread get their turn.
+        tokio::task::consume_budget().await;
+        reader.next().await
+    }
+}
