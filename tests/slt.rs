@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use datafusion::error::{DataFusionError, Result};
 use datafusion::prelude::SessionContext;
@@ -117,7 +118,14 @@ fn every_file_agrees_on_every_engine() {
     if std::env::var_os("SLT_COMPLETE").is_some() {
         return complete_files();
     }
-    let setups = [Setup::batch()].into_iter().chain(Setup::grid());
-    let failures: Vec<_> = setups.flat_map(|setup| run_all_files_under(&setup)).collect();
+    // A setup keeps about one core busy.
+    let setups = Mutex::new([Setup::batch()].into_iter().chain(Setup::grid()));
+    let next = || setups.lock().unwrap().next();
+    let run = || std::iter::from_fn(next).flat_map(|setup| run_all_files_under(&setup)).collect::<Vec<_>>();
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let failures = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(run)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
     assert!(failures.is_empty(), "{} failures\n\n{}", failures.len(), failures.join("\n\n"));
 }

@@ -52,7 +52,7 @@ impl TableProvider for StreamTable {
         Ok(Arc::new(StreamScanExec::try_new(
             self.clone(),
             projection.cloned(),
-            Division { split: Split::Partitions, time: None },
+            Division { split: Split::Partitions, keys: vec![], time: None },
         )?))
     }
 }
@@ -82,23 +82,24 @@ impl StreamScanExec {
         division: Division,
         coded: Option<usize>,
     ) -> Result<Self> {
-        let replay = Arc::new(table.replay(projection.as_ref(), division)?.with_codes(coded));
+        let replay = Arc::new(table.replay(projection.as_ref(), &division)?.with_codes(coded));
         let properties = streaming_properties(replay.schema(), replay.pieces().len());
         Ok(Self { table, projection, division, coded, is_numbered: false, replay, properties })
     }
 
     /// The same scan with its rows numbered; `keeps_origin` says where each comes from, for a ledger of late rows.
     pub(crate) fn numbered(&self, keeps_origin: bool) -> Result<Self> {
-        let replay = self.table.replay(self.projection.as_ref(), self.division)?.with_codes(self.coded);
+        let replay = self.table.replay(self.projection.as_ref(), &self.division)?.with_codes(self.coded);
         let replay = Arc::new(if keeps_origin { replay.with_origin() } else { replay });
         let properties = streaming_properties(with_numbers(&replay.schema()), replay.pieces().len());
         Ok(Self {
             table: self.table.clone(),
             projection: self.projection.clone(),
+            division: self.division.clone(),
+            coded: self.coded,
             is_numbered: true,
             replay,
             properties,
-            ..*self
         })
     }
 
@@ -110,7 +111,7 @@ impl StreamScanExec {
     /// The same scan with the text column at `position` as codes where the files hold it so. The declared schema stays;
     /// whoever reads the column must take a dictionary of distinct values for it.
     pub(crate) fn with_codes(&self, position: usize) -> Result<Self> {
-        Self::try_new_coded(self.table.clone(), self.projection.clone(), self.division, Some(position))
+        Self::try_new_coded(self.table.clone(), self.projection.clone(), self.division.clone(), Some(position))
     }
 
     /// What is to be read, one piece for each pipeline.
@@ -128,7 +129,7 @@ impl DisplayAs for StreamScanExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
         let columns: Vec<_> = self.replay.schema().fields().iter().map(|field| field.name().clone()).collect();
         write!(f, "StreamScanExec: stream={}, projection=[{}]", self.table.name(), columns.join(", "))?;
-        if let Some(name) = self.coded.and_then(|position| columns.get(position)) {
+        if let Some(name) = self.coded.filter(|_| self.replay.is_coded()).and_then(|position| columns.get(position)) {
             write!(f, ", as_codes=[{name}]")?;
         }
         match self.replay.event_time() {

@@ -29,6 +29,7 @@ use datafusion::optimizer::AnalyzerRule;
 use crate::config::StreamlinesOptions;
 use crate::error::{Error, Location};
 use crate::sink::{OutputFormat, compresses};
+use crate::source::ReadOrder;
 use crate::sql::EmitMode;
 
 use super::aggregate::Grouping;
@@ -140,8 +141,11 @@ impl Rewriter {
         }
         let stream = first_stream(&flow.plan).ok_or_else(|| internal_datafusion_err!("a stream without a scan"))?;
         let routing = Routings::pick(&stream, &flow.stages, &self.options.routing)?;
-        refuse::spread_changes(&flow.stages, &routing, &stream, self.emit_at)?;
-        Ok(extension(Pipelines { input: Arc::new(flow.plan), routing, time: flow.time }))
+        refuse::spread_lateness(&flow.stages, &routing, &stream, self.emit_at)?;
+        // Rows of several partitions meet in the order of their event time, whether windows want it or not.
+        let is_ordered = routing.order == ReadOrder::Canonical && stream.partitions() > 1;
+        let declared = stream.event_time().filter(|_| is_ordered).map(|time| time.index);
+        Ok(extension(Pipelines { input: Arc::new(flow.plan), routing, time: flow.time.or(declared) }))
     }
 
     fn rewrite(&self, plan: LogicalPlan, emit: EmitMode) -> Result<Flow> {

@@ -188,10 +188,11 @@ fn plan_pipelines(
     let split = match routing.first() {
         RoutingKind::Aligned if find::<OperatorExec>(&input).is_some() => Split::Partitions,
         RoutingKind::Aligned | RoutingKind::MergeOnClose => Split::Pieces { at_least: workers },
-        RoutingKind::Single => Split::One,
+        RoutingKind::HashAtSource => Split::All { pipelines: workers, order: routing.order },
+        RoutingKind::Single => Split::All { pipelines: 1, order: routing.order },
     };
-    let division = Division { split, time: node.time };
-    let input = input.transform_up(|node| divide(node, division, routing)).data()?;
+    let division = Division { split, keys: routing.hashed.clone(), time: node.time };
+    let input = input.transform_up(|node| divide(node, &division, routing)).data()?;
     let input = input.transform_down(with_coded_keys).data()?;
     let input = accounting(input, !options.late.is_empty())?;
     Ok(Arc::new(PipelinesExec::new(input, strategy, routing.clone(), workers)))
@@ -209,11 +210,11 @@ fn joining_before_sort(node: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<d
 /// Divides the leaf's data, and lets aggregates merge if their keys are spread over it.
 fn divide(
     node: Arc<dyn ExecutionPlan>,
-    division: Division,
+    division: &Division,
     routing: &Routings,
 ) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
     if let Some(scan) = node.downcast_ref::<StreamScanExec>() {
-        return Ok(Transformed::yes(Arc::new(scan.divide(division)?)));
+        return Ok(Transformed::yes(Arc::new(scan.divide(division.clone())?)));
     }
     if let Some(operator) = node.downcast_ref::<OperatorExec>()
         && let Some(spec) = operator.spec().merging()

@@ -7,9 +7,9 @@ use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
 use crate::config::StreamlinesOptions;
 use crate::error::{Error, Location};
 use crate::source::StreamTable;
-use crate::sql::EmitMode;
+use crate::sql::{EmitMode, When};
 
-use super::routing::{KeyedState, RoutingKind, Routings, Stage};
+use super::routing::{RoutingKind, Routings, Stage};
 
 /// Where expressions stand: the planner keeps the places of columns, so that of the first one.
 pub(super) fn place_of<'a>(exprs: impl IntoIterator<Item = &'a Expr>) -> Option<Location> {
@@ -161,31 +161,26 @@ fn first_stage(plan: &LogicalPlan) -> &'static str {
     }
 }
 
-/// EMIT CHANGES where several partitions hold rows of one key: their order is not defined by one of them.
-pub(super) fn spread_changes(
+/// ALLOWED LATENESS where several partitions hold rows of one key: when a window ends for the first time hangs on how far
+/// each of them has been read.
+pub(super) fn spread_lateness(
     stages: &[Stage],
     routing: &Routings,
     stream: &StreamTable,
     at: Option<Location>,
 ) -> Result<()> {
-    let spread = routing.first() == RoutingKind::Single && stream.partitions() > 1;
+    let is_spread = routing.first() == RoutingKind::Single && stream.partitions() > 1;
     // What follows windows has the order in which they close.
-    let state = stages.first().map(|stage| &stage.state);
-    refuse_if(
-        spread
-            && matches!(
-                state,
-                Some(KeyedState::Aggregate(EmitMode::Changes(_)) | KeyedState::Sessions(EmitMode::Changes(_)))
-            ),
-        || {
-            Error::refused(
-                format!("EMIT CHANGES over the partitions of stream {}", stream.name()),
-                "a key's rows may be spread over several partitions, whose order against each other is not known",
-                "declare 'partitioned_by' with group keys in CREATE STREAM, leave 'partitions' out, or use EMIT FINAL",
-            )
-            .at(at)
-        },
-    )
+    let when = stages.first().and_then(|stage| stage.state.when());
+    let lateness = matches!(when, Some(When::AtClose { .. }));
+    refuse_if(is_spread && lateness, || {
+        Error::refused(
+            format!("ALLOWED LATENESS over the partitions of stream {}", stream.name()),
+            "a key's rows may be spread over several partitions, and each has its own end of a window",
+            "declare 'partitioned_by' with group keys in CREATE STREAM, leave 'partitions' out, or use EMIT CHANGES",
+        )
+        .at(at)
+    })
 }
 
 /// A node that we do not know, of a user's or of a later DataFusion.

@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use datafusion::arrow::datatypes::DataType;
+
 use crate::error::Error;
-use crate::source::StreamTable;
-use crate::sql::EmitMode;
+use crate::source::{ReadOrder, StreamTable};
+use crate::sql::{EmitMode, When};
 
 /// The ways that rows reach pipelines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -13,7 +15,9 @@ pub(crate) enum RoutingKind {
     Aligned,
     /// Each pipeline aggregates what it reads; closed windows are merged.
     MergeOnClose,
-    /// One pipeline reads every partition, one after the other.
+    /// Each pipeline reads every partition, and keeps the rows whose keys hash to it.
+    HashAtSource,
+    /// One pipeline reads every partition.
     Single,
 }
 
@@ -22,6 +26,7 @@ impl fmt::Display for RoutingKind {
         f.write_str(match self {
             Self::Aligned => "aligned",
             Self::MergeOnClose => "merge_on_close",
+            Self::HashAtSource => "hash_at_source",
             Self::Single => "single",
         })
     }
@@ -51,6 +56,18 @@ pub(crate) enum KeyedState {
     RowsWindow,
 }
 
+impl KeyedState {
+    /// When changes are told, if they are.
+    pub(crate) fn when(self) -> Option<When> {
+        match self {
+            Self::Aggregate(EmitMode::Changes(changes)) | Self::Sessions(EmitMode::Changes(changes)) => {
+                Some(changes.when)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// One of the operators of a pipeline.
 #[derive(Debug, Clone)]
 pub(crate) struct Stage {
@@ -61,14 +78,57 @@ pub(crate) struct Stage {
     pub(crate) is_free_of_order: bool,
 }
 
+impl Stage {
+    /// Whether a pipeline that reads several partitions takes them in the order of event time: not where rows that
+    /// tie come out in the order of the partitions.
+    fn takes_partitions_together(&self) -> bool {
+        match self.state {
+            KeyedState::Aggregate(emit) | KeyedState::Sessions(emit) => emit.is_changes() || self.is_free_of_order,
+            KeyedState::RowsWindow => false,
+        }
+    }
+
+    /// Whether changes are told by how far the event time of all rows has come, or windows of several partitions tell
+    /// what comes after their end.
+    fn needs_all_rows(&self, stream: &StreamTable) -> bool {
+        match self.state.when() {
+            Some(When::Every { .. }) => true,
+            Some(When::AtClose { .. }) => stream.partitions() > 1,
+            _ => false,
+        }
+    }
+
+    fn is_mergeable(&self) -> bool {
+        matches!(self.state, KeyedState::Aggregate(EmitMode::Final))
+    }
+
+    /// The routing of a stage where pipelines keep the rows of their own hashes of columns.
+    fn below_hash(&self, stream: &StreamTable, hashed: &[usize], picked: RoutingKind) -> RoutingKind {
+        let schema = stream.schema();
+        let is_key = |index: &usize| self.keys.contains(schema.field(*index).name());
+        match picked {
+            RoutingKind::Single => picked,
+            _ if !hashed.is_empty() && hashed.iter().all(is_key) => RoutingKind::HashAtSource,
+            _ if self.is_mergeable() && self.is_free_of_order => RoutingKind::MergeOnClose,
+            _ => RoutingKind::Single,
+        }
+    }
+}
+
 /// The routing of each stage of a query, the one of a query without any if there is none.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Routings(Vec<Routing>);
+pub(crate) struct Routings {
+    stages: Vec<Routing>,
+    /// The stream's columns whose hash says which pipeline keeps a row.
+    pub(crate) hashed: Vec<usize>,
+    /// The order in which a pipeline reads several partitions.
+    pub(crate) order: ReadOrder,
+}
 
 impl fmt::Display for Routings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "routing=")?;
-        for (index, same) in self.0.chunk_by(|left, right| left == right).enumerate() {
+        for (index, same) in self.stages.chunk_by(|left, right| left == right).enumerate() {
             write!(f, "{}{}", if index > 0 { ", then " } else { "" }, same[0])?;
         }
         Ok(())
@@ -83,13 +143,28 @@ impl Routings {
     /// # Errors
     /// A setting that a stage cannot take.
     pub(crate) fn pick(stream: &StreamTable, stages: &[Stage], setting: &str) -> Result<Self, Error> {
+        let order = if stages.first().is_some_and(Stage::takes_partitions_together) {
+            ReadOrder::Canonical
+        } else {
+            ReadOrder::Sequence
+        };
         let mut picked: Vec<Routing> = vec![];
         for stage in stages {
             let follows = picked.last().map(|routing| routing.kind);
             picked.push(forced(stage, pick_auto(stream, stage, follows), setting)?);
         }
+        let is_hashed = |routing: &Routing| routing.kind == RoutingKind::HashAtSource;
+        let mut hashed = vec![];
+        if picked.iter().any(is_hashed) {
+            let of_hash = stages.iter().zip(&picked).filter(|(_, routing)| is_hashed(routing));
+            hashed = shared_keys(stream, of_hash.map(|(stage, _)| stage));
+            for (stage, routing) in stages.iter().zip(&mut picked) {
+                routing.kind = stage.below_hash(stream, &hashed, routing.kind);
+            }
+        }
         // What only one pipeline can keep comes out of one.
         if let Some(single) = picked.iter().find(|routing| routing.kind == RoutingKind::Single).cloned() {
+            hashed.clear();
             picked.fill(single);
             picked.truncate(1);
         }
@@ -99,7 +174,7 @@ impl Routings {
             refuse_other(&none, setting)?;
             picked.push(none);
         }
-        Ok(Self(picked))
+        Ok(Self { stages: picked, hashed, order })
     }
 
     /// How the first stage gets its rows.
@@ -110,15 +185,33 @@ impl Routings {
     /// How a stage gets its rows.
     pub(crate) fn of_stage(&self, stage: usize) -> RoutingKind {
         // Where one pipeline keeps all, one routing is that of each stage.
-        self.0.get(stage).or(self.0.last()).map_or(RoutingKind::Single, |routing| routing.kind)
+        self.stages.get(stage).or(self.stages.last()).map_or(RoutingKind::Single, |routing| routing.kind)
     }
+}
+
+/// The stream's columns that are keys of all of these stages, as far as equal values have equal hashes.
+fn shared_keys<'a>(stream: &StreamTable, stages: impl Iterator<Item = &'a Stage>) -> Vec<usize> {
+    let schema = stream.schema();
+    let stages: Vec<_> = stages.collect();
+    let is_shared = |name: &String| stages.iter().all(|stage| stage.keys.contains(name));
+    let fields = schema.fields().iter().enumerate();
+    let shared = fields.filter(|(_, field)| is_shared(field.name()) && has_hash(field.data_type()));
+    shared.map(|(index, _)| index).collect()
+}
+
+/// Whether equal values have equal hashes: zero and minus zero have not.
+fn has_hash(data_type: &DataType) -> bool {
+    !data_type.is_floating() && !data_type.is_nested()
 }
 
 /// The routing of the setting, if a stage can take it.
 fn forced(stage: &Stage, picked: Routing, setting: &str) -> Result<Routing, Error> {
-    let mergeable = matches!(stage.state, KeyedState::Aggregate(EmitMode::Final));
-    if setting == "merge_on_close" && mergeable && picked.kind != RoutingKind::MergeOnClose {
+    if setting == "merge_on_close" && stage.is_mergeable() && picked.kind != RoutingKind::MergeOnClose {
         return Ok(Routing { kind: RoutingKind::MergeOnClose, why: "set by streamlines.routing".to_string() });
+    }
+    let can_hash = matches!(picked.kind, RoutingKind::Aligned | RoutingKind::MergeOnClose);
+    if setting == "hash_at_source" && can_hash && !stage.keys.is_empty() {
+        return Ok(Routing { kind: RoutingKind::HashAtSource, why: "set by streamlines.routing".to_string() });
     }
     refuse_other(&picked, setting)?;
     Ok(picked)
@@ -128,6 +221,7 @@ fn refuse_other(picked: &Routing, setting: &str) -> Result<(), Error> {
     let is_other = match setting {
         "aligned" => picked.kind != RoutingKind::Aligned,
         "merge_on_close" => picked.kind != RoutingKind::MergeOnClose,
+        "hash_at_source" => picked.kind != RoutingKind::HashAtSource,
         _ => false,
     };
     match is_other {
@@ -155,7 +249,10 @@ fn pick_auto(stream: &StreamTable, stage: &Stage, follows: Option<RoutingKind>) 
         (KeyedState::Aggregate(EmitMode::Final), _) => {
             routing(RoutingKind::MergeOnClose, "a key may be in several partitions".into())
         }
-        _ if stream.partitions() == 1 => routing(RoutingKind::Single, "the stream is one sequence of rows".into()),
-        _ => routing(RoutingKind::Single, "a key may be in several partitions".into()),
+        _ if stage.needs_all_rows(stream) => routing(RoutingKind::Single, "event time is that of all rows".into()),
+        _ if !shared_keys(stream, std::iter::once(stage)).is_empty() => {
+            routing(RoutingKind::HashAtSource, "a key may be in several places".into())
+        }
+        _ => routing(RoutingKind::Single, "no column says which pipeline may have a row".into()),
     }
 }

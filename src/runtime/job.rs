@@ -291,7 +291,7 @@ fn collect_boundaries<'a>(plan: &'a Arc<dyn ExecutionPlan>, found: &mut Vec<&'a 
 }
 
 fn rows_total(boundary: &PipelinesExec) -> Option<u64> {
-    boundary.scan()?.replay().pieces().iter().map(|piece| piece.rows).sum()
+    boundary.scan()?.replay().rows_total()
 }
 
 fn add_boundary(progress: &mut Progress, boundary: &PipelinesExec) {

@@ -65,7 +65,7 @@ impl StreamTable {
     }
 
     fn rest(&self, left_out: Arc<LeftOut>, schema: SchemaRef) -> Result<StreamingTable> {
-        let plan = self.replay(None, Division { split: Split::Partitions, time: None })?;
+        let plan = self.replay(None, &Division { split: Split::Partitions, keys: vec![], time: None })?;
         let plan = Arc::new(plan.with_origin());
         let partition = |piece| -> Arc<dyn PartitionStream> {
             let (plan, schema, left_out) = (Arc::clone(&plan), Arc::clone(&schema), Arc::clone(&left_out));

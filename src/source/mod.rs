@@ -9,6 +9,7 @@
 //! here, over every row in its order in the files, before any filter.
 
 mod bounded_watermark;
+mod canonical;
 mod csv_rows;
 mod csv_time;
 mod early_pass;
@@ -28,6 +29,8 @@ mod reader;
 mod replay;
 mod rows;
 mod schema;
+mod sequence;
+mod share;
 mod stamps;
 mod table;
 mod text_rows;
@@ -37,7 +40,7 @@ pub(crate) use files::is_data_path;
 pub use lateness::{Culprit, Lateness, SequenceLateness};
 pub(crate) use left_out::{LeftOut, PLACE};
 pub(crate) use origin::Origin;
-pub(crate) use pieces::{Division, Split};
+pub(crate) use pieces::{Division, ReadOrder, Split};
 pub(crate) use reader::{Read, Reader, ReaderCounts};
 pub(crate) use replay::ReplayPlan;
 pub(crate) use table::StreamTable;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, UInt64Array};
+use arrow::array::{BooleanArray, RecordBatch, UInt64Array};
+use arrow::compute::filter_record_batch;
 
 use super::pieces::Chunk;
 use super::replay::ReplayPlan;
@@ -72,6 +73,16 @@ pub(crate) struct Origin {
     pub(crate) places: Places,
     /// The row that has set the watermark by which they are judged.
     pub(crate) set_by: Option<RowPlace>,
+}
+
+impl Origin {
+    /// Those rows that are true.
+    pub(super) fn of_rows(self, rows: &BooleanArray) -> Result<Self> {
+        let Self { rows: all, places, set_by } = self;
+        let numbers = rows.values().set_indices().map(|row| places.at(row).row);
+        let places = Places::listed(&places.file, numbers.collect());
+        Ok(Self { rows: filter_record_batch(&all, rows)?, places, set_by })
+    }
 }
 
 /// The first row before a chunk, in its data partition, whose event time is `highest`: it has set the watermark with

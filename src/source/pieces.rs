@@ -17,14 +17,25 @@ pub(crate) enum Split {
     Partitions,
     /// Pieces of partitions, so that there is work for `at_least` pipelines where the files allow.
     Pieces { at_least: usize },
-    /// One pipeline reads all partitions, one after the other.
-    One,
+    /// Each pipeline reads all partitions, and keeps the rows of its own keys if there are several.
+    All { pipelines: usize, order: ReadOrder },
+}
+
+/// In which order a pipeline reads several partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum ReadOrder {
+    /// One after the other.
+    Sequence,
+    /// Together: by the highest event time up to a row of its partition, then by partition.
+    Canonical,
 }
 
 /// How a scan reads a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Division {
     pub(crate) split: Split,
+    /// The stream's columns by which pipelines that read all partitions share their rows.
+    pub(crate) keys: Vec<usize>,
     /// The column whose watermarks are wanted: a query without windows does without, and without reading it.
     pub(crate) time: Option<usize>,
 }
@@ -56,7 +67,12 @@ pub(super) fn cut(stream: &Inner, split: Split, time: Option<&EventTime>) -> Vec
     let partitions = stream.partitions.len();
     match split {
         Split::Partitions => (0..partitions).map(|partition| whole(stream, &[partition], time)).collect(),
-        Split::One => vec![whole(stream, &(0..partitions).collect::<Vec<_>>(), time)],
+        Split::All { pipelines, .. } => {
+            let all = whole(stream, &(0..partitions).collect::<Vec<_>>(), time);
+            // How many of the rows are those of one of several pipelines nobody knows.
+            let rows = all.rows.filter(|_| pipelines == 1);
+            vec![Piece { rows, ..all }; pipelines]
+        }
         Split::Pieces { at_least } => {
             let of_each = at_least.div_ceil(partitions.max(1));
             (0..partitions).flat_map(|partition| cut_partition(stream, partition, of_each, time)).collect()

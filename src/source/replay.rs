@@ -12,7 +12,8 @@ use crate::config::StreamlinesOptions;
 
 use super::event_time::EventTime;
 use super::key_check::KeyCheck;
-use super::pieces::{Chunk, Division, Piece, cut};
+use super::pieces::{Chunk, Division, Piece, ReadOrder, Split, cut};
+use super::share::Share;
 use super::table::{StreamFile, StreamTable};
 use super::unreadable::while_reading;
 
@@ -30,13 +31,24 @@ pub(crate) struct ReplayPlan {
     pub(super) coded: Option<usize>,
     /// Positions among `columns` of all columns of the stream, if it is wanted where rows come from.
     pub(super) full: Option<Vec<usize>>,
+    order: ReadOrder,
+    /// How pipelines that read the same files share the rows.
+    share: Option<Share>,
     keys: OnceLock<Arc<KeyCheck>>,
     /// What was found while reading that a user should know.
     warnings: Mutex<Vec<String>>,
 }
 
+/// Where a column of the stream is among those that are read: at the end, if nobody has asked for it.
+fn position_of(columns: &mut Vec<usize>, column: usize) -> usize {
+    columns.iter().position(|known| *known == column).unwrap_or_else(|| {
+        columns.push(column);
+        columns.len() - 1
+    })
+}
+
 impl ReplayPlan {
-    pub(super) fn try_new(table: StreamTable, projection: Option<&Vec<usize>>, division: Division) -> Result<Self> {
+    pub(super) fn try_new(table: StreamTable, projection: Option<&Vec<usize>>, division: &Division) -> Result<Self> {
         let inner = &table.inner;
         let mut columns = match projection {
             Some(projection) => projection.clone(),
@@ -45,13 +57,18 @@ impl ReplayPlan {
         let schema = Arc::new(inner.schema.project(&columns)?);
         let time = division.time.map(|index| {
             let declared = inner.event_time.clone().filter(|time| time.index == index);
-            let position = columns.iter().position(|column| *column == index).unwrap_or_else(|| {
-                columns.push(index);
-                columns.len() - 1
-            });
+            let position = position_of(&mut columns, index);
             (declared.unwrap_or_else(|| EventTime::exact(index, &inner.schema)), position)
         });
         let pieces = cut(inner, division.split, time.as_ref().map(|(time, _)| time));
+        let (order, pipelines) = match division.split {
+            Split::All { pipelines, order } if time.is_some() && inner.partitions.len() > 1 => (order, pipelines),
+            Split::All { pipelines, .. } => (ReadOrder::Sequence, pipelines),
+            _ => (ReadOrder::Sequence, 1),
+        };
+        let key = |index: &usize| position_of(&mut columns, *index);
+        let keys = if pipelines > 1 { division.keys.iter().map(key).collect() } else { vec![] };
+        let share = (pipelines > 1).then(|| Share { keys, pipelines });
         Ok(Self {
             table,
             pieces,
@@ -60,6 +77,8 @@ impl ReplayPlan {
             time,
             coded: None,
             full: None,
+            order,
+            share,
             keys: OnceLock::new(),
             warnings: Mutex::default(),
         })
@@ -68,20 +87,20 @@ impl ReplayPlan {
     /// The same with the text column at `position` as codes, where a file holds it so: its batches then have a
     /// dictionary array there, whatever their declared schema says.
     pub(crate) fn with_codes(mut self, position: Option<usize>) -> Self {
-        self.coded = position;
+        // Rows of several files come together, or are told apart by their keys: codes of one dictionary do not do.
+        self.coded = position.filter(|_| self.order == ReadOrder::Sequence && self.share.is_none());
         self
+    }
+
+    /// Whether a text column comes as codes.
+    pub(crate) fn is_coded(&self) -> bool {
+        self.coded.is_some()
     }
 
     /// The same with all columns of the stream, to say of each row where it comes from.
     pub(crate) fn with_origin(mut self) -> Self {
         let all = 0..self.table.inner.schema.fields().len();
-        let position = |column: usize| {
-            self.columns.iter().position(|known| *known == column).unwrap_or_else(|| {
-                self.columns.push(column);
-                self.columns.len() - 1
-            })
-        };
-        self.full = Some(all.map(position).collect());
+        self.full = Some(all.map(|column| position_of(&mut self.columns, column)).collect());
         self
     }
 
@@ -98,6 +117,30 @@ impl ReplayPlan {
     /// One piece for each pipeline, in order of the data.
     pub(crate) fn pieces(&self) -> &[Piece] {
         &self.pieces
+    }
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// There is no such piece.
+    pub(super) fn piece(&self, piece: usize) -> Result<&Piece> {
+        self.pieces.get(piece).ok_or_else(|| internal_datafusion_err!("there is no piece {piece}"))
+    }
+
+    /// Rows of all files, where they say so.
+    pub(crate) fn rows_total(&self) -> Option<u64> {
+        let rows = |file: &StreamFile| Some(file.footer.as_ref()?.rows.iter().sum::<u64>());
+        self.table.inner.partitions.iter().flatten().map(rows).sum()
+    }
+
+    /// In which order a piece of several partitions is read.
+    pub(super) fn order(&self) -> ReadOrder {
+        self.order
+    }
+
+    /// How pipelines that read the same files share the rows.
+    pub(super) fn share(&self) -> Option<&Share> {
+        self.share.as_ref()
     }
 
     /// What a piece reads, for a person.

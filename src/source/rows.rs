@@ -38,11 +38,16 @@ impl Wanted<'_> {
     }
 
     pub(super) fn batch_rows(&self) -> usize {
-        let config = self.task.session_config();
-        match config.options().extensions.get::<StreamlinesOptions>() {
-            Some(StreamlinesOptions { batch_rows: rows @ 1.., .. }) => *rows,
-            _ => config.batch_size(),
-        }
+        batch_rows(self.task)
+    }
+}
+
+/// How many rows a batch has.
+pub(super) fn batch_rows(task: &TaskContext) -> usize {
+    let config = task.session_config();
+    match config.options().extensions.get::<StreamlinesOptions>() {
+        Some(StreamlinesOptions { batch_rows: rows @ 1.., .. }) => *rows,
+        _ => config.batch_size(),
     }
 }
 

@@ -28,6 +28,13 @@ pub(super) struct Segment {
     pub(super) set_by: Option<RowPlace>,
 }
 
+impl Segment {
+    /// Rows without event time.
+    pub(super) fn timeless(piece: usize, rows: usize) -> Self {
+        Self { offset: 0, length: rows, stamp: Stamp::timeless(piece), set_by: None }
+    }
+}
+
 /// Makes the stamps of one piece.
 pub(super) enum Stamps {
     Bounded(Bounded),

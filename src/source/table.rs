@@ -135,7 +135,7 @@ impl StreamTable {
     ///
     /// # Errors
     /// A projection of columns that do not exist.
-    pub(crate) fn replay(&self, projection: Option<&Vec<usize>>, division: Division) -> Result<ReplayPlan> {
+    pub(crate) fn replay(&self, projection: Option<&Vec<usize>>, division: &Division) -> Result<ReplayPlan> {
         ReplayPlan::try_new(self.clone(), projection, division)
     }
 

@@ -162,20 +162,14 @@ impl Query {
             if aggregates.is_empty() && keys.is_empty() && bounds.is_empty() {
                 aggregates.push(Aggregate { call: "count(*)", filter: None, leaves_order_open: false });
             }
-            // Each partition has an order of its own; windows close in one.
+            // Rows of several partitions come in the order of event time, and SQL's are in that of the partitions; windows
+            // close in one.
             let has_one_order = data.is_one_partition()
                 || data.layout == Layout::ByKey && keys.contains(&"k")
                 || self.sum_up.is_some() && window.is_some();
             if self.emit == Emit::Changes && !has_one_order {
-                self.emit = Emit::Final;
+                aggregates.iter_mut().for_each(|aggregate| aggregate.leaves_order_open = false);
             }
-        }
-        if let Kind::Rows { columns, is_distinct: true } = &self.kind
-            && self.emit == Emit::Changes
-            && !data.is_one_partition()
-            && !(data.layout == Layout::ByKey && columns.contains(&"k"))
-        {
-            self.emit = Emit::Default;
         }
         self.repair_top_n(data);
         // Rows that are there twice tie in OVER, in whatever order.
@@ -206,10 +200,8 @@ impl Query {
         if window.is_some_and(|window| window.is_session()) {
             *window = None;
         }
-        let may_change = data.is_one_partition() || data.layout == Layout::ByKey && keys.contains(&"k");
-        if !may_change && self.emit == Emit::Changes {
-            self.emit = Emit::Default;
-        }
+        let has_one_order = data.is_one_partition() || data.layout == Layout::ByKey && keys.contains(&"k");
+        *is_total |= !has_one_order && self.emit == Emit::Changes;
         if self.emit != Emit::Changes {
             // Without a window the end of the stream tells the first rows, in whatever order those that tie come.
             window.get_or_insert(Window::Tumble { size_s: 10, offset_s: 0 });

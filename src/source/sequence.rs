@@ -1,0 +1,266 @@
+//! Reading a sequence of files: file after file, batch after batch, each cut and stamped by the watermark. Where readers
+//! share the keys, each gives the rows of its own.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arrow::array::{BooleanArray, PrimitiveArray, RecordBatch};
+use arrow::compute::{filter_record_batch, min};
+use arrow::datatypes::Int64Type;
+use datafusion::common::{DataFusionError, Result};
+use datafusion::execution::TaskContext;
+
+use crate::error::Error;
+use crate::operator::{Stamp, WATERMARK_MIN, ticks};
+
+use super::early_pass;
+use super::footer::Stretch;
+use super::key_check::{KeyCheck, ReaderKeys};
+use super::origin::{Origin, Places, row_before};
+use super::pieces::{Chunk, ReadOrder};
+use super::reader::{Read, ReaderCounts};
+use super::replay::ReplayPlan;
+use super::rows::{Rows, Wanted};
+use super::stamps::{Bounded, Exact, Segment, Stamps};
+
+/// Reads a sequence of files, or of parts of them.
+pub(crate) struct Sequence {
+    plan: Arc<ReplayPlan>,
+    task: Arc<TaskContext>,
+    piece: usize,
+    chunks: VecDeque<Chunk>,
+    current: Option<OpenChunk>,
+    /// None before the first row, and if no watermarks are wanted.
+    stamps: Option<Stamps>,
+    /// What is left of a batch that was cut.
+    cut: VecDeque<Run>,
+    /// The highest event time so far, where order is asked for.
+    highest: i64,
+    keys: Option<(Arc<KeyCheck>, ReaderKeys)>,
+    counts: Arc<ReaderCounts>,
+}
+
+/// A run of rows that one stamp judges.
+pub(super) struct Run {
+    pub(super) read: Read,
+    /// Where rows of several partitions are to be put in order: the highest event time up to each row of its partition.
+    pub(super) reached: Vec<i64>,
+    /// There, too, whether a row is behind its watermark.
+    pub(super) is_behind: bool,
+}
+
+impl Run {
+    /// Those rows that are true.
+    fn of_rows(self, own: &BooleanArray) -> Result<Self> {
+        let Self { read: Read { batch, stamp, origin }, reached, is_behind } = self;
+        let origin = origin.map(|origin| origin.of_rows(own)).transpose()?;
+        let reached = reached.into_iter().zip(own.values()).filter_map(|(reached, own)| own.then_some(reached));
+        let reached = reached.collect();
+        Ok(Self { read: Read { batch: filter_record_batch(&batch, own)?, stamp, origin }, reached, is_behind })
+    }
+}
+
+struct OpenChunk {
+    chunk: Chunk,
+    name: Arc<str>,
+    rows: Rows,
+    /// The next row of the file, counted from 1.
+    next_row: u64,
+}
+
+impl Sequence {
+    /// Reads `chunks` as a part of a piece, to be counted in `counts`.
+    pub(super) fn new(
+        plan: &Arc<ReplayPlan>,
+        piece: usize,
+        chunks: Vec<Chunk>,
+        counts: Arc<ReaderCounts>,
+        task: Arc<TaskContext>,
+    ) -> Self {
+        // Readers that share the keys read the same files: what is to be counted or checked once is the first one's.
+        let is_first = plan.share().is_none() || piece == 0;
+        let check = is_first.then(|| plan.key_check(&task)).flatten();
+        Self {
+            plan: Arc::clone(plan),
+            keys: check.map(|check| (check, ReaderKeys::default())),
+            task,
+            piece,
+            chunks: chunks.into(),
+            current: None,
+            stamps: None,
+            cut: VecDeque::new(),
+            highest: WATERMARK_MIN,
+            counts: if is_first { counts } else { Arc::default() },
+        }
+    }
+
+    /// The next batch with its stamp; none at the end.
+    ///
+    /// # Errors
+    /// A file that cannot be read, named, with the row where that is known; a key in two files.
+    pub(super) async fn next(&mut self) -> Result<Option<Run>> {
+        loop {
+            if let Some(next) = self.cut.pop_front() {
+                return Ok(Some(next));
+            }
+            let Some(batch) = self.read().await? else {
+                return Ok(None);
+            };
+            self.stamp(batch)?;
+        }
+    }
+
+    /// The next batch of files, without a stamp.
+    async fn read(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            let Some(open) = &mut self.current else {
+                if self.stamps.is_none() {
+                    self.stamps = self.begin_stamps().await?;
+                }
+                let Some(chunk) = self.chunks.pop_front() else {
+                    return Ok(None);
+                };
+                self.current = Some(self.open_chunk(chunk).await?);
+                continue;
+            };
+            let mut skipped_rows = 0;
+            let next = open.rows.next(&mut skipped_rows);
+            self.counts.skipped_rows.fetch_add(skipped_rows, Ordering::Relaxed);
+            match next.map_err(|error| self.plan.unreadable(&open.chunk, error))? {
+                Some(batch) if batch.num_rows() == 0 => {}
+                Some(batch) => return Ok(Some(batch)),
+                None => {
+                    self.current = None;
+                    self.stamps.iter_mut().for_each(Stamps::end);
+                }
+            }
+        }
+    }
+
+    /// What makes the stamps of this piece; none if no watermarks are wanted.
+    async fn begin_stamps(&mut self) -> Result<Option<Stamps>> {
+        let plan = Arc::clone(&self.plan);
+        let Some(time) = plan.event_time() else {
+            return Ok(None);
+        };
+        if let Some(bound) = time.bound {
+            let last_partition = self.chunks.back().map(|chunk| chunk.partition);
+            return Ok(Some(Stamps::Bounded(Bounded::new(self.piece, bound, last_partition))));
+        }
+        let mut stretches = vec![];
+        for chunk in self.chunks.iter() {
+            let found = stretches_of(&plan, chunk, time.index, &self.counts, &self.task).await;
+            stretches.push(found.map_err(|error| plan.unreadable(chunk, error))?);
+        }
+        Ok(Some(Stamps::Exact(Exact::new(self.piece, &stretches))))
+    }
+
+    async fn open_chunk(&mut self, chunk: Chunk) -> Result<OpenChunk> {
+        let plan = Arc::clone(&self.plan);
+        let file = plan.file(&chunk)?;
+        let set_by = match (&plan.full, plan.event_time(), chunk.highest_before) {
+            (Some(_), Some(time), Some(highest)) => row_before(&plan, &chunk, time.index, highest, &self.task).await?,
+            _ => None,
+        };
+        self.stamps.iter_mut().for_each(|stamps| stamps.begin(&chunk, file, set_by.clone()));
+        let wanted = Wanted {
+            inner: &plan.table.inner,
+            columns: &plan.columns,
+            coded: plan.coded,
+            task: &self.task,
+            counts: Some(&self.counts),
+        };
+        let rows = Rows::open(file, chunk.row_groups.clone(), &wanted).await?;
+        let groups_before = chunk.row_groups.as_ref().map_or(0, |groups| groups.start);
+        let rows_before = file.footer.iter().flat_map(|footer| footer.rows.iter().take(groups_before)).sum::<u64>();
+        Ok(OpenChunk { name: file.name.as_str().into(), chunk, rows, next_row: rows_before + 1 })
+    }
+
+    /// Checks a batch's keys and cuts it into runs with their stamps.
+    fn stamp(&mut self, batch: RecordBatch) -> Result<()> {
+        let places = self.places(batch.num_rows());
+        let name = self.current.as_ref().map_or("", |open| &open.name);
+        if let Some((check, keys)) = &mut self.keys {
+            keys.check(check, &batch, name)?;
+        }
+        let is_ordered = self.plan.order() == ReadOrder::Canonical;
+        let (segments, times) = match (&self.plan.time, &mut self.stamps) {
+            (Some((_, time)), Some(stamps)) => {
+                let times = batch.column(*time);
+                if let Some(warning) = stamps.overlap(times)? {
+                    self.plan.warn(warning);
+                }
+                let segments = stamps.segments(times, places.as_ref()).map_err(|error| in_file(error, name))?;
+                (segments, is_ordered.then(|| ticks(times)).transpose()?)
+            }
+            _ => (vec![Segment::timeless(self.piece, batch.num_rows())], None),
+        };
+        let own = self.plan.share().map(|share| share.own(&batch, self.piece)).transpose()?;
+        let full = self.plan.full.as_ref().map(|full| batch.project(full)).transpose()?;
+        let origin = full.zip(places).map(|(rows, places)| Origin { rows, places, set_by: None });
+        let rows = Read { batch: self.plan.asked_for(&batch)?, stamp: Stamp::timeless(self.piece), origin };
+        for Segment { offset, length, stamp, set_by } in segments {
+            let mut read = rows.slice(offset, length, stamp);
+            read.origin.iter_mut().for_each(|origin| origin.set_by.clone_from(&set_by));
+            let times = times.as_ref().map(|times| times.slice(offset, length));
+            let run = Run {
+                read,
+                is_behind: times.as_ref().and_then(min).is_some_and(|lowest| lowest < stamp.watermark),
+                reached: times.map_or(vec![], |times| self.reached(&times)),
+            };
+            self.cut.push_back(match &own {
+                Some(own) => run.of_rows(&own.slice(offset, length))?,
+                None => run,
+            });
+        }
+        Ok(())
+    }
+
+    /// The highest event time up to each row.
+    fn reached(&mut self, times: &PrimitiveArray<Int64Type>) -> Vec<i64> {
+        let reach = |time: Option<i64>| {
+            self.highest = self.highest.max(time.unwrap_or(WATERMARK_MIN));
+            self.highest
+        };
+        times.iter().map(reach).collect()
+    }
+
+    /// Where the rows of the batch that was read last come from, if that is wanted.
+    fn places(&mut self, rows: usize) -> Option<Places> {
+        let open = self.current.as_mut().filter(|_| self.plan.full.is_some())?;
+        let first = open.next_row;
+        open.next_row += rows as u64;
+        Some(match open.rows.numbers() {
+            Some(numbers) => Places::listed(&open.name, numbers),
+            None => Places::from(&open.name, first),
+        })
+    }
+}
+
+/// The event times of a chunk, as far as they are known or after an early pass over them.
+async fn stretches_of(
+    plan: &ReplayPlan,
+    chunk: &Chunk,
+    column: usize,
+    counts: &ReaderCounts,
+    task: &Arc<TaskContext>,
+) -> Result<Arc<[Stretch]>> {
+    let (file, row_groups) = (plan.file(chunk)?, chunk.row_groups.clone());
+    match file.footer.as_ref().and_then(|footer| footer.stretches(column, row_groups.clone())) {
+        Some(known) => Ok(known),
+        None => {
+            let progress = |rows: usize| {
+                counts.early_rows.fetch_add(rows as u64, Ordering::Relaxed);
+            };
+            early_pass::event_times(&plan.table.inner, file, row_groups, column, task, progress).await
+        }
+    }
+}
+
+fn in_file(error: DataFusionError, name: &str) -> DataFusionError {
+    match Error::find(&error) {
+        Some(own) => own.clone().in_file(name).into(),
+        None => error,
+    }
+}
