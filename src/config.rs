@@ -15,7 +15,8 @@ config_namespace! {
         /// batch), `single_queue` (a reader, a coordinator and a writer with queues between them), or `batch` (plain
         /// DataFusion over the same files as tables: the oracle).
         pub strategy: String, default = "partitioned".to_string()
-        /// How rows reach the pipeline that owns their key: `auto`, `aligned`, `merge_on_close` or `hash_at_source`.
+        /// How rows reach the pipeline that owns their key: `auto`, `aligned`, `merge_on_close`,
+        /// `hash_at_source` or `exchange`.
         pub routing: String, default = "auto".to_string()
         /// How many pipelines run at once; 0 means one for each core.
         pub partitions: usize, default = 0
@@ -38,7 +39,7 @@ impl ConfigExtension for StreamlinesOptions {
 /// How a query may run; `batch` is the oracle of all others.
 pub(crate) const STRATEGIES: [&str; 4] = ["partitioned", "inline", "single_queue", "batch"];
 /// How rows may reach pipelines.
-pub(crate) const ROUTINGS: [&str; 4] = ["auto", "aligned", "merge_on_close", "hash_at_source"];
+pub(crate) const ROUTINGS: [&str; 5] = ["auto", "aligned", "merge_on_close", "hash_at_source", "exchange"];
 
 impl StreamlinesOptions {
     /// Checks the settings that have few values. A program may have put anything into the fields.

@@ -37,7 +37,7 @@ use crate::exec::used::UsedRowsExec;
 use crate::operator::WindowShape;
 use crate::runtime::{PipelinesExec, WriteExec, strategy};
 use crate::sink::{FileSink, OutputFormat};
-use crate::source::{Division, Split};
+use crate::source::{Division, Sharing, Split};
 use crate::sql::EmitMode;
 
 use super::coded_keys::with_coded_keys;
@@ -185,11 +185,13 @@ fn plan_pipelines(
     });
     let input = input.transform_up(without_holding_back).data()?;
     let routing = &node.routing;
+    let all = |pipelines, way| Split::All { pipelines, order: routing.order, way };
     let split = match routing.first() {
         RoutingKind::Aligned if find::<OperatorExec>(&input).is_some() => Split::Partitions,
         RoutingKind::Aligned | RoutingKind::MergeOnClose => Split::Pieces { at_least: workers },
-        RoutingKind::HashAtSource => Split::All { pipelines: workers, order: routing.order },
-        RoutingKind::Single => Split::All { pipelines: 1, order: routing.order },
+        RoutingKind::HashAtSource => all(workers, Sharing::AtSource),
+        RoutingKind::Exchange => all(workers, Sharing::Exchange),
+        RoutingKind::Single => all(1, Sharing::AtSource),
     };
     let division = Division { split, keys: routing.hashed.clone(), time: node.time };
     let input = input.transform_up(|node| divide(node, &division, routing)).data()?;

@@ -17,6 +17,8 @@ pub(crate) enum RoutingKind {
     MergeOnClose,
     /// Each pipeline reads every partition, and keeps the rows whose keys hash to it.
     HashAtSource,
+    /// One reader sends each row to the pipeline to which its keys hash.
+    Exchange,
     /// One pipeline reads every partition.
     Single,
 }
@@ -27,6 +29,7 @@ impl fmt::Display for RoutingKind {
             Self::Aligned => "aligned",
             Self::MergeOnClose => "merge_on_close",
             Self::HashAtSource => "hash_at_source",
+            Self::Exchange => "exchange",
             Self::Single => "single",
         })
     }
@@ -79,12 +82,13 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Whether a pipeline that reads several partitions takes them in the order of event time: not where rows that
-    /// tie come out in the order of the partitions.
-    fn takes_partitions_together(&self) -> bool {
+    /// How a pipeline takes several partitions. Where rows that tie come out in the order of the partitions, it reads them
+    /// in that order.
+    fn order(&self) -> ReadOrder {
         match self.state {
-            KeyedState::Aggregate(emit) | KeyedState::Sessions(emit) => emit.is_changes() || self.is_free_of_order,
-            KeyedState::RowsWindow => false,
+            KeyedState::Aggregate(emit) | KeyedState::Sessions(emit) if emit.is_changes() => ReadOrder::Canonical,
+            KeyedState::Aggregate(_) | KeyedState::Sessions(_) if self.is_free_of_order => ReadOrder::Together,
+            _ => ReadOrder::Sequence,
         }
     }
 
@@ -103,12 +107,18 @@ impl Stage {
     }
 
     /// The routing of a stage where pipelines keep the rows of their own hashes of columns.
-    fn below_hash(&self, stream: &StreamTable, hashed: &[usize], picked: RoutingKind) -> RoutingKind {
+    fn below_hash(
+        &self,
+        stream: &StreamTable,
+        hashed: &[usize],
+        by_hash: RoutingKind,
+        picked: RoutingKind,
+    ) -> RoutingKind {
         let schema = stream.schema();
         let is_key = |index: &usize| self.keys.contains(schema.field(*index).name());
         match picked {
             RoutingKind::Single => picked,
-            _ if !hashed.is_empty() && hashed.iter().all(is_key) => RoutingKind::HashAtSource,
+            _ if !hashed.is_empty() && hashed.iter().all(is_key) => by_hash,
             _ if self.is_mergeable() && self.is_free_of_order => RoutingKind::MergeOnClose,
             _ => RoutingKind::Single,
         }
@@ -143,23 +153,19 @@ impl Routings {
     /// # Errors
     /// A setting that a stage cannot take.
     pub(crate) fn pick(stream: &StreamTable, stages: &[Stage], setting: &str) -> Result<Self, Error> {
-        let order = if stages.first().is_some_and(Stage::takes_partitions_together) {
-            ReadOrder::Canonical
-        } else {
-            ReadOrder::Sequence
-        };
+        let order = stages.first().map_or(ReadOrder::Sequence, Stage::order);
         let mut picked: Vec<Routing> = vec![];
         for stage in stages {
             let follows = picked.last().map(|routing| routing.kind);
-            picked.push(forced(stage, pick_auto(stream, stage, follows), setting)?);
+            picked.push(forced(stream, stage, pick_auto(stream, stage, follows), setting)?);
         }
-        let is_hashed = |routing: &Routing| routing.kind == RoutingKind::HashAtSource;
+        let is_hashed = |routing: &Routing| matches!(routing.kind, RoutingKind::HashAtSource | RoutingKind::Exchange);
         let mut hashed = vec![];
-        if picked.iter().any(is_hashed) {
+        if let Some(by_hash) = picked.iter().find(|routing| is_hashed(routing)).map(|routing| routing.kind) {
             let of_hash = stages.iter().zip(&picked).filter(|(_, routing)| is_hashed(routing));
             hashed = shared_keys(stream, of_hash.map(|(stage, _)| stage));
             for (stage, routing) in stages.iter().zip(&mut picked) {
-                routing.kind = stage.below_hash(stream, &hashed, routing.kind);
+                routing.kind = stage.below_hash(stream, &hashed, by_hash, routing.kind);
             }
         }
         // What only one pipeline can keep comes out of one.
@@ -205,13 +211,18 @@ fn has_hash(data_type: &DataType) -> bool {
 }
 
 /// The routing of the setting, if a stage can take it.
-fn forced(stage: &Stage, picked: Routing, setting: &str) -> Result<Routing, Error> {
+fn forced(stream: &StreamTable, stage: &Stage, picked: Routing, setting: &str) -> Result<Routing, Error> {
     if setting == "merge_on_close" && stage.is_mergeable() && picked.kind != RoutingKind::MergeOnClose {
         return Ok(Routing { kind: RoutingKind::MergeOnClose, why: "set by streamlines.routing".to_string() });
     }
-    let can_hash = matches!(picked.kind, RoutingKind::Aligned | RoutingKind::MergeOnClose);
-    if setting == "hash_at_source" && can_hash && !stage.keys.is_empty() {
-        return Ok(Routing { kind: RoutingKind::HashAtSource, why: "set by streamlines.routing".to_string() });
+    let can_hash = picked.kind != RoutingKind::Single && !shared_keys(stream, [stage].into_iter()).is_empty();
+    let by_hash = match setting {
+        "hash_at_source" => Some(RoutingKind::HashAtSource),
+        "exchange" => Some(RoutingKind::Exchange),
+        _ => None,
+    };
+    if let Some(kind) = by_hash.filter(|kind| can_hash && *kind != picked.kind) {
+        return Ok(Routing { kind, why: "set by streamlines.routing".to_string() });
     }
     refuse_other(&picked, setting)?;
     Ok(picked)
@@ -222,6 +233,7 @@ fn refuse_other(picked: &Routing, setting: &str) -> Result<(), Error> {
         "aligned" => picked.kind != RoutingKind::Aligned,
         "merge_on_close" => picked.kind != RoutingKind::MergeOnClose,
         "hash_at_source" => picked.kind != RoutingKind::HashAtSource,
+        "exchange" => picked.kind != RoutingKind::Exchange,
         _ => false,
     };
     match is_other {

@@ -19,7 +19,7 @@ use crate::source::Read;
 
 use super::chain::{Chain, Step};
 use super::strategy::Strategy;
-use super::work::{Input, Work};
+use super::work::{Rows, Work};
 
 #[derive(Debug)]
 pub(super) struct Inline;
@@ -44,7 +44,7 @@ impl Strategy for Inline {
 struct Task {
     work: Work,
     /// The rows of the pipeline that is at work.
-    input: Option<Input>,
+    input: Option<Rows>,
     engine: RwLock<Engine>,
     /// What is to be written.
     output: VecDeque<RecordBatch>,
@@ -62,7 +62,7 @@ impl Task {
             }
             let Some(input) = &mut self.input else {
                 let Some(context) = self.work.take() else { return Ok(None) };
-                self.input = Some(self.work.reader(&context)?);
+                self.input = Some(self.work.rows(&context)?);
                 *self.engine.write().await = Engine(Some(Chain::open(&self.work, context)?));
                 continue;
             };

@@ -9,6 +9,7 @@
 
 mod boundary;
 mod chain;
+mod exchange;
 mod inline;
 mod job;
 mod joined;

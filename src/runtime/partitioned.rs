@@ -16,7 +16,7 @@ use futures::stream::{self, BoxStream};
 
 use super::chain::{Chain, Step};
 use super::strategy::Strategy;
-use super::work::{Input, Work};
+use super::work::{Rows, Work};
 
 #[derive(Debug)]
 pub(super) struct Partitioned;
@@ -43,7 +43,7 @@ impl Strategy for Partitioned {
 /// Runs one pipeline after the other until none is left to take.
 struct Worker {
     work: Work,
-    pipeline: Option<(Input, Chain)>,
+    pipeline: Option<(Rows, Chain)>,
 }
 
 impl Worker {
@@ -51,7 +51,7 @@ impl Worker {
         loop {
             let Some((input, chain)) = &mut self.pipeline else {
                 let Some(context) = self.work.take() else { return Ok(None) };
-                let input = self.work.reader(&context)?;
+                let input = self.work.rows(&context)?;
                 self.pipeline = Some((input, Chain::open(&self.work, context)?));
                 continue;
             };

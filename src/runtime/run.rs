@@ -4,11 +4,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::Result;
 use datafusion::execution::TaskContext;
 use parking_lot::Mutex;
 
 use crate::exec::context::{Mergers, PipelineContext, PipelineMetrics};
 
+use super::exchange::Exchange;
 use super::ledger::Ledger;
 
 /// One execution of the pipelines below a boundary.
@@ -17,6 +19,8 @@ pub(crate) struct Run {
     next: AtomicUsize,
     mergers: Mergers,
     metrics: Vec<Arc<PipelineMetrics>>,
+    /// The one reader of all pipelines, where there is one, once a pipeline has asked for it.
+    exchange: Mutex<Option<Arc<Exchange>>>,
     /// Workers that have begun, so that a second execution under the same task is told apart.
     begun: Mutex<Vec<usize>>,
 }
@@ -27,6 +31,7 @@ impl Run {
             next: AtomicUsize::new(0),
             mergers,
             metrics: (0..pipelines).map(|_| Arc::default()).collect(),
+            exchange: Mutex::default(),
             begun: Mutex::new(vec![]),
         }
     }
@@ -36,6 +41,19 @@ impl Run {
         let index = self.next.fetch_add(1, Ordering::Relaxed);
         let metrics = self.metrics.get(index)?;
         Some(PipelineContext::new(index, self.mergers.clone(), Arc::clone(metrics)))
+    }
+
+    /// The one reader of all pipelines.
+    ///
+    /// # Errors
+    /// What it has to say when it is opened.
+    pub(super) fn exchange(&self, start: impl FnOnce() -> Result<Exchange>) -> Result<Arc<Exchange>> {
+        let mut exchange = self.exchange.lock();
+        let started = match &*exchange {
+            Some(started) => Arc::clone(started),
+            None => Arc::new(start()?),
+        };
+        Ok(Arc::clone(exchange.insert(started)))
     }
 
     /// The counts of each pipeline.

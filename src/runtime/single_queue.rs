@@ -70,7 +70,7 @@ enum Handoff {
 /// Reads pipeline after pipeline into the queue, until nobody takes from it any more.
 async fn read(work: Work, queue: Sender<Handoff>, handoff_rows: usize) -> Result<()> {
     while let Some(context) = work.take() {
-        let (mut input, mut watermark) = (work.reader(&context)?, WATERMARK_MIN);
+        let (mut input, mut watermark) = (work.rows(&context)?, WATERMARK_MIN);
         if queue.send(Handoff::Begin(context)).await.is_err() {
             return Ok(());
         }

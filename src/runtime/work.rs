@@ -6,12 +6,15 @@ use datafusion::common::Result;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 
+use tokio::sync::mpsc::Receiver;
+
 use crate::error::Error;
 use crate::exec::context::PipelineContext;
 use crate::exec::find;
 use crate::exec::scan::StreamScanExec;
 use crate::source::{Read, Reader, ReplayPlan};
 
+use super::exchange::Exchange;
 use super::run::{LedgerPart, Run, Runs};
 
 /// The pipelines of one execution, to be taken one by one.
@@ -53,23 +56,37 @@ impl Work {
         Ok(ledger)
     }
 
-    /// Opens the reader of a pipeline.
-    pub(super) fn reader(&self, pipeline: &PipelineContext) -> Result<Input> {
+    /// Opens the rows of a pipeline.
+    pub(super) fn rows(&self, pipeline: &PipelineContext) -> Result<Rows> {
+        let Some(replay) = self.replay() else { return Ok(Rows::None) };
+        if replay.is_exchanged() {
+            let start = || Exchange::start(replay, Arc::clone(&pipeline.metrics.reader), Arc::clone(&self.task));
+            return Ok(Rows::Sent(self.run.exchange(start)?.rows(pipeline.index)?));
+        }
         let counts = Arc::clone(&pipeline.metrics.reader);
-        let open = |replay| Reader::open(replay, pipeline.index, counts, Arc::clone(&self.task));
-        Ok(Input(self.replay().map(open).transpose()?))
+        Ok(Rows::Read(Reader::open(replay, pipeline.index, counts, Arc::clone(&self.task))?))
     }
 }
 
-/// The rows of a pipeline; none if there is nothing to read.
-pub(super) struct Input(Option<Reader>);
+/// The rows of a pipeline.
+pub(super) enum Rows {
+    /// There is nothing to read.
+    None,
+    /// It reads them itself.
+    Read(Reader),
+    /// An exchange sends them.
+    Sent(Receiver<Result<Read>>),
+}
 
-impl Input {
+impl Rows {
     /// The next rows; none at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Read>> {
-        let Some(reader) = &mut self.0 else { return Ok(None) };
         // Files are read without waiting, so it is here that other pipelines of the same thread get their turn.
         tokio::task::consume_budget().await;
-        reader.next().await
+        match self {
+            Self::None => Ok(None),
+            Self::Read(reader) => reader.next().await,
+            Self::Sent(channel) => channel.recv().await.transpose(),
+        }
     }
 }

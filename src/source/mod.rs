@@ -9,7 +9,6 @@
 //! here, over every row in its order in the files, before any filter.
 
 mod bounded_watermark;
-mod canonical;
 mod csv_rows;
 mod csv_time;
 mod early_pass;
@@ -34,6 +33,7 @@ mod share;
 mod stamps;
 mod table;
 mod text_rows;
+mod together;
 mod unreadable;
 
 pub(crate) use files::is_data_path;
@@ -43,4 +43,5 @@ pub(crate) use origin::Origin;
 pub(crate) use pieces::{Division, ReadOrder, Split};
 pub(crate) use reader::{Read, Reader, ReaderCounts};
 pub(crate) use replay::ReplayPlan;
+pub(crate) use share::Sharing;
 pub(crate) use table::StreamTable;

@@ -8,6 +8,7 @@ use super::bounded_watermark::less;
 use super::event_time::EventTime;
 use super::exact_watermark::NONE_TO_COME;
 use super::footer::GroupTimes;
+use super::share::Sharing;
 use super::table::{Inner, StreamFile};
 
 /// How a stream's data is divided.
@@ -17,8 +18,8 @@ pub(crate) enum Split {
     Partitions,
     /// Pieces of partitions, so that there is work for `at_least` pipelines where the files allow.
     Pieces { at_least: usize },
-    /// Each pipeline reads all partitions, and keeps the rows of its own keys if there are several.
-    All { pipelines: usize, order: ReadOrder },
+    /// All partitions for each pipeline, of which, if there are several, each gets the rows of its own keys.
+    All { pipelines: usize, order: ReadOrder, way: Sharing },
 }
 
 /// In which order a pipeline reads several partitions.
@@ -26,7 +27,9 @@ pub(crate) enum Split {
 pub(crate) enum ReadOrder {
     /// One after the other.
     Sequence,
-    /// Together: by the highest event time up to a row of its partition, then by partition.
+    /// Together, batch by batch, so that event time goes on in all of them.
+    Together,
+    /// Together, row by row: by the highest event time up to a row of its partition, then by partition.
     Canonical,
 }
 

@@ -3,22 +3,23 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use arrow::array::RecordBatch;
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
 use datafusion::common::Result;
 use datafusion::execution::TaskContext;
 
 use crate::operator::Stamp;
 
-use super::canonical::Canonical;
 use super::origin::Origin;
 use super::pieces::ReadOrder;
 use super::replay::ReplayPlan;
 use super::sequence::Sequence;
+use super::together::Together;
 
 /// Reads one piece of a stream.
 pub(crate) enum Reader {
     Sequence(Box<Sequence>),
-    Canonical(Canonical),
+    Together(Together),
 }
 
 /// What a reader has seen besides the rows that it gave.
@@ -33,6 +34,7 @@ pub(crate) struct ReaderCounts {
 }
 
 /// Rows that were read.
+#[derive(Debug, Clone)]
 pub(crate) struct Read {
     pub(crate) batch: RecordBatch,
     pub(crate) stamp: Stamp,
@@ -56,7 +58,7 @@ impl Reader {
                 let chunks = plan.piece(piece)?.chunks.clone();
                 Self::Sequence(Box::new(Sequence::new(plan, piece, chunks, counts, task)))
             }
-            ReadOrder::Canonical => Self::Canonical(Canonical::open(plan, piece, &counts, &task)?),
+            ReadOrder::Together | ReadOrder::Canonical => Self::Together(Together::open(plan, piece, &counts, &task)?),
         })
     }
 
@@ -67,7 +69,7 @@ impl Reader {
     pub(crate) async fn next(&mut self) -> Result<Option<Read>> {
         match self {
             Self::Sequence(sequence) => Ok(sequence.next().await?.map(|run| run.read)),
-            Self::Canonical(canonical) => canonical.next().await,
+            Self::Together(partitions) => partitions.next().await,
         }
     }
 }
@@ -81,6 +83,16 @@ impl Read {
             set_by: origin.set_by.clone(),
         });
         Self { batch: self.batch.slice(offset, length), stamp, origin }
+    }
+
+    /// Those rows that are true.
+    ///
+    /// # Errors
+    /// None for as many flags as there are rows.
+    pub(super) fn of_rows(self, rows: &BooleanArray) -> Result<Self> {
+        let Self { batch, stamp, origin } = self;
+        let origin = origin.map(|origin| origin.of_rows(rows)).transpose()?;
+        Ok(Self { batch: filter_record_batch(&batch, rows)?, stamp, origin })
     }
 
     /// The same rows in parts of at most `rows` rows. Event time, which has come to `watermark`, goes on with the last.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::{DataFusionError, Result, ScalarValue, internal_datafusion_err};
 use datafusion::execution::TaskContext;
 use parking_lot::Mutex;
@@ -13,7 +13,8 @@ use crate::config::StreamlinesOptions;
 use super::event_time::EventTime;
 use super::key_check::KeyCheck;
 use super::pieces::{Chunk, Division, Piece, ReadOrder, Split, cut};
-use super::share::Share;
+use super::reader::Read;
+use super::share::{Share, Sharing};
 use super::table::{StreamFile, StreamTable};
 use super::unreadable::while_reading;
 
@@ -61,14 +62,17 @@ impl ReplayPlan {
             (declared.unwrap_or_else(|| EventTime::exact(index, &inner.schema)), position)
         });
         let pieces = cut(inner, division.split, time.as_ref().map(|(time, _)| time));
-        let (order, pipelines) = match division.split {
-            Split::All { pipelines, order } if time.is_some() && inner.partitions.len() > 1 => (order, pipelines),
-            Split::All { pipelines, .. } => (ReadOrder::Sequence, pipelines),
-            _ => (ReadOrder::Sequence, 1),
+        let order = match division.split {
+            Split::All { order, .. } if time.is_some() && inner.partitions.len() > 1 => order,
+            _ => ReadOrder::Sequence,
         };
-        let key = |index: &usize| position_of(&mut columns, *index);
-        let keys = if pipelines > 1 { division.keys.iter().map(key).collect() } else { vec![] };
-        let share = (pipelines > 1).then(|| Share { keys, pipelines });
+        let share = match division.split {
+            Split::All { pipelines: pipelines @ 2.., way, .. } => {
+                let keys = division.keys.iter().map(|key| position_of(&mut columns, *key)).collect();
+                Some(Share { keys, pipelines, way })
+            }
+            _ => None,
+        };
         Ok(Self {
             table,
             pieces,
@@ -87,9 +91,14 @@ impl ReplayPlan {
     /// The same with the text column at `position` as codes, where a file holds it so: its batches then have a
     /// dictionary array there, whatever their declared schema says.
     pub(crate) fn with_codes(mut self, position: Option<usize>) -> Self {
-        // Rows of several files come together, or are told apart by their keys: codes of one dictionary do not do.
-        self.coded = position.filter(|_| self.order == ReadOrder::Sequence && self.share.is_none());
+        // Rows of several files come together, or are hashed as text: codes of one dictionary do not do.
+        self.coded = position.filter(|_| self.order != ReadOrder::Canonical && !self.is_exchanged());
         self
+    }
+
+    /// The type of a text column that may come as codes.
+    pub(super) fn coded_type(&self) -> DataType {
+        self.coded.map_or(DataType::Null, |position| self.schema.field(position).data_type().clone())
     }
 
     /// Whether a text column comes as codes.
@@ -141,6 +150,22 @@ impl ReplayPlan {
     /// How pipelines that read the same files share the rows.
     pub(super) fn share(&self) -> Option<&Share> {
         self.share.as_ref()
+    }
+
+    /// Whether one reader sends the rows of all pipelines.
+    pub(crate) fn is_exchanged(&self) -> bool {
+        self.share().is_some_and(|share| share.way == Sharing::Exchange)
+    }
+
+    /// Rows that the one reader has read, for each pipeline its own.
+    ///
+    /// # Errors
+    /// A type of key that has no hash.
+    pub(crate) fn shares(&self, read: Read) -> Result<Vec<Read>> {
+        match &self.share {
+            Some(share) => share.divide(&read),
+            None => Ok(vec![read]),
+        }
     }
 
     /// What a piece reads, for a person.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrow::array::{BooleanArray, PrimitiveArray, RecordBatch};
-use arrow::compute::{filter_record_batch, min};
+use arrow::compute::min;
 use arrow::datatypes::Int64Type;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
@@ -22,6 +22,7 @@ use super::pieces::{Chunk, ReadOrder};
 use super::reader::{Read, ReaderCounts};
 use super::replay::ReplayPlan;
 use super::rows::{Rows, Wanted};
+use super::share::{Own, Sharing};
 use super::stamps::{Bounded, Exact, Segment, Stamps};
 
 /// Reads a sequence of files, or of parts of them.
@@ -37,6 +38,7 @@ pub(crate) struct Sequence {
     cut: VecDeque<Run>,
     /// The highest event time so far, where order is asked for.
     highest: i64,
+    own: Option<Own>,
     keys: Option<(Arc<KeyCheck>, ReaderKeys)>,
     counts: Arc<ReaderCounts>,
 }
@@ -53,11 +55,10 @@ pub(super) struct Run {
 impl Run {
     /// Those rows that are true.
     fn of_rows(self, own: &BooleanArray) -> Result<Self> {
-        let Self { read: Read { batch, stamp, origin }, reached, is_behind } = self;
-        let origin = origin.map(|origin| origin.of_rows(own)).transpose()?;
+        let Self { read, reached, is_behind } = self;
         let reached = reached.into_iter().zip(own.values()).filter_map(|(reached, own)| own.then_some(reached));
         let reached = reached.collect();
-        Ok(Self { read: Read { batch: filter_record_batch(&batch, own)?, stamp, origin }, reached, is_behind })
+        Ok(Self { read: read.of_rows(own)?, reached, is_behind })
     }
 }
 
@@ -81,8 +82,10 @@ impl Sequence {
         // Readers that share the keys read the same files: what is to be counted or checked once is the first one's.
         let is_first = plan.share().is_none() || piece == 0;
         let check = is_first.then(|| plan.key_check(&task)).flatten();
+        let share = plan.share().filter(|share| share.way == Sharing::AtSource);
         Self {
             plan: Arc::clone(plan),
+            own: share.map(|share| Own::new(share.clone(), piece)),
             keys: check.map(|check| (check, ReaderKeys::default())),
             task,
             piece,
@@ -184,7 +187,7 @@ impl Sequence {
         if let Some((check, keys)) = &mut self.keys {
             keys.check(check, &batch, name)?;
         }
-        let is_ordered = self.plan.order() == ReadOrder::Canonical;
+        let is_ordered = self.plan.order() != ReadOrder::Sequence;
         let (segments, times) = match (&self.plan.time, &mut self.stamps) {
             (Some((_, time)), Some(stamps)) => {
                 let times = batch.column(*time);
@@ -196,7 +199,8 @@ impl Sequence {
             }
             _ => (vec![Segment::timeless(self.piece, batch.num_rows())], None),
         };
-        let own = self.plan.share().map(|share| share.own(&batch, self.piece)).transpose()?;
+        let text = self.plan.coded_type();
+        let own = self.own.as_mut().map(|own| own.rows(&batch, &text)).transpose()?;
         let full = self.plan.full.as_ref().map(|full| batch.project(full)).transpose()?;
         let origin = full.zip(places).map(|(rows, places)| Origin { rows, places, set_by: None });
         let rows = Read { batch: self.plan.asked_for(&batch)?, stamp: Stamp::timeless(self.piece), origin };

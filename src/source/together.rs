@@ -1,5 +1,5 @@
-//! Reading several partitions as one, in an order that the files alone decide: by the highest event time up to a row of
-//! its partition, then by partition, then by row.
+//! Reading several partitions as one, so that event time goes on in all of them; and where changes are told, in an order
+//! that the files alone decide: by the highest event time up to a row of its partition, then by partition, then by row.
 //!
 //! ```text
 //!   partition 0:  1 4 2 9      highest so far  1 4 4 9
@@ -20,15 +20,16 @@ use datafusion::execution::TaskContext;
 use crate::operator::{Stamp, WATERMARK_MAX, WATERMARK_MIN};
 
 use super::exact_watermark::NONE_TO_COME;
-use super::pieces::Chunk;
+use super::pieces::{Chunk, ReadOrder};
 use super::reader::{Read, ReaderCounts};
 use super::replay::ReplayPlan;
 use super::rows::batch_rows;
 use super::sequence::{Run, Sequence};
 
 /// Reads the partitions of one piece together.
-pub(crate) struct Canonical {
+pub(crate) struct Together {
     piece: usize,
+    order: ReadOrder,
     heads: Vec<Head>,
     batch_rows: usize,
 }
@@ -44,7 +45,7 @@ struct Head {
     watermark: i64,
 }
 
-impl Canonical {
+impl Together {
     /// Opens the partitions of a piece.
     ///
     /// # Errors
@@ -62,7 +63,8 @@ impl Canonical {
             given: 0,
             watermark: WATERMARK_MIN,
         };
-        Ok(Self { piece, heads: partitions.map(open).collect(), batch_rows: batch_rows(task) })
+        let order = plan.order();
+        Ok(Self { piece, order, heads: partitions.map(open).collect(), batch_rows: batch_rows(task) })
     }
 
     /// The next rows; none at the end.
@@ -77,7 +79,7 @@ impl Canonical {
             let Some(run) = head.runs.front() else { break };
             let (begin, stamp) = (head.given, run.read.stamp);
             // Who is late is judged by the watermark of its own partition, and a ledger names the file.
-            if run.is_behind || run.read.origin.is_some() {
+            if self.order == ReadOrder::Together || run.is_behind || run.read.origin.is_some() {
                 if !gathered.rows.is_empty() {
                     break;
                 }
@@ -111,7 +113,12 @@ impl Canonical {
         let (_, next) = first?;
         let head = &self.heads[next];
         let reached = &head.runs.front()?.reached[head.given..];
-        let rows = second.map_or(reached.len(), |second| reached.partition_point(|reached| (*reached, next) < second));
+        let rows = match second {
+            Some(second) if self.order == ReadOrder::Canonical => {
+                reached.partition_point(|reached| (*reached, next) < second)
+            }
+            _ => reached.len(),
+        };
         Some((next, head.given + rows))
     }
 
