@@ -79,7 +79,7 @@ impl Answer {
                 compare(&folded.batches, &other.batches, &folded.schema)
             }
             Changelog::Keyed(Keyed { keys, .. }) => compare_by_key(&self.batches, &other.batches, &self.schema, keys),
-            Changelog::None | Changelog::Rows { .. } | Changelog::Unkeyed(_) => {
+            Changelog::None | Changelog::Rows { .. } | Changelog::Unkeyed { .. } => {
                 compare(&self.batches, &other.batches, &self.schema)
             }
         }
@@ -106,8 +106,16 @@ impl Answer {
     /// Why changes cannot be folded, if rows are changes and their keys are not among the columns.
     pub fn why_not_folded(&self) -> Option<&str> {
         match &self.changelog {
-            Changelog::Unkeyed(why) => Some(why),
+            Changelog::Unkeyed { why, .. } => Some(why),
             Changelog::None | Changelog::Keyed(_) | Changelog::Rows { .. } => None,
+        }
+    }
+
+    /// Why the changes of two runs cannot be compared, if their batches decide which there are and they cannot be folded.
+    pub fn why_not_compared(&self) -> Option<&str> {
+        match &self.changelog {
+            Changelog::Unkeyed { why, is_by_batch: true } => Some(why),
+            _ => None,
         }
     }
 
@@ -119,7 +127,7 @@ impl Answer {
         let rows = match &self.changelog {
             Changelog::Keyed(Keyed { keys, op, .. }) => fold(&self.batches, &self.schema, keys, *op)?,
             Changelog::Rows { op, .. } => fold_rows(&self.batches, &self.schema, *op)?,
-            Changelog::None | Changelog::Unkeyed(_) => return Ok(self.clone()),
+            Changelog::None | Changelog::Unkeyed { .. } => return Ok(self.clone()),
         };
         let schema = rows.schema();
         Ok(Self { schema, batches: vec![rows], late_rows: self.late_rows, ledger: None, changelog: Changelog::None })

@@ -79,7 +79,8 @@ impl Setup {
         let most = 1 << draw(14);
         let batch_rows = most - draw(most) / 2;
         let ledger = draw(2) == 1;
-        let handoff_rows = if draw(2) == 1 { 1 } else { batch_rows.div_ceil(2) };
+        // Record by record it takes minutes over files of a user's.
+        let handoff_rows = batch_rows.div_ceil(1 + draw(8));
         Self { strategy, partitions, batch_rows, handoff_rows, routing, ledger }
     }
 

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use datafusion::error::{DataFusionError, Result};
+use datafusion::error::Result;
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use streamlines::{Check, Comparison, Error, Outcome, Setup, parse_statements};
@@ -31,27 +31,30 @@ pub struct CheckOptions {
 
 /// Runs each query of a file in several ways and prints whether the answers are the same.
 pub async fn check(options: &CheckOptions) -> u8 {
-    let mut statements = String::new();
-    let read = options.init.iter().map(|path| path.display().to_string()).chain([options.file.clone()]);
-    for path in read {
+    let mut texts = vec![];
+    for path in options.init.iter().map(|path| path.display().to_string()).chain([options.file.clone()]) {
         match text_of(&path) {
-            Ok(text) => statements.push_str(&text),
+            Ok(text) => texts.push(text),
             Err(error) => {
                 errors::print("", &error.into());
                 return FAILED;
             }
         }
-        // The last statement of a file needs no semicolon.
-        statements.push_str("\n;\n");
     }
-    match check_text(&statements, options).await {
-        Ok(true) => 0,
-        Ok(false) => FAILED,
+    let mut run = match Run::begin(options) {
+        Ok(run) => run,
         Err(error) => {
-            errors::print(&statements, &error);
-            FAILED
+            errors::print("", &error);
+            return FAILED;
+        }
+    };
+    for text in &texts {
+        if let Err(error) = run.statements(text).await {
+            errors::print(text, &error);
+            return FAILED;
         }
     }
+    run.verdict()
 }
 
 fn text_of(path: &str) -> std::result::Result<String, Error> {
@@ -64,31 +67,44 @@ fn text_of(path: &str) -> std::result::Result<String, Error> {
         .map_err(|error| Error::data(error.to_string()).in_file(path).help("check takes a file of SQL statements"))
 }
 
-/// Whether everything agrees.
-async fn check_text(sql: &str, options: &CheckOptions) -> Result<bool> {
-    let seed = options.seed.unwrap_or_else(|| RandomState::new().hash_one(()));
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let setups = (0..options.runs).map(|_| Setup::drawn(random.next_u64())).collect();
-    let check = Check::new(setups)?;
-    let statements = parse_statements(&Setup::stream().session()?, sql)?;
-    let mut queries = 0;
-    let mut outcomes = vec![];
-    say(&format!("seed {seed}"));
-    for statement in statements {
-        let Some(comparisons) = check.statement(statement).await? else { continue };
-        queries += 1;
-        say(&format!("query {queries}"));
-        for comparison in comparisons {
-            say(&line(&comparison));
-            outcomes.push(comparison.outcome);
+/// What has been compared so far.
+struct Run {
+    check: Check,
+    queries: usize,
+    outcomes: Vec<Outcome>,
+}
+
+impl Run {
+    fn begin(options: &CheckOptions) -> Result<Self> {
+        let seed = options.seed.unwrap_or_else(|| RandomState::new().hash_one(()));
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let setups = (0..options.runs).map(|_| Setup::drawn(random.next_u64())).collect();
+        say(&format!("seed {seed}"));
+        Ok(Self { check: Check::new(setups)?, queries: 0, outcomes: vec![] })
+    }
+
+    async fn statements(&mut self, sql: &str) -> Result<()> {
+        for statement in parse_statements(&Setup::stream().session()?, sql)? {
+            let Some(comparisons) = self.check.statement(statement).await? else { continue };
+            self.queries += 1;
+            say(&format!("query {}", self.queries));
+            for comparison in comparisons {
+                say(&line(&comparison));
+                self.outcomes.push(comparison.outcome);
+            }
         }
+        Ok(())
     }
-    if queries == 0 {
-        let error = Error::sql("no query among the statements").help("check takes a SELECT, COPY or INSERT");
-        return Err(DataFusionError::from(error));
+
+    fn verdict(&self) -> u8 {
+        if self.queries == 0 {
+            let error = Error::sql("no query among the statements").help("check takes a SELECT, COPY or INSERT");
+            errors::print("", &error.into());
+            return FAILED;
+        }
+        say(&summary(&self.outcomes, self.queries));
+        if self.outcomes.iter().all(Outcome::is_fine) { 0 } else { FAILED }
     }
-    say(&summary(&outcomes, queries));
-    Ok(outcomes.iter().all(Outcome::is_fine))
 }
 
 fn summary(outcomes: &[Outcome], queries: usize) -> String {

@@ -51,7 +51,7 @@ pub(crate) use missed::{Missed, MissedRow};
 pub(crate) use result_time::{ResultTime, watermark_behind};
 pub(crate) use rows_window::{Frame, RangeBound, RowsFunction, RowsFunctionKind, RowsWindow, RowsWindowSpec};
 pub(crate) use sessions::SessionAggregate;
-pub(crate) use sorted_aggregate::sorted;
+pub(crate) use sorted_aggregate::{by_arrival, sorted};
 pub(crate) use ticks::ticks;
 pub(crate) use top_n::{ChangelogTopN, TopNSpec, WindowTopN};
 pub(crate) use window_aggregate::{Mode, WindowAggregate};

@@ -3,6 +3,7 @@
 //! DataFusion sorts below such an aggregate, or lets it merge sorted lists, which leaves the order of rows that tie
 //! open. Here they stay in the order of their arrival, whatever pieces they came in.
 
+use std::any::Any;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -15,17 +16,39 @@ use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
 use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
+use datafusion::physical_expr::expressions::lit;
 
 /// The same aggregate, which takes its rows in any order. What it sorts by has become further arguments.
 ///
 /// # Errors
 /// Arguments that have no type over this input.
 pub(crate) fn sorted(aggregate: Arc<AggregateFunctionExpr>, input: &SchemaRef) -> Result<AggregateFunctionExpr> {
+    around(aggregate, input, false)
+}
+
+/// The same aggregate for rows that are brought together from several places: they are sorted, and those that tie put
+/// in the order of their arrival. The number of it, a further last argument, is to be given: see [`takes_arrival`].
+///
+/// # Errors
+/// Arguments that have no type over this input.
+pub(crate) fn by_arrival(aggregate: Arc<AggregateFunctionExpr>, input: &SchemaRef) -> Result<AggregateFunctionExpr> {
+    around(aggregate, input, true)
+}
+
+/// Whether the last argument of an aggregate stands for the number of a row's arrival.
+pub(super) fn takes_arrival(aggregate: &AggregateFunctionExpr) -> bool {
+    let function: &dyn Any = aggregate.fun().inner().as_ref();
+    function.downcast_ref::<Sorted>().is_some_and(|sorted| sorted.by_arrival)
+}
+
+fn around(aggregate: Arc<AggregateFunctionExpr>, input: &SchemaRef, by_arrival: bool) -> Result<AggregateFunctionExpr> {
     let exprs = aggregate.all_expressions();
-    let arguments: Vec<_> = exprs.args.iter().chain(&exprs.order_by_exprs).cloned().collect();
+    let arrival = by_arrival.then(|| lit(0_u64));
+    let arguments: Vec<_> = exprs.args.iter().chain(&exprs.order_by_exprs).cloned().chain(arrival).collect();
     let name = aggregate.name().to_string();
-    let order: Vec<SortOptions> = aggregate.order_bys().iter().map(|order| order.options).collect();
-    let aggregate = match OF_SORTED_ROWS.contains(&aggregate.fun().name()) {
+    let mut order: Vec<SortOptions> = aggregate.order_bys().iter().map(|order| order.options).collect();
+    order.extend(by_arrival.then(SortOptions::default));
+    let aggregate = match OF_SORTED_ROWS.contains(&aggregate.fun().name()) && !aggregate.order_bys().is_empty() {
         true => Arc::new(unsorted(&aggregate, input)?),
         false => aggregate,
     };
@@ -39,6 +62,7 @@ pub(crate) fn sorted(aggregate: Arc<AggregateFunctionExpr>, input: &SchemaRef) -
         aggregate,
         order,
         schema,
+        by_arrival,
     });
     AggregateExprBuilder::new(Arc::new(function), arguments).schema(Arc::clone(input)).alias(name).build()
 }
@@ -63,6 +87,8 @@ struct Sorted {
     order: Vec<SortOptions>,
     /// The rows that are kept: arguments, then what they are sorted by.
     schema: SchemaRef,
+    /// Whether the last of that is the number of a row's arrival.
+    by_arrival: bool,
 }
 
 impl PartialEq for Sorted {

@@ -51,7 +51,7 @@ impl Grouping {
         // Where one operator cannot keep the windows, rows come to it once for each of them.
         let is_told = pulled.tells_windows()? || below == input;
         match pulled.overlapping()? {
-            Some(0 | 1) if is_told && sessions_stream(&pulled.groups, &pulled.aggregates)? => Ok((below, pulled)),
+            Some(0 | 1) if is_told && sessions_stream(&pulled.groups)? => Ok((below, pulled)),
             _ => Ok((input, Self { groups, aggregates, is_pulled_up: false })),
         }
     }
@@ -82,18 +82,16 @@ pub(super) fn is_to_explode(aggregate: &Aggregate) -> Result<bool> {
     let groups: Vec<Expr> = grouping_set_to_exprlist(&aggregate.group_expr)?.into_iter().cloned().collect();
     Ok(by.len() > 1
         || !by.is_empty() && !overlapping_calls(&aggregate.aggr_expr)?.is_empty()
-        || !sessions_stream(&groups, &aggregate.aggr_expr)?)
+        || !sessions_stream(&groups)?)
 }
 
-/// Whether sessions, if the groups are by any, go by all of the other groups, and can be joined whatever the order of
-/// their rows.
-fn sessions_stream(groups: &[Expr], aggregates: &[Expr]) -> Result<bool> {
+/// Whether sessions, if the groups are by any, go by all of the other groups.
+fn sessions_stream(groups: &[Expr]) -> Result<bool> {
     let calls = overlapping_calls(groups)?;
     let Some(by) = calls.iter().find(|call| is_session(call)).map(session_keys) else { return Ok(true) };
     let is_key = |group: &&Expr| !calls_overlapping(group);
     let keys: HashSet<Expr> = groups.iter().filter(is_key).map(|key| key.clone().unalias()).collect();
-    let by_all = by.is_none_or(|by| by.into_iter().collect::<HashSet<_>>() == keys);
-    Ok(by_all && aggregates.iter().all(is_free_of_order_of_rows))
+    Ok(by.is_none_or(|by| by.into_iter().collect::<HashSet<_>>() == keys))
 }
 
 fn is_free_of_order_of_rows(aggregate: &Expr) -> bool {

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use datafusion::logical_expr::{Expr, LogicalPlan, Projection};
+use datafusion::logical_expr::{Expr, LogicalPlan, Projection, lit};
 
-use crate::operator::WindowShape;
+use crate::operator::{Op, WindowShape};
 use crate::sql::{Changes, EmitMode, When};
 
 use super::analyze::extension;
@@ -27,8 +27,13 @@ pub(crate) enum Changelog {
         /// Whether how batches are cut decides which changes are told.
         is_by_batch: bool,
     },
-    /// Rows take the place of others, but of which cannot be seen: the reason.
-    Unkeyed(String),
+    /// Rows take the place of others, but of which cannot be seen.
+    Unkeyed {
+        /// The reason.
+        why: String,
+        /// Whether how batches are cut decides which changes are told.
+        is_by_batch: bool,
+    },
 }
 
 /// Changes of keys.
@@ -44,16 +49,17 @@ pub(crate) struct Keyed {
 
 /// Says what the rows of an analyzed plan are to each other.
 pub(crate) fn changelog(plan: &LogicalPlan) -> Changelog {
-    let Some(source) = source(plan).filter(|source| source.emit().is_changes()) else { return Changelog::None };
-    if source.is_session() && !source.emit().has_ops() {
-        return Changelog::Unkeyed(
-            "the bounds of a session change, and WITH OP is not there to say which rows it replaces".to_string(),
-        );
-    }
+    let Some(source) = source(plan).filter(|source| source.emit().is_changes()) else {
+        return if all_are_new(plan) { Changelog::Rows { op: 0, is_by_batch: false } } else { Changelog::None };
+    };
     let is_by_batch = matches!(source.emit(), EmitMode::Changes(Changes { when: When::EachBatch, .. }));
+    let unkeyed = |why: &str| Changelog::Unkeyed { why: why.to_string(), is_by_batch };
+    if source.is_session() && !source.emit().has_ops() {
+        return unkeyed("the bounds of a session change, and WITH OP is not there to say which rows it replaces");
+    }
     let op = source.emit().has_ops().then_some(0);
     if !gives_row_for_row(plan) {
-        return Changelog::Unkeyed("a change may become several rows, or none".to_string());
+        return unkeyed("a change may become several rows, or none");
     }
     if let (Source::TopN(TopN { ranking: Ranking::Changes { by_rank: false }, at_most: 2.., .. }), Some(op)) =
         (&source, op)
@@ -65,10 +71,26 @@ pub(crate) fn changelog(plan: &LogicalPlan) -> Changelog {
     for (key, name) in source.key_names().into_iter().enumerate() {
         match origins.iter().position(|origin| *origin == Some(key)) {
             Some(column) => keys.push(column),
-            None => return Changelog::Unkeyed(format!("{name} is grouped by and not selected")),
+            None => return unkeyed(&format!("{name} is grouped by and not selected")),
         }
     }
     Changelog::Keyed(Keyed { keys, op, is_by_batch })
+}
+
+/// Whether WITH OP has found no changes, and calls each row a new one.
+fn all_are_new(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Projection(projection) => match projection.expr.first() {
+            Some(Expr::Alias(alias)) => alias.name == "op" && *alias.expr == lit(Op::Insert.text()),
+            _ => false,
+        },
+        LogicalPlan::Limit(limit) => all_are_new(&limit.input),
+        LogicalPlan::Extension(extension) => {
+            let pipelines = extension.node.as_any().downcast_ref::<Pipelines>();
+            pipelines.is_some_and(|pipelines| all_are_new(&pipelines.input))
+        }
+        _ => false,
+    }
 }
 
 /// What gives changes, or results.

@@ -12,7 +12,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, UserDefinedLogi
 use datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggregateBuilder};
 use datafusion::physical_expr::create_physical_expr;
 
-use crate::operator::{AggregateSpec, ChangesSpec, Often, Ops, TopNSpec, WindowSpec, sorted};
+use crate::operator::{AggregateSpec, ChangesSpec, Often, Ops, TopNSpec, WindowShape, WindowSpec, by_arrival, sorted};
 use crate::sql::{self, Changes, EmitMode, When};
 
 use super::interval::window_ticks;
@@ -33,13 +33,17 @@ pub(super) fn aggregate_spec(
         Ok::<_, DataFusionError>(WindowSpec { start, shape })
     });
     let keys = node.keys.iter().map(|key| Ok((physical(key)?, key.schema_name().to_string())));
+    let is_session = node.window.as_ref().is_some_and(|window| matches!(window.shape, WindowShape::Session { .. }));
     let (mut aggregates, mut filters) = (vec![], vec![]);
     for expr in &node.aggregates {
         let lowered = LoweredAggregateBuilder::new(expr, logical, input, session.execution_props(), context);
         let lowered = lowered.with_name(expr.schema_name().to_string()).build()?;
-        aggregates.push(match wants_sorted_rows(&lowered.aggregate) {
-            true => Arc::new(sorted(lowered.aggregate, input)?),
-            false => lowered.aggregate,
+        let aggregate = lowered.aggregate;
+        aggregates.push(match is_session && !is_free_of_order(aggregate.fun().name()) {
+            // A row may join two sessions long after theirs.
+            true => Arc::new(by_arrival(aggregate, input)?),
+            false if wants_sorted_rows(&aggregate) => Arc::new(sorted(aggregate, input)?),
+            false => aggregate,
         });
         filters.push(lowered.filter);
     }

@@ -36,7 +36,9 @@ pub(super) fn cut_emit(tokens: &mut Tokens) -> Result<Option<Emit>> {
         let what = match word(tokens, after).as_deref() {
             Some(after @ ("limit" | "offset" | "order")) => format!("EMIT before {}", after.to_uppercase()),
             Some("emit") => "EMIT twice".to_string(),
-            Some(after @ ("per" | "every" | "with")) => format!("EMIT … {}, which there is not", after.to_uppercase()),
+            Some(after @ ("per" | "every" | "with" | "allowed")) => {
+                format!("EMIT … {}, which there is not", after.to_uppercase())
+            }
             _ => "EMIT in a sub-query".to_string(),
         };
         return Err(Error::sql(what)

@@ -81,6 +81,7 @@ type IsWindow = fn(&Expr) -> Option<Function>;
 fn resolve(select: &mut Select, order_by: Option<&mut OrderBy>, is_window: IsWindow) {
     let Some(call) = window_call(select, is_window) else { return };
     let aliases: Vec<String> = select.projection.iter().filter_map(alias).collect();
+    group_by_window(select, &Names { call: &call, aliases: &aliases });
     for item in &mut select.projection {
         name_item(item, is_window);
         Names { call: &call, aliases: &[] }.resolve(item);
@@ -101,6 +102,29 @@ fn resolve(select: &mut Select, order_by: Option<&mut OrderBy>, is_window: IsWin
             names.resolve(order);
         }
     }
+}
+
+/// A bound among what a SELECT groups by is that of its window: it adds nothing, but for ends that the start does not tell.
+fn group_by_window(select: &mut Select, names: &Names) {
+    let GroupByExpr::Expressions(groups, _) = &mut select.group_by else { return };
+    let mut resolved: Vec<Expr> = vec![];
+    for group in groups.drain(..) {
+        let name = match &group {
+            Expr::Identifier(name) => {
+                window_name(name).filter(|known| !names.aliases.iter().any(|alias| alias == known))
+            }
+            _ => None,
+        };
+        let group = match name {
+            Some(name) if name == NAMES[0] || has_own_end(names.call) => names.meaning(name),
+            Some(_) => continue,
+            None => group,
+        };
+        if !resolved.contains(&group) {
+            resolved.push(group);
+        }
+    }
+    *groups = resolved;
 }
 
 /// Where a window's start does not tell its end, the end is one more thing that the query groups by.

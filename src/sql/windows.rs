@@ -144,6 +144,10 @@ impl TableFunction {
         let mut lengths: Vec<Option<String>> = vec![None; self.parameters.len()];
         for (place, item) in items.iter().enumerate() {
             let named = self.parameters.iter().position(|name| argument(item, name).len() < item.len());
+            if named.is_none() && is(item, 1, &Token::RArrow) {
+                let message = format!("{} has no argument {}", self.name.to_uppercase(), text(&item[..1]));
+                return Err(Error::sql(message).at(location_at(item, 0)).help(self.usage).into());
+            }
             let Some(slot) = lengths.get_mut(named.unwrap_or(place)) else { return Ok(None) };
             let name = named.and_then(|named| self.parameters.get(named)).unwrap_or(&"");
             *slot = Some(duration(argument(item, name))?);
@@ -169,6 +173,12 @@ pub(super) fn rewrite_clauses(tokens: &mut Tokens, dialect: &dyn Dialect) -> Res
         let window = kind.call(&tokens[clause + 3..close])?;
         let span = tokens[clause].span;
         tokens.drain(clause..=close);
+        if let Some(second) = another_clause(tokens, clause) {
+            return Err(Error::sql("a second WINDOW clause")
+                .at(location_at(tokens, second))
+                .help("a SELECT has one window; another one over its results takes a sub-query")
+                .into());
+        }
         let (at, text) = match group_by(tokens, clause) {
             Some(GroupBy::Before { end }) => (end, format!(", {window}")),
             Some(GroupBy::After { begin }) => (begin, format!("{window},")),
@@ -224,6 +234,16 @@ const CLAUSES: [Clause; 5] = [
 fn clause(tokens: &Tokens, index: usize) -> Option<(usize, &'static Clause)> {
     let kind = CLAUSES.iter().find(|kind| is_word(tokens, index + 1, kind.name))?;
     (is_word(tokens, index, "WINDOW") && is(tokens, index + 2, &Token::LParen)).then_some((index, kind))
+}
+
+/// Another clause of the SELECT that had one at `from`.
+fn another_clause(tokens: &Tokens, from: usize) -> Option<usize> {
+    let depths = depths(tokens);
+    let depth = *depths.get(from)?;
+    let same_select =
+        |index: &usize| depths[*index] > depth || depths[*index] == depth && !is_word(tokens, *index, "SELECT");
+    let is_clause = |index: &usize| depths[*index] == depth && clause(tokens, *index).is_some();
+    (from..tokens.len()).take_while(same_select).find(is_clause)
 }
 
 impl Clause {

@@ -139,10 +139,6 @@ impl Query {
                     true
                 }
             });
-            // The rows of a session come in the order of time where SQL leaves it open, and not of partition and row.
-            if window.as_ref().is_some_and(|(window, _)| window.is_session()) {
-                aggregates.iter_mut().for_each(|aggregate| aggregate.leaves_order_open = false);
-            }
             match window {
                 Some((window, spelling)) => {
                     let fits = match spelling {
@@ -233,11 +229,9 @@ impl Query {
             return;
         }
         self.limit = None;
-        if let Kind::GroupBy { window: Some((Window::Session { .. }, spelling)), aggregates, .. } = &mut self.kind {
-            // A filter over sessions leaves rows out that are in them, which is known when they have ended, and what asks
-            // for rows in order is known when they are all there.
+        if let Kind::GroupBy { window: Some((Window::Session { .. }, spelling)), .. } = &mut self.kind {
+            // A filter over sessions leaves rows out that are in them, which is known when they have ended.
             *spelling = Spelling::Function;
-            aggregates.retain(|aggregate| !aggregate.is_ordered());
         }
         if let Kind::GroupBy { window: Some(_), bounds, keys, .. } = &mut self.kind
             && self.sum_up.is_some()

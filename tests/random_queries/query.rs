@@ -278,10 +278,6 @@ impl Query {
 }
 
 impl Aggregate {
-    pub fn is_ordered(&self) -> bool {
-        ["array_agg", "string_agg", "first_value", "last_value"].iter().any(|name| self.call.starts_with(name))
-    }
-
     fn text(&self, of_stream: bool) -> String {
         let order = if of_stream && self.leaves_order_open { "" } else { " ORDER BY id" };
         let filter = self.filter.map(|filter| format!(" FILTER (WHERE {filter})")).unwrap_or_default();

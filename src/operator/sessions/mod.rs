@@ -24,7 +24,7 @@ mod told;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array, UInt64Array};
 use arrow::compute::{cast, take};
 use arrow::datatypes::{Field, Int64Type, Schema, SchemaRef};
 use datafusion::common::{Result, internal_datafusion_err};
@@ -36,6 +36,7 @@ use super::key_values::KeyValues;
 use super::keys::Keys;
 use super::latest_rows::LatestRows;
 use super::snapshot::{counters_batch, split_counters};
+use super::sorted_aggregate::takes_arrival;
 use super::{Counters, Missed, MissedRows, Operator, Stamp, WATERMARK_MAX, ticks};
 use open::{Bounds, Join, OpenSessions, Placed, Session};
 use row_changes::{SessionChanges, Told};
@@ -100,7 +101,8 @@ impl SessionAggregate {
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        let rows = self.spec.evaluate(batch)?;
+        let mut rows = self.spec.evaluate(batch)?;
+        self.number(&mut rows);
         let Some(times) = &rows.starts else { return Err(internal_datafusion_err!("sessions without an event time")) };
         let state = &mut self.state;
         state.keys.intern(&rows.keys, rows.rows)?;
@@ -134,6 +136,18 @@ impl SessionAggregate {
         }
         self.state.sessions.release_joined();
         Ok(())
+    }
+
+    /// Numbers rows for the aggregates that put them in the order of their arrival.
+    fn number(&self, rows: &mut Evaluated) {
+        let first = self.state.counters.used_rows + self.state.counters.late_rows;
+        for (aggregate, arguments) in self.spec.aggregates.iter().zip(&mut rows.arguments) {
+            if takes_arrival(aggregate)
+                && let Some(arrival) = arguments.last_mut()
+            {
+                *arrival = Arc::new(UInt64Array::from_iter_values(first..first + rows.rows as u64));
+            }
+        }
     }
 
     /// Takes placed rows, none of which but the first joins sessions.
