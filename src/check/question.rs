@@ -58,7 +58,7 @@ pub(super) fn left_open(plan: &LogicalPlan) -> Result<Option<&'static str>> {
             }
             LogicalPlan::Limit(_) => Some("SQL leaves open which rows LIMIT takes where rows tie"),
             LogicalPlan::Aggregate(aggregate) if aggregate.aggr_expr.iter().any(depends_on_order) => {
-                Some("SQL leaves the order of rows in an aggregate without ORDER BY open")
+                Some("SQL leaves the order of rows in an aggregate open where its ORDER BY does not tell it")
             }
             node if node.expressions().iter().any(Expr::is_volatile) => Some("a function is random"),
             _ => None,
@@ -69,10 +69,13 @@ pub(super) fn left_open(plan: &LogicalPlan) -> Result<Option<&'static str>> {
     Ok(open)
 }
 
-/// Whether an aggregate takes rows in an order that is not given.
+/// Whether an aggregate takes rows in an order that is not given, or not for rows that tie.
 pub(super) fn depends_on_order(expr: &Expr) -> bool {
     let depends = expr.exists(|part| match part {
-        Expr::AggregateFunction(call) => Ok(ORDERED.contains(&call.func.name()) && call.params.order_by.is_empty()),
+        Expr::AggregateFunction(call) => {
+            let tie = call.params.order_by.is_empty() || !call.params.distinct;
+            Ok(ORDERED.contains(&call.func.name()) && tie)
+        }
         _ => Ok(false),
     });
     depends.unwrap_or_default()

@@ -12,8 +12,9 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::interleave_record_batch;
+use arrow::datatypes::Schema;
 use datafusion::common::Result;
 use datafusion::execution::TaskContext;
 
@@ -190,6 +191,12 @@ impl Gathered {
 
     fn batch(&self) -> Result<RecordBatch> {
         let batches: Vec<_> = self.batches.iter().collect();
-        Ok(interleave_record_batch(&batches, &self.rows)?)
+        match batches.first() {
+            Some(first) if first.num_columns() > 0 => Ok(interleave_record_batch(&batches, &self.rows)?),
+            _ => {
+                let options = RecordBatchOptions::new().with_row_count(Some(self.rows.len()));
+                Ok(RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options)?)
+            }
+        }
     }
 }
