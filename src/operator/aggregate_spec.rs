@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take};
@@ -77,6 +77,16 @@ pub(crate) struct AggregateSpec {
     pub(crate) is_ordered: bool,
     /// Whether the only key is a number that stands for keys, see [`super::shared_keys`].
     pub(crate) is_numbered: bool,
+    /// What partial states look like, once that was asked for.
+    pub(crate) states: OnceLock<States>,
+}
+
+/// What partial states look like.
+#[derive(Debug)]
+pub(crate) struct States {
+    schema: SchemaRef,
+    /// Columns of each aggregate.
+    widths: Vec<usize>,
 }
 
 impl fmt::Display for AggregateSpec {
@@ -109,14 +119,29 @@ impl AggregateSpec {
     /// One slice with its groups and their partial states: `next_end` and `pane` in ticks (null for the window of null
     /// event times, or without a window), the keys, the states of each aggregate.
     pub(super) fn state_schema(&self) -> Result<SchemaRef> {
+        Ok(Arc::clone(&self.states()?.schema))
+    }
+
+    /// How many columns the partial states of each aggregate have.
+    pub(super) fn state_widths(&self) -> Result<&[usize]> {
+        Ok(&self.states()?.widths)
+    }
+
+    fn states(&self) -> Result<&States> {
+        if let Some(states) = self.states.get() {
+            return Ok(states);
+        }
         let tick = |name: &str| Arc::new(Field::new(name, DataType::Int64, true));
         let mut fields = vec![tick("next_end"), tick("pane")];
         fields.extend(self.key_fields().into_iter().map(|field| Arc::new(field.as_ref().clone().with_nullable(true))));
+        let mut widths = vec![];
         for aggregate in &self.aggregates {
             let states = aggregate.state_fields()?;
+            widths.push(states.len());
             fields.extend(states.into_iter().map(|field| Arc::new(field.as_ref().clone().with_nullable(true))));
         }
-        Ok(Arc::new(Schema::new(fields)))
+        let schema = Arc::new(Schema::new(fields));
+        Ok(self.states.get_or_init(|| States { schema, widths }))
     }
 
     /// An output batch of one window's columns after those that say which it is.

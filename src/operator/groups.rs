@@ -71,8 +71,8 @@ impl Groups {
         let (keys, mut states) = state.columns()[SLICE_COLUMNS..].split_at(spec.keys.len());
         self.keys.intern(keys, state.num_rows())?;
         let total = self.keys.len();
-        for (accumulator, aggregate) in self.accumulators.iter_mut().zip(&spec.aggregates) {
-            let (own, rest) = states.split_at(aggregate.state_fields()?.len());
+        for (accumulator, width) in self.accumulators.iter_mut().zip(spec.state_widths()?) {
+            let (own, rest) = states.split_at(*width);
             accumulator.merge_batch(own, &self.keys.groups, total)?;
             states = rest;
         }

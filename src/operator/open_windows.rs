@@ -31,7 +31,8 @@ pub(crate) struct Window {
 /// where there is no window. It waits for the end.
 #[derive(Debug)]
 pub(super) struct OpenWindows<G> {
-    slices: BTreeMap<Slice, G>,
+    /// Boxed, for a tree moves what it holds whenever a window opens or closes.
+    slices: BTreeMap<Slice, Box<G>>,
     last: Option<G>,
 }
 
@@ -47,7 +48,7 @@ impl<G> OpenWindows<G> {
         Ok(match slice {
             Some(slice) => match self.slices.entry(slice) {
                 Entry::Occupied(open) => open.into_mut(),
-                Entry::Vacant(free) => free.insert(fresh()?),
+                Entry::Vacant(free) => free.insert(Box::new(fresh()?)),
             },
             None => match &mut self.last {
                 Some(groups) => groups,
@@ -70,14 +71,15 @@ impl<G> OpenWindows<G> {
         while let Some(entry) = self.slices.first_entry()
             && is_in(entry.key())
         {
-            slices.push(entry.remove_entry());
+            let (slice, groups) = entry.remove_entry();
+            slices.push((slice, *groups));
         }
         Some((window, slices))
     }
 
     /// Takes all slices out as they are, the earliest first and the one without a window last.
     pub(super) fn take(&mut self) -> impl Iterator<Item = (Option<Slice>, G)> + use<G> {
-        let slices = std::mem::take(&mut self.slices).into_iter().map(|(slice, groups)| (Some(slice), groups));
+        let slices = std::mem::take(&mut self.slices).into_iter().map(|(slice, groups)| (Some(slice), *groups));
         slices.chain(self.last.take().map(|groups| (None, groups)))
     }
 
@@ -98,13 +100,13 @@ impl<G> OpenWindows<G> {
 
     /// All slices with what is kept for them, the one without a window last.
     pub(super) fn entries(&mut self) -> impl Iterator<Item = (Option<Slice>, &mut G)> {
-        let slices = self.slices.iter_mut().map(|(slice, groups)| (Some(*slice), groups));
+        let slices = self.slices.iter_mut().map(|(slice, groups)| (Some(*slice), groups.as_mut()));
         slices.chain(self.last.iter_mut().map(|groups| (None, groups)))
     }
 
     /// What is kept for all slices.
     pub(super) fn groups(&self) -> impl Iterator<Item = &G> {
-        self.slices.values().chain(&self.last)
+        self.slices.values().map(Box::as_ref).chain(&self.last)
     }
 
     #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Keys that all windows share: a key is looked up by value once for each row, or once for each code of a dictionary,
 //! and a number stands for it in every pane and window. So panes are brought together without looking at keys.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::cast;
@@ -97,5 +97,6 @@ pub(super) fn numbered(spec: &AggregateSpec) -> AggregateSpec {
         schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
         is_ordered: spec.is_ordered,
         is_numbered: true,
+        states: OnceLock::new(),
     }
 }

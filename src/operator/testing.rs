@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Cursor;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::compute::cast;
@@ -183,7 +183,16 @@ pub(super) fn group_by(
     };
     fields.extend(aggregates.iter().map(of_aggregate));
     let schema = Arc::new(Schema::new(fields));
-    Arc::new(AggregateSpec { window, keys, aggregates, filters, schema, is_ordered: true, is_numbered: false })
+    Arc::new(AggregateSpec {
+        window,
+        keys,
+        aggregates,
+        filters,
+        schema,
+        is_ordered: true,
+        is_numbered: false,
+        states: OnceLock::new(),
+    })
 }
 
 /// The GROUP BY that [`Naive`] is the model of.
@@ -219,7 +228,16 @@ pub(super) fn overlapping_group_by(shape: &WindowShape, keyed: bool, by_panes: b
         fields.insert(1, Arc::new(fields[0].as_ref().clone().with_name("window_end")));
     }
     let schema = Arc::new(Schema::new(fields));
-    Arc::new(AggregateSpec { window, keys, aggregates, filters, schema, is_ordered: !by_panes, is_numbered: false })
+    Arc::new(AggregateSpec {
+        window,
+        keys,
+        aggregates,
+        filters,
+        schema,
+        is_ordered: !by_panes,
+        is_numbered: false,
+        states: OnceLock::new(),
+    })
 }
 
 /// [`common_group_by`] over sessions.
@@ -238,6 +256,7 @@ pub(super) fn session_group_by(gap: i64, keyed: bool) -> Arc<AggregateSpec> {
         schema: Arc::new(Schema::new(fields)),
         is_ordered: false,
         is_numbered: false,
+        states: OnceLock::new(),
     })
 }
 

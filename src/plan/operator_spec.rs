@@ -1,6 +1,6 @@
 //! The fixed parameters of a GROUP BY, made from its logical node.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use datafusion::arrow::compute::SortOptions;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
@@ -56,6 +56,7 @@ pub(super) fn aggregate_spec(
         schema: Arc::new(without_op(node.schema().as_arrow(), node.emit)),
         is_ordered,
         is_numbered: false,
+        states: OnceLock::new(),
     })
 }
 

@@ -15,7 +15,7 @@ mod tests;
 mod windowed;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::{ArrayRef, AsArray, ListArray, RecordBatch, RecordBatchOptions, UInt32Array, UInt64Array};
 use arrow::compute::{SortOptions, take};
@@ -88,6 +88,7 @@ impl TopNSpec {
             schema: Arc::new(Schema::new(fields)),
             is_ordered: true,
             is_numbered: false,
+            states: OnceLock::new(),
         };
         Ok(Self { groups: Arc::new(groups), schema, best, kept, order: exprs })
     }
