@@ -215,7 +215,7 @@ fn forced(stream: &StreamTable, stage: &Stage, picked: Routing, setting: &str) -
     if setting == "merge_on_close" && stage.is_mergeable() && picked.kind != RoutingKind::MergeOnClose {
         return Ok(Routing { kind: RoutingKind::MergeOnClose, why: "set by streamlines.routing".to_string() });
     }
-    let can_hash = picked.kind != RoutingKind::Single && !shared_keys(stream, [stage].into_iter()).is_empty();
+    let can_hash = !stage.needs_all_rows(stream) && !shared_keys(stream, std::iter::once(stage)).is_empty();
     let by_hash = match setting {
         "hash_at_source" => Some(RoutingKind::HashAtSource),
         "exchange" => Some(RoutingKind::Exchange),
@@ -261,9 +261,11 @@ fn pick_auto(stream: &StreamTable, stage: &Stage, follows: Option<RoutingKind>) 
         (KeyedState::Aggregate(EmitMode::Final), _) => {
             routing(RoutingKind::MergeOnClose, "a key may be in several partitions".into())
         }
+        // Out of one pipeline, what one sequence of rows gives comes in its order.
+        _ if stream.partitions() == 1 => routing(RoutingKind::Single, "the stream is one sequence of rows".into()),
         _ if stage.needs_all_rows(stream) => routing(RoutingKind::Single, "event time is that of all rows".into()),
         _ if !shared_keys(stream, std::iter::once(stage)).is_empty() => {
-            routing(RoutingKind::HashAtSource, "a key may be in several places".into())
+            routing(RoutingKind::HashAtSource, "a key may be in several partitions".into())
         }
         _ => routing(RoutingKind::Single, "no column says which pipeline may have a row".into()),
     }

@@ -82,8 +82,9 @@ fn resolve(select: &mut Select, order_by: Option<&mut OrderBy>, is_window: IsWin
     let Some(call) = window_call(select, is_window) else { return };
     let aliases: Vec<String> = select.projection.iter().filter_map(alias).collect();
     group_by_window(select, &Names { call: &call, aliases: &aliases });
+    let mut names: Vec<String> = select.projection.iter().filter_map(output_name).collect();
     for item in &mut select.projection {
-        name_item(item, is_window);
+        name_item(item, is_window, &mut names);
         Names { call: &call, aliases: &[] }.resolve(item);
     }
     // Beside the SELECT list an alias comes first.
@@ -262,14 +263,18 @@ fn output_name(item: &SelectItem) -> Option<String> {
     }
 }
 
-/// A bare name keeps its name, and a bare window function is `window_start`.
-fn name_item(item: &mut SelectItem, is_window: IsWindow) {
+/// A bare name keeps its name, and the first bare window function is `window_start`, if nothing else is.
+fn name_item(item: &mut SelectItem, is_window: IsWindow, names: &mut Vec<String>) {
     let SelectItem::UnnamedExpr(expr) = item else { return };
     let alias = match &*expr {
         Expr::Identifier(name) if window_name(name).is_some() => name.clone(),
         expr if as_window(expr).is_some() && is_window(expr).is_some() => Ident::new(NAMES[0]),
         _ => return,
     };
+    if !matches!(&*expr, Expr::Identifier(_)) && names.contains(&alias.value) {
+        return;
+    }
+    names.push(alias.value.clone());
     *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
 }
 
