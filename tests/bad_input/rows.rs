@@ -39,6 +39,19 @@ const CSV: &str = "CREATE STREAM s (k VARCHAR, ts TIMESTAMP, n BIGINT, WATERMARK
     STORED AS CSV LOCATION 's.csv'";
 
 #[test]
+fn a_row_that_cannot_be_read_ends_every_strategy_and_routing() {
+    let folder = Folder::with_trips();
+    fs::write(folder.path("s.csv"), "k,ts,n\na,2024-01-01T00:00:01,1\nb,2024-01-01T00:00:02,x\n").unwrap();
+    for strategy in ["partitioned", "inline", "single_queue"] {
+        for routing in ["auto", "hash_at_source", "exchange"] {
+            let settings = format!("SET streamlines.strategy = '{strategy}'; SET streamlines.routing = '{routing}';");
+            let query = "SELECT k, sum(n) FROM s GROUP BY k EMIT CHANGES";
+            folder.refuses(&format!("{settings} {CSV}; {query}"), &["s.csv: row 2: cannot be read: "]);
+        }
+    }
+}
+
+#[test]
 fn a_csv_row_with_too_few_columns() {
     let folder = Folder::new();
     folder.text("s.csv", "k,ts,n\na,2024-01-01T00:00:00,1\nb,2024-01-01T00:00:01\nc,2024-01-01T00:00:02,3\n");
