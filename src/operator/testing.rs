@@ -221,43 +221,24 @@ pub(super) fn overlapping_shapes() -> impl Strategy<Value = WindowShape> {
 /// [`common_group_by`] over such windows, kept by panes or whole.
 pub(super) fn overlapping_group_by(shape: &WindowShape, keyed: bool, by_panes: bool) -> Arc<AggregateSpec> {
     let spec = common_group_by(shape.pane(), keyed);
-    let AggregateSpec { window, keys, aggregates, filters, schema, .. } = Arc::try_unwrap(spec).unwrap();
-    let window = window.map(|window| WindowSpec { shape: shape.clone(), ..window });
-    let mut fields = schema.fields().to_vec();
+    let spec = Arc::try_unwrap(spec).unwrap();
+    let window = spec.window.map(|window| WindowSpec { shape: shape.clone(), ..window });
+    let mut fields = spec.schema.fields().to_vec();
     if shape.has_own_end() {
         fields.insert(1, Arc::new(fields[0].as_ref().clone().with_name("window_end")));
     }
     let schema = Arc::new(Schema::new(fields));
-    Arc::new(AggregateSpec {
-        window,
-        keys,
-        aggregates,
-        filters,
-        schema,
-        is_ordered: !by_panes,
-        is_numbered: false,
-        states: OnceLock::new(),
-    })
+    Arc::new(AggregateSpec { window, schema, is_ordered: !by_panes, ..spec })
 }
 
 /// [`common_group_by`] over sessions.
 pub(super) fn session_group_by(gap: i64, keyed: bool) -> Arc<AggregateSpec> {
     let shape = WindowShape::Session { gap };
-    let AggregateSpec { keys, aggregates, filters, schema, .. } =
-        Arc::try_unwrap(common_group_by(Some(1), keyed)).unwrap();
+    let spec = Arc::try_unwrap(common_group_by(Some(1), keyed)).unwrap();
     let window = Some(WindowSpec { start: column("ts"), shape });
-    let mut fields = schema.fields().to_vec();
+    let mut fields = spec.schema.fields().to_vec();
     fields.insert(1, Arc::new(fields[0].as_ref().clone().with_name("window_end")));
-    Arc::new(AggregateSpec {
-        window,
-        keys,
-        aggregates,
-        filters,
-        schema: Arc::new(Schema::new(fields)),
-        is_ordered: false,
-        is_numbered: false,
-        states: OnceLock::new(),
-    })
+    Arc::new(AggregateSpec { window, schema: Arc::new(Schema::new(fields)), is_ordered: false, ..spec })
 }
 
 /// The windows of a shape that hold a time, by ends.

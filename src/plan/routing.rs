@@ -153,7 +153,7 @@ impl Routings {
     /// # Errors
     /// A setting that a stage cannot take.
     pub(crate) fn pick(stream: &StreamTable, stages: &[Stage], setting: &str) -> Result<Self, Error> {
-        let order = stages.first().map_or(ReadOrder::Sequence, Stage::order);
+        let order = read_order(stages);
         let mut picked: Vec<Routing> = vec![];
         for stage in stages {
             let follows = picked.last().map(|routing| routing.kind);
@@ -165,7 +165,15 @@ impl Routings {
             let of_hash = stages.iter().zip(&picked).filter(|(_, routing)| is_hashed(routing));
             hashed = shared_keys(stream, of_hash.map(|(stage, _)| stage));
             for (stage, routing) in stages.iter().zip(&mut picked) {
-                routing.kind = stage.below_hash(stream, &hashed, by_hash, routing.kind);
+                let kind = stage.below_hash(stream, &hashed, by_hash, routing.kind);
+                if kind != routing.kind {
+                    let why =
+                        if kind == RoutingKind::Single { "its stages share no key" } else { "another stage is hashed" };
+                    *routing = Routing { kind, why: why.to_string() };
+                }
+            }
+            if let Some(single) = picked.iter().find(|routing| routing.kind == RoutingKind::Single) {
+                refuse_other(single, setting)?;
             }
         }
         // What only one pipeline can keep comes out of one.
@@ -192,6 +200,17 @@ impl Routings {
     pub(crate) fn of_stage(&self, stage: usize) -> RoutingKind {
         // Where one pipeline keeps all, one routing is that of each stage.
         self.stages.get(stage).or(self.stages.last()).map_or(RoutingKind::Single, |routing| routing.kind)
+    }
+}
+
+/// How a pipeline takes several partitions: as the first stage wants it, and one after the other where a later stage sees
+/// in which order the groups of one window come out.
+fn read_order(stages: &[Stage]) -> ReadOrder {
+    let Some((first, later)) = stages.split_first() else { return ReadOrder::Sequence };
+    let sees_order = |stage: &Stage| !stage.is_free_of_order || stage.state.when().is_some();
+    match first.order() {
+        ReadOrder::Together if later.iter().any(sees_order) => ReadOrder::Sequence,
+        order => order,
     }
 }
 
