@@ -24,6 +24,7 @@ pub(crate) mod refuse;
 mod refuse_joins;
 mod result_time;
 mod routing;
+mod session_rows;
 mod source_rows;
 mod time_column;
 mod top_n;
