@@ -21,7 +21,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, internal_datafusion_err};
 use datafusion::logical_expr::dml::CopyTo;
 use datafusion::logical_expr::{
-    Aggregate, Distinct, DistinctOn, Expr, Extension, Join, JoinType, LogicalPlan, SubqueryAlias,
+    Aggregate, Distinct, DistinctOn, Expr, Extension, Join, JoinType, LogicalPlan, Projection, SubqueryAlias,
     UserDefinedLogicalNodeCore,
 };
 use datafusion::optimizer::AnalyzerRule;
@@ -41,7 +41,7 @@ use super::result_time::comes_out_by_time;
 use super::routing::{KeyedState, Routings, Stage};
 use super::session_rows::{SessionRows, without_late_rows};
 use super::top_n_node::Ranked;
-use super::{aggregate, changes, grouping_sets, over, ranked, refuse, refuse_joins, top_n};
+use super::{aggregate, changes, grouping_sets, over, ranked, refuse, refuse_joins, ties, top_n};
 
 /// What flows out of a plan node.
 pub(super) enum Shape {
@@ -181,8 +181,11 @@ impl Rewriter {
                 refuse::sorted_changes(emit, self.emit_at)?;
                 self.tail(plan, emit)
             }
-            LogicalPlan::Distinct(Distinct::On(on)) => {
+            LogicalPlan::Distinct(Distinct::On(_)) => {
                 refuse::distinct_changes(emit, self.emit_at)?;
+                let LogicalPlan::Distinct(Distinct::On(on)) = ties::in_order(plan)? else {
+                    return Err(internal_datafusion_err!("DISTINCT ON stays what it is"));
+                };
                 let flow = self.rewrite(on.input.as_ref().clone(), emit)?;
                 let input = Arc::new(self.close(flow)?);
                 let on = DistinctOn::try_new(on.on_expr, on.select_expr, on.sort_expr, input)?;
@@ -199,6 +202,12 @@ impl Rewriter {
             // CREATE TABLE … AS is planned as a whole, and its query once more when it is carried out.
             LogicalPlan::Extension(node) if node.node.as_any().is::<Pipelines>() => {
                 Ok(Flow::stateless(LogicalPlan::Extension(node), Shape::Tail))
+            }
+            LogicalPlan::Limit(ref limit) if matches!(limit.input.as_ref(), LogicalPlan::Sort(_)) => {
+                match ties::in_order(plan)? {
+                    LogicalPlan::Projection(projection) => self.pass(LogicalPlan::Projection(projection), emit),
+                    first_rows => self.tail(first_rows, emit),
+                }
             }
             LogicalPlan::Limit(_)
             | LogicalPlan::Union(_)
@@ -323,11 +332,26 @@ impl Rewriter {
         match time {
             Some(time) => over::stream(flow, time, functions),
             None if flow.is_changelog => Err(refuse::over_changes().at(self.emit_at).into()),
-            None => {
-                let input = self.close(flow)?;
-                Ok(Flow::stateless(replace_input_of_windows(plan, input)?, Shape::Tail))
-            }
+            None => self.over_at_end(plan, emit),
         }
+    }
+
+    /// OVER columns that DataFusion computes, where rows tie in the order of the stream.
+    fn over_at_end(&self, plan: LogicalPlan, emit: EmitMode) -> Result<Flow> {
+        let (columns, windows) = match ties::in_order(plan)? {
+            LogicalPlan::Projection(projection) => (Some(projection.expr), Arc::unwrap_or_clone(projection.input)),
+            windows => (None, windows),
+        };
+        let mut below = &windows;
+        while let LogicalPlan::Window(window) = below {
+            below = &window.input;
+        }
+        let input = self.close(self.rewrite_below(below, emit)?)?;
+        let mut plan = replace_input_of_windows(windows, input)?;
+        if let Some(columns) = columns {
+            plan = LogicalPlan::Projection(Projection::try_new(columns, Arc::new(plan))?);
+        }
+        Ok(Flow::stateless(plan, Shape::Tail))
     }
 
     /// What OVER columns and ranks are over: results of windows are final, and do not change when they have come out.

@@ -26,6 +26,7 @@ mod result_time;
 mod routing;
 mod session_rows;
 mod source_rows;
+mod ties;
 mod time_column;
 mod top_n;
 mod top_n_node;
@@ -33,8 +34,9 @@ mod window;
 
 pub(crate) use analyze::StreamAnalyzer;
 pub(crate) use changelog::{Changelog, Keyed, changelog, without_last_limit};
-pub(crate) use event_time::{reads_stream, stream_of};
+pub(crate) use event_time::reads_stream;
 pub(crate) use nodes::Emit;
 pub(crate) use planner::StreamQueryPlanner;
 pub(crate) use routing::Routings;
+pub(crate) use ties::{depends_on_order, takes_rows, with_ties_broken};
 pub(crate) use time_column::fill_in_time_columns;

@@ -38,10 +38,10 @@ mod unreadable;
 
 pub(crate) use files::is_data_path;
 pub use lateness::{Culprit, Lateness, SequenceLateness};
-pub(crate) use left_out::{LeftOut, PLACE};
+pub(crate) use left_out::LeftOut;
 pub(crate) use origin::Origin;
 pub(crate) use pieces::{Division, ReadOrder, Split};
 pub(crate) use reader::{Read, Reader, ReaderCounts};
 pub(crate) use replay::ReplayPlan;
 pub(crate) use share::Sharing;
-pub(crate) use table::StreamTable;
+pub(crate) use table::{PLACE, StreamTable};
