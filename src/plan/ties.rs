@@ -29,32 +29,33 @@ pub(crate) type Placed<'a> = &'a dyn Fn(&StreamTable) -> Result<Arc<dyn TablePro
 /// A stream that cannot be read.
 pub(crate) fn with_ties_broken(plan: LogicalPlan, tables: Placed) -> Result<LogicalPlan> {
     let columns = plan.schema().columns();
-    stripped(broken(plan, false, tables)?.plan, columns)
+    let order = InOrder { tables, everywhere: true };
+    stripped(order.broken(plan, false, true)?.plan, columns)
 }
 
-/// A tail of OVER columns, of DISTINCT ON, or the first rows of an ORDER BY, with ties broken: by the places of rows where these come so
-/// far, and of others that are sorted by the rest of their columns.
+/// A tail of OVER columns, of DISTINCT ON, or the first rows of an ORDER BY, with ties broken: by the places of rows where
+/// these come so far, and of others that are sorted by the rest of their columns. What is below is left as it is.
 ///
 /// # Errors
 /// None for a plan that DataFusion has made.
 pub(super) fn in_order(plan: LogicalPlan) -> Result<LogicalPlan> {
-    if reads_places(&plan)? {
+    if is_in_order(&plan) {
         return Ok(plan);
     }
     let columns = plan.schema().columns();
-    let Broken { plan: in_order, place } = broken(plan.clone(), true, &|stream| Ok(Arc::new(stream.placed())))?;
+    let order = InOrder { tables: &|stream| Ok(Arc::new(stream.placed())), everywhere: false };
+    let Broken { plan: in_order, place } = order.broken(plan.clone(), true, true)?;
     match (place, &plan) {
         (Some(_), _) | (None, LogicalPlan::Distinct(Distinct::On(_))) => stripped(in_order, columns),
         (None, _) => by_all_columns(plan),
     }
 }
 
-/// Whether a plan's ties are broken already.
-fn reads_places(plan: &LogicalPlan) -> Result<bool> {
-    plan.exists(|node| match node {
-        LogicalPlan::TableScan(scan) => Ok(stream_of(scan).is_some_and(|stream| stream.is_placed())),
-        _ => Ok(false),
-    })
+/// Whether first rows are told by their places already.
+fn is_in_order(plan: &LogicalPlan) -> bool {
+    let LogicalPlan::Limit(limit) = plan else { return false };
+    let LogicalPlan::Sort(sort) = limit.input.as_ref() else { return false };
+    matches!(sort.expr.last(), Some(SortExpr { expr: Expr::Column(column), .. }) if column.name == PLACE)
 }
 
 /// The first rows of results, of which no two are the same in all columns.
@@ -109,73 +110,100 @@ struct Broken {
     place: Option<Column>,
 }
 
-/// `wants_place` says whether the places are to come out.
-fn broken(plan: LogicalPlan, wants_place: bool, tables: Placed) -> Result<Broken> {
-    match plan {
-        LogicalPlan::TableScan(scan) => placed(scan, tables),
-        LogicalPlan::Projection(Projection { expr, input, .. }) => {
-            let Broken { plan, place } = broken(Arc::unwrap_or_clone(input), wants_place, tables)?;
-            let place = place.filter(|_| wants_place);
-            let expr = expr.into_iter().chain(place.clone().map(Expr::Column)).collect();
-            Ok(Broken { plan: LogicalPlan::Projection(Projection::try_new(expr, Arc::new(plan))?), place })
-        }
-        LogicalPlan::SubqueryAlias(SubqueryAlias { input, alias, .. }) => {
-            let Broken { plan, place } = broken(Arc::unwrap_or_clone(input), wants_place, tables)?;
-            let place = place.map(|_| Column::new(Some(alias.clone()), PLACE));
-            let plan = LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(plan), alias)?);
-            Ok(Broken { plan, place })
-        }
-        LogicalPlan::Window(Window { window_expr, input, .. }) => {
-            let Broken { plan, place } = broken(Arc::unwrap_or_clone(input), true, tables)?;
-            let exprs = window_expr.into_iter().map(|expr| over(expr, place.as_ref())).collect();
-            Ok(Broken { plan: LogicalPlan::Window(Window::try_new(exprs, Arc::new(plan))?), place })
-        }
-        LogicalPlan::Aggregate(Aggregate { input, group_expr, aggr_expr, .. }) => {
-            let is_open = aggr_expr.iter().any(depends_on_order);
-            let Broken { plan, place } = broken(Arc::unwrap_or_clone(input), is_open, tables)?;
-            let exprs = aggr_expr.into_iter().map(|expr| aggregate(expr, place.as_ref())).collect();
-            let plan = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(plan), group_expr, exprs)?);
-            Ok(Broken { plan, place: None })
-        }
-        LogicalPlan::Sort(Sort { mut expr, input, fetch }) => {
-            let Broken { plan, place } = broken(Arc::unwrap_or_clone(input), true, tables)?;
-            expr.extend(place.as_ref().map(by));
-            Ok(Broken { plan: LogicalPlan::Sort(Sort { expr, input: Arc::new(plan), fetch }), place })
-        }
-        LogicalPlan::Distinct(Distinct::On(DistinctOn { on_expr, select_expr, sort_expr, input, .. })) => {
-            let Broken { plan, place } = broken(Arc::unwrap_or_clone(input), true, tables)?;
-            let by_keys = || on_expr.iter().map(|key| key.clone().sort(true, false)).collect();
-            let mut order: Vec<SortExpr> = sort_expr.unwrap_or_else(by_keys);
-            order.extend(place.as_ref().map(by));
-            let first = DistinctOn::try_new(on_expr, select_expr, Some(order), Arc::new(plan))?;
-            Ok(Broken { plan: LogicalPlan::Distinct(Distinct::On(first)), place: None })
-        }
-        plan => {
-            // One input's places tell the rows of a filter, and of a join those of its stream.
-            let passes = matches!(plan, LogicalPlan::Filter(_) | LogicalPlan::Join(_) | LogicalPlan::Limit(_));
-            let mut place = None;
-            let inputs = plan.inputs().into_iter().map(|input| {
-                let columns = input.schema().columns();
-                let Broken { plan, place: of_input } = broken(input.clone(), wants_place && passes, tables)?;
-                place = place.take().or(of_input);
-                if passes { Ok(plan) } else { stripped(plan, columns) }
-            });
-            let inputs = inputs.collect::<Result<_>>()?;
-            let plan = plan.with_new_exprs(plan.expressions(), inputs)?;
-            let place = place.filter(|place| passes && plan.schema().has_column(place));
-            Ok(Broken { plan, place })
-        }
-    }
+/// Which ties are broken.
+struct InOrder<'a> {
+    tables: Placed<'a>,
+    /// Whether it is those of all nodes, or of the uppermost ones alone.
+    everywhere: bool,
 }
 
-fn placed(scan: TableScan, tables: Placed) -> Result<Broken> {
-    let Some(stream) = stream_of(&scan) else {
-        return Ok(Broken { plan: LogicalPlan::TableScan(scan), place: None });
-    };
-    let place = Column::new(Some(scan.table_name.clone()), PLACE);
-    let source = provider_as_source(tables(&stream)?);
-    let plan = LogicalPlanBuilder::scan(scan.table_name, source, None)?.build()?;
-    Ok(Broken { plan, place: Some(place) })
+impl InOrder<'_> {
+    /// `wants_place` says whether the places are to come out.
+    fn broken(&self, plan: LogicalPlan, wants_place: bool, is_top: bool) -> Result<Broken> {
+        let breaks = self.everywhere || is_top;
+        match plan {
+            LogicalPlan::TableScan(scan) => self.placed(scan),
+            LogicalPlan::Projection(Projection { expr, input, .. }) => {
+                let Broken { plan, place } = self.below(input, wants_place, false)?;
+                let place = place.filter(|_| wants_place);
+                let added = place.clone().map(Expr::Column).filter(|place| !expr.contains(place));
+                let expr = expr.into_iter().chain(added).collect();
+                Ok(Broken { plan: LogicalPlan::Projection(Projection::try_new(expr, Arc::new(plan))?), place })
+            }
+            LogicalPlan::SubqueryAlias(SubqueryAlias { input, alias, .. }) => {
+                let Broken { plan, place } = self.below(input, wants_place, false)?;
+                let place = place.map(|_| Column::new(Some(alias.clone()), PLACE));
+                let plan = LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(plan), alias)?);
+                Ok(Broken { plan, place })
+            }
+            // OVER columns of several orders are a stack of nodes.
+            LogicalPlan::Window(Window { window_expr, input, .. }) => {
+                let is_stack = is_top && matches!(input.as_ref(), LogicalPlan::Window(_));
+                let Broken { plan, place } = self.below(input, true, is_stack)?;
+                let order = place.as_ref().filter(|_| breaks);
+                let exprs = window_expr.into_iter().map(|expr| over(expr, order)).collect();
+                Ok(Broken { plan: LogicalPlan::Window(Window::try_new(exprs, Arc::new(plan))?), place })
+            }
+            LogicalPlan::Aggregate(Aggregate { input, group_expr, aggr_expr, .. }) => {
+                let is_open = breaks && aggr_expr.iter().any(depends_on_order);
+                let Broken { plan, place } = self.below(input, is_open, false)?;
+                let exprs =
+                    aggr_expr.into_iter().map(|expr| aggregate(expr, place.as_ref().filter(|_| is_open))).collect();
+                let plan = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(plan), group_expr, exprs)?);
+                Ok(Broken { plan, place: None })
+            }
+            LogicalPlan::Sort(Sort { mut expr, input, fetch }) => {
+                let Broken { plan, place } = self.below(input, breaks || wants_place, false)?;
+                expr.extend(place.as_ref().filter(|_| breaks).map(by));
+                Ok(Broken { plan: LogicalPlan::Sort(Sort { expr, input: Arc::new(plan), fetch }), place })
+            }
+            LogicalPlan::Distinct(Distinct::On(DistinctOn { on_expr, select_expr, sort_expr, input, .. }))
+                if breaks =>
+            {
+                let Broken { plan, place } = self.below(input, true, false)?;
+                let by_keys = || on_expr.iter().map(|key| key.clone().sort(true, false)).collect();
+                let mut order: Vec<SortExpr> = sort_expr.unwrap_or_else(by_keys);
+                order.extend(place.as_ref().map(by));
+                let first = DistinctOn::try_new(on_expr, select_expr, Some(order), Arc::new(plan))?;
+                Ok(Broken { plan: LogicalPlan::Distinct(Distinct::On(first)), place: None })
+            }
+            plan => self.others(plan, wants_place, is_top),
+        }
+    }
+
+    fn below(&self, input: Arc<LogicalPlan>, wants_place: bool, is_top: bool) -> Result<Broken> {
+        self.broken(Arc::unwrap_or_clone(input), wants_place, is_top)
+    }
+
+    /// One input's places tell the rows of a filter, and of a join those of its stream.
+    fn others(&self, plan: LogicalPlan, wants_place: bool, is_top: bool) -> Result<Broken> {
+        let passes = matches!(plan, LogicalPlan::Filter(_) | LogicalPlan::Join(_) | LogicalPlan::Limit(_));
+        let is_top = is_top && matches!(plan, LogicalPlan::Limit(_));
+        let mut place = None;
+        let inputs = plan.inputs().into_iter().map(|input| {
+            let columns = input.schema().columns();
+            let Broken { plan, place: of_input } = self.broken(input.clone(), wants_place && passes, is_top)?;
+            place = place.take().or(of_input);
+            if passes { Ok(plan) } else { stripped(plan, columns) }
+        });
+        let inputs = inputs.collect::<Result<_>>()?;
+        let plan = plan.with_new_exprs(plan.expressions(), inputs)?;
+        let place = place.filter(|place| passes && plan.schema().has_column(place));
+        Ok(Broken { plan, place })
+    }
+
+    fn placed(&self, scan: TableScan) -> Result<Broken> {
+        let Some(stream) = stream_of(&scan) else {
+            return Ok(Broken { plan: LogicalPlan::TableScan(scan), place: None });
+        };
+        let place = Column::new(Some(scan.table_name.clone()), PLACE);
+        if stream.is_placed() {
+            return Ok(Broken { plan: LogicalPlan::TableScan(scan), place: Some(place) });
+        }
+        let source = provider_as_source((self.tables)(&stream)?);
+        let plan = LogicalPlanBuilder::scan(scan.table_name, source, None)?.build()?;
+        Ok(Broken { plan, place: Some(place) })
+    }
 }
 
 fn by(place: &Column) -> SortExpr {
