@@ -126,6 +126,11 @@ impl StreamTable {
         }
     }
 
+    /// The columns of its files and folders.
+    pub(crate) fn declared_schema(&self) -> &SchemaRef {
+        &self.inner.schema
+    }
+
     /// The same stream with the place of each row as a last column.
     pub(crate) fn placed(&self) -> Self {
         Self { is_placed: true, ..self.clone() }
