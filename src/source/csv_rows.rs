@@ -33,7 +33,7 @@ fn open_text(file: &StreamFile, options: &CsvOptions, counts: Option<&Arc<Reader
     let mut builder = ReaderBuilder::new();
     builder.flexible(true).has_headers(options.has_header != Some(false));
     builder.delimiter(options.delimiter).quote(options.quote).escape(options.escape).comment(options.comment);
-    Ok(builder.from_reader(file.open_text(counts)?))
+    Ok(builder.from_reader(file.open_text(None, counts)?))
 }
 
 /// The columns that a file's header names, as text: for checking listed columns without a look at the rows.
@@ -46,7 +46,7 @@ pub(super) fn header(file: &StreamFile, options: &CsvOptions) -> Result<SchemaRe
 /// The columns of a file as its first rows show them.
 pub(super) fn infer(file: &StreamFile, options: &StreamOptions) -> Result<SchemaRef> {
     let rows = options.csv.schema_infer_max_rec.unwrap_or(DEFAULT_SCHEMA_INFER_MAX_RECORD);
-    let (schema, _) = options.csv_format()?.infer_schema(file.open_text(None)?, Some(rows))?;
+    let (schema, _) = options.csv_format(true)?.infer_schema(file.open_text(None, None)?, Some(rows))?;
     Ok(Arc::new(schema))
 }
 

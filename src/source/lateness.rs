@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::operator::ticks;
 
 use super::event_time::EventTime;
+use super::pieces::Part;
 use super::rows::{Rows, Wanted};
 use super::schema::no_column;
 use super::table::{StreamFile, StreamTable};
@@ -272,7 +273,7 @@ impl StreamTable {
         let columns: Vec<usize> = [question.time.index].into_iter().chain(question.by).collect();
         for file in files {
             let wanted = Wanted { inner: &self.inner, columns: &columns, coded: None, task, counts: None };
-            let mut rows = Rows::open(file, None, &wanted).await?;
+            let mut rows = Rows::open(file, &Part::Whole, &wanted).await?;
             let (mut row, mut skipped) = (0, 0);
             while let Some(batch) = rows.next(&mut skipped)? {
                 let times = ticks(batch.column(0))?;

@@ -32,6 +32,7 @@ mod sequence;
 mod share;
 mod stamps;
 mod table;
+mod text_parts;
 mod text_rows;
 mod together;
 mod unreadable;

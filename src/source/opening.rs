@@ -22,6 +22,7 @@ use super::footer::Footer;
 use super::options::{StreamOptions, compression_of};
 use super::schema::{check_listed, common_schema, listed_columns, no_column};
 use super::table::{Inner, StreamFile, StreamTable};
+use super::text_parts::TextParts;
 use super::unreadable::while_opening;
 
 impl StreamTable {
@@ -209,6 +210,7 @@ impl Opening {
             compression,
             footer: None,
             found: FoundTimes::default(),
+            parts: TextParts::default(),
         })
     }
 

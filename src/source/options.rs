@@ -80,14 +80,14 @@ impl StreamOptions {
         self.skip_bad_rows || self.null_value.is_some() || self.timestamp_format.is_some()
     }
 
-    /// How arrow's reader is to read CSV.
+    /// How arrow's reader is to read CSV, from the beginning of a file or further on.
     ///
     /// # Errors
     /// A text for null that is no pattern.
-    pub(super) fn csv_format(&self) -> Result<Format> {
+    pub(super) fn csv_format(&self, is_first: bool) -> Result<Format> {
         let csv = &self.csv;
         let mut format = Format::default()
-            .with_header(csv.has_header != Some(false))
+            .with_header(is_first && csv.has_header != Some(false))
             .with_delimiter(csv.delimiter)
             .with_quote(csv.quote);
         if let Some(escape) = csv.escape {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{BooleanArray, RecordBatch, UInt64Array};
 use arrow::compute::filter_record_batch;
 
-use super::pieces::Chunk;
+use super::pieces::{Chunk, Part};
 use super::replay::ReplayPlan;
 use super::rows::{Rows, Wanted};
 use crate::operator::ticks;
@@ -105,7 +105,7 @@ pub(super) async fn row_before(
     highest: i64,
     task: &Arc<TaskContext>,
 ) -> Result<Option<RowPlace>> {
-    let first_group = chunk.row_groups.as_ref().map_or(0, |groups| groups.start);
+    let first_group = chunk.part.row_groups().map_or(0, |groups| groups.start);
     for index in 0..=chunk.file {
         let file = plan.file(&Chunk { file: index, ..chunk.clone() })?;
         let Some(footer) = &file.footer else { continue };
@@ -117,7 +117,7 @@ pub(super) async fn row_before(
             let times = footer.times(column).and_then(|times| times.get(group)?.as_ref());
             if times.and_then(|times| times.range).is_some_and(|(_, found)| found == highest) {
                 let wanted = Wanted { inner: &plan.table.inner, columns: &[column], coded: None, task, counts: None };
-                let mut rows = Rows::open(file, Some(group..group + 1), &wanted).await?;
+                let mut rows = Rows::open(file, &Part::RowGroups(group..group + 1), &wanted).await?;
                 let mut seen = first;
                 while let Some(batch) = rows.next(&mut 0)? {
                     let times = ticks(batch.column(0))?;

@@ -12,11 +12,11 @@ use crate::config::StreamlinesOptions;
 
 use super::event_time::EventTime;
 use super::key_check::KeyCheck;
-use super::pieces::{Chunk, Division, Piece, ReadOrder, Split, cut};
+use super::pieces::{Chunk, Division, Part, Piece, ReadOrder, Split, cut};
 use super::reader::Read;
 use super::share::{Share, Sharing};
 use super::table::{StreamFile, StreamTable};
-use super::unreadable::while_reading;
+use super::unreadable::{Reading, while_reading};
 
 /// What one scan of a stream reads: one piece for each pipeline.
 #[derive(Debug)]
@@ -178,9 +178,10 @@ impl ReplayPlan {
     pub(crate) fn piece_name(&self, piece: &Piece) -> String {
         let name = |chunk: &Chunk| {
             let file = self.file(chunk).map_or("", |file| file.name.as_str());
-            match &chunk.row_groups {
-                Some(groups) => format!("{file}[{}..{}]", groups.start, groups.end),
-                None => file.to_string(),
+            match &chunk.part {
+                Part::Whole => file.to_string(),
+                Part::RowGroups(groups) => format!("{file}[{}..{}]", groups.start, groups.end),
+                Part::Text { parts, of } => format!("{file}[{}..{} of {of}]", parts.start, parts.end),
             }
         };
         match piece.chunks.as_slice() {
@@ -193,8 +194,14 @@ impl ReplayPlan {
     /// Bytes to read, of text: there rows are not known before they are read.
     pub(crate) fn bytes_of_text(&self) -> u64 {
         let chunks = self.pieces.iter().flat_map(|piece| &piece.chunks);
-        let files = chunks.filter_map(|chunk| self.file(chunk).ok()).filter(|file| file.footer.is_none());
-        files.map(|file| file.object.size).sum()
+        let bytes = |chunk: &Chunk| {
+            let size = self.file(chunk).ok().filter(|file| file.footer.is_none())?.object.size;
+            Some(match &chunk.part {
+                Part::Text { parts, of } => size * parts.len() as u64 / *of as u64,
+                Part::Whole | Part::RowGroups(_) => size,
+            })
+        };
+        chunks.filter_map(bytes).sum()
     }
 
     /// The schema of the batches.
@@ -246,8 +253,8 @@ impl ReplayPlan {
         self.warnings.lock().clone()
     }
 
-    /// An error while a chunk is read, with its file and row.
-    pub(super) fn unreadable(&self, chunk: &Chunk, error: DataFusionError) -> DataFusionError {
+    /// An error while a chunk is read, with its file and row; so many rows of the file are before the chunk.
+    pub(super) fn unreadable(&self, chunk: &Chunk, error: DataFusionError, rows_before: u64) -> DataFusionError {
         let Ok(file) = self.file(chunk) else {
             return error;
         };
@@ -255,9 +262,19 @@ impl ReplayPlan {
         let of_files: Vec<_> =
             self.columns.iter().copied().filter(|column| *column < inner.file_schema.fields().len()).collect();
         match inner.file_schema.project(&of_files) {
-            Ok(schema) => while_reading(file, inner.format, &inner.options, Arc::new(schema), error),
+            Ok(schema) => {
+                let is_first = chunk.part.text_before().is_none();
+                let read = Reading { file, format: inner.format, options: &inner.options, is_first, rows_before };
+                while_reading(&read, Arc::new(schema), error)
+            }
             Err(_) => error,
         }
+    }
+
+    /// What all pieces read before a chunk in its data partition, in order, part by part.
+    pub(super) fn chunks_before<'a>(&'a self, chunk: &'a Chunk) -> impl Iterator<Item = Chunk> + 'a {
+        let chunks = self.pieces.iter().flat_map(|piece| &piece.chunks).flat_map(Chunk::single);
+        chunks.filter(|other| other.is_before(chunk))
     }
 
     /// The file of a chunk.

@@ -1,6 +1,5 @@
 //! The rows of a file, by the decoder for its format.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, UInt64Array};
@@ -15,6 +14,7 @@ use crate::sql::FileFormat;
 
 use super::csv_rows::CsvRows;
 use super::parquet_rows::ParquetRows;
+use super::pieces::Part;
 use super::reader::ReaderCounts;
 use super::table::{Inner, StreamFile};
 use super::text_rows::TextRows;
@@ -59,11 +59,11 @@ pub(super) enum Rows {
 }
 
 impl Rows {
-    /// Opens a file, or some row groups of one.
+    /// Opens a file, or a part of one.
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub(super) async fn open(file: &StreamFile, row_groups: Option<Range<usize>>, wanted: &Wanted<'_>) -> Result<Self> {
+    pub(super) async fn open(file: &StreamFile, part: &Part, wanted: &Wanted<'_>) -> Result<Self> {
         let options = &wanted.inner.options;
         Ok(match wanted.inner.format {
             FileFormat::Parquet => {
@@ -73,11 +73,11 @@ impl Rows {
                     .with_file_metadata_cache(Some(runtime.cache_manager.get_file_metadata_cache()))
                     .fetch_metadata()
                     .await?;
-                let groups = row_groups.unwrap_or(0..footer.num_row_groups());
+                let groups = part.row_groups().unwrap_or(0..footer.num_row_groups());
                 Self::Parquet(Box::new(ParquetRows::open(file, &footer, groups, wanted)?))
             }
             FileFormat::Csv if options.reads_csv_by_rows() => Self::Csv(Box::new(CsvRows::open(file, wanted)?)),
-            FileFormat::Csv | FileFormat::Json => Self::Text(Box::new(TextRows::open(file, wanted)?)),
+            FileFormat::Csv | FileFormat::Json => Self::Text(Box::new(TextRows::open(file, part, wanted)?)),
         })
     }
 

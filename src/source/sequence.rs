@@ -14,11 +14,12 @@ use datafusion::execution::TaskContext;
 use crate::error::Error;
 use crate::operator::{Stamp, WATERMARK_MIN, ticks};
 
-use super::early_pass;
+use super::early_pass::{self, unreadable};
+use super::event_time::EventTime;
 use super::footer::Stretch;
 use super::key_check::{KeyCheck, ReaderKeys};
 use super::origin::{Origin, Places, row_before};
-use super::pieces::{Chunk, ReadOrder};
+use super::pieces::{Chunk, Part, ReadOrder};
 use super::reader::{Read, ReaderCounts};
 use super::replay::ReplayPlan;
 use super::rows::{Rows, Wanted};
@@ -130,7 +131,11 @@ impl Sequence {
             let mut skipped_rows = 0;
             let next = open.rows.next(&mut skipped_rows);
             self.counts.skipped_rows.fetch_add(skipped_rows, Ordering::Relaxed);
-            match next.map_err(|error| self.plan.unreadable(&open.chunk, error))? {
+            let next = match next {
+                Ok(next) => next,
+                Err(error) => return Err(unreadable(&self.plan, &open.chunk, error, &self.task).await),
+            };
+            match next {
                 Some(batch) if batch.num_rows() == 0 => {}
                 Some(batch) => return Ok(Some(batch)),
                 None => {
@@ -153,20 +158,27 @@ impl Sequence {
         }
         let mut stretches = vec![];
         for chunk in self.chunks.iter() {
-            let found = stretches_of(&plan, chunk, time.index, &self.counts, &self.task).await;
-            stretches.push(found.map_err(|error| plan.unreadable(chunk, error))?);
+            stretches.push(stretches_of(&plan, chunk, time.index, &self.counts, &self.task).await?);
         }
         Ok(Some(Stamps::Exact(Exact::new(self.piece, &stretches))))
     }
 
-    async fn open_chunk(&mut self, chunk: Chunk) -> Result<OpenChunk> {
+    async fn open_chunk(&mut self, mut chunk: Chunk) -> Result<OpenChunk> {
         let plan = Arc::clone(&self.plan);
         let file = plan.file(&chunk)?;
-        let set_by = match (&plan.full, plan.event_time(), chunk.highest_before) {
+        let mut text_rows = None;
+        let mut set_by = match (&plan.full, plan.event_time(), chunk.highest_before) {
             (Some(_), Some(time), Some(highest)) => row_before(&plan, &chunk, time.index, highest, &self.task).await?,
             _ => None,
         };
-        self.stamps.iter_mut().for_each(|stamps| stamps.begin(&chunk, file, set_by.clone()));
+        if let Some(time) = plan.event_time().filter(|time| self.wants_text_before(&chunk, time)) {
+            let before = early_pass::before(&plan, &chunk, time.index, &self.counts, &self.task).await?;
+            (chunk.highest_before, set_by) = before.highest.unzip();
+            text_rows = Some(before.rows);
+        }
+        let before = chunk.file.checked_sub(1).map(|file| Chunk { file, ..chunk.clone() });
+        let before = before.and_then(|before| Some(plan.file(&before).ok()?.name.clone()));
+        self.stamps.iter_mut().for_each(|stamps| stamps.begin(&chunk, file, before.as_deref(), set_by.clone()));
         let wanted = Wanted {
             inner: &plan.table.inner,
             columns: &plan.columns,
@@ -174,10 +186,22 @@ impl Sequence {
             task: &self.task,
             counts: Some(&self.counts),
         };
-        let rows = Rows::open(file, chunk.row_groups.clone(), &wanted).await?;
-        let groups_before = chunk.row_groups.as_ref().map_or(0, |groups| groups.start);
-        let rows_before = file.footer.iter().flat_map(|footer| footer.rows.iter().take(groups_before)).sum::<u64>();
+        let rows = Rows::open(file, &chunk.part, &wanted).await?;
+        let groups_before = chunk.part.row_groups().map_or(0, |groups| groups.start);
+        let rows_before = match (&file.footer, text_rows) {
+            (Some(footer), _) => footer.rows.iter().take(groups_before).sum::<u64>(),
+            (None, Some(rows)) => rows,
+            (None, None) => chunk.part.first_place(),
+        };
         Ok(OpenChunk { name: file.name.as_str().into(), chunk, rows, next_row: rows_before + 1 })
+    }
+
+    /// Whether a part of text is to know what is before it: how far event time has come, or which row is its first.
+    fn wants_text_before(&self, chunk: &Chunk, time: &EventTime) -> bool {
+        let is_begun = self.stamps.as_ref().is_some_and(|stamps| stamps.continue_in(chunk));
+        let wants_highest = time.bound.is_some() && !chunk.is_first() && !is_begun;
+        let wants_rows = self.plan.full.is_some() && chunk.part.text_before().is_some();
+        matches!(chunk.part, Part::Text { .. }) && (wants_highest || wants_rows)
     }
 
     /// Checks a batch's keys and cuts it into runs with their stamps.
@@ -260,16 +284,15 @@ async fn stretches_of(
     counts: &ReaderCounts,
     task: &Arc<TaskContext>,
 ) -> Result<Arc<[Stretch]>> {
-    let (file, row_groups) = (plan.file(chunk)?, chunk.row_groups.clone());
-    match file.footer.as_ref().and_then(|footer| footer.stretches(column, row_groups.clone())) {
-        Some(known) => Ok(known),
-        None => {
-            let progress = |rows: usize| {
-                counts.early_rows.fetch_add(rows as u64, Ordering::Relaxed);
-            };
-            early_pass::event_times(&plan.table.inner, file, row_groups, column, task, progress).await
-        }
+    let footer = plan.file(chunk)?.footer.as_ref();
+    if let Some(known) = footer.and_then(|footer| footer.stretches(column, chunk.part.row_groups())) {
+        return Ok(known);
     }
+    let mut stretches = vec![];
+    for part in chunk.single() {
+        stretches.extend_from_slice(&early_pass::event_times(plan, &part, column, counts, task).await?.stretches);
+    }
+    Ok(stretches.into())
 }
 
 fn in_file(error: DataFusionError, name: &str) -> DataFusionError {

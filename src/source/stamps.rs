@@ -42,10 +42,19 @@ pub(super) enum Stamps {
 }
 
 impl Stamps {
-    /// A chunk of the piece begins. `set_by` is the row that has set the watermark with which it does.
-    pub(super) fn begin(&mut self, chunk: &Chunk, file: &StreamFile, set_by: Option<RowPlace>) {
+    /// A chunk of the piece begins. `before` is the file before it in its data partition, if there is one, and `set_by`
+    /// the row that has set the watermark with which it does.
+    pub(super) fn begin(&mut self, chunk: &Chunk, file: &StreamFile, before: Option<&str>, set_by: Option<RowPlace>) {
         if let Self::Bounded(bounded) = self {
-            bounded.begin(chunk, file, set_by);
+            bounded.begin(chunk, file, before, set_by);
+        }
+    }
+
+    /// Whether a chunk follows what was read last, so that how far event time has come is known.
+    pub(super) fn continue_in(&self, chunk: &Chunk) -> bool {
+        match self {
+            Self::Bounded(bounded) => bounded.partition == Some(chunk.partition),
+            Self::Exact(_) => true,
         }
     }
 
@@ -102,15 +111,16 @@ impl Bounded {
         Self { piece, bound, last_partition, partition: None, watermarks, file: String::new(), follows: None }
     }
 
-    fn begin(&mut self, chunk: &Chunk, file: &StreamFile, set_by: Option<RowPlace>) {
-        let before = std::mem::replace(&mut self.file, file.name.clone());
+    fn begin(&mut self, chunk: &Chunk, file: &StreamFile, before: Option<&str>, set_by: Option<RowPlace>) {
+        self.file.clone_from(&file.name);
         let continues = self.partition.replace(chunk.partition) == Some(chunk.partition);
-        // Where footers tell the event times, overlaps were seen when the stream was declared.
-        let is_unknown = continues && file.footer.is_none();
-        self.follows = is_unknown.then(|| (before, self.watermarks.watermark()));
         if !continues {
             self.watermarks = BoundedWatermarks::new(self.piece, self.bound, chunk.highest_before, set_by);
         }
+        // Where footers tell the event times, overlaps were seen when the stream was declared.
+        let is_unknown = file.footer.is_none() && chunk.part.text_before().is_none();
+        let before = before.filter(|_| is_unknown);
+        self.follows = before.map(|before| (before.to_string(), self.watermarks.watermark()));
     }
 
     fn segments(&mut self, times: &dyn Array, places: Option<&Places>) -> Result<Vec<Segment>> {

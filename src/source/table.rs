@@ -1,6 +1,7 @@
 //! A stream as it was declared: its files, columns, event time and partitions; and the same files as a plain table.
 
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ use super::options::StreamOptions;
 use super::pieces::Division;
 use super::reader::ReaderCounts;
 use super::replay::ReplayPlan;
+use super::text_parts::TextParts;
 use super::text_rows::Counted;
 
 /// A file of a stream, ready to be read.
@@ -46,6 +48,8 @@ pub(super) struct StreamFile {
     pub(super) footer: Option<Footer>,
     /// What an early pass over event times has found.
     pub(super) found: FoundTimes,
+    /// Where parts of a file of text begin.
+    pub(super) parts: TextParts,
 }
 
 impl StreamFile {
@@ -65,15 +69,24 @@ impl StreamFile {
         Ok(file)
     }
 
-    /// Opens a file of text for reading, decompressed; its own bytes are counted.
+    /// Opens a file of text for reading, decompressed, or some of its bytes as they are; its own bytes are counted.
     ///
     /// # Errors
     /// As [`StreamFile::open`].
-    pub(super) fn open_text(&self, counts: Option<&Arc<ReaderCounts>>) -> Result<Box<dyn Read + Send>> {
+    pub(super) fn open_text(
+        &self,
+        bytes: Option<Range<u64>>,
+        counts: Option<&Arc<ReaderCounts>>,
+    ) -> Result<Box<dyn Read + Send>> {
         let file = Counted { file: self.open()?, counts: counts.cloned().unwrap_or_default() };
-        Ok(match self.compression {
-            CompressionTypeVariant::UNCOMPRESSED => Box::new(file),
-            compression => Box::new(FileCompressionType::from(compression).convert_read(file)?),
+        Ok(match (self.compression, bytes) {
+            (CompressionTypeVariant::UNCOMPRESSED, None) => Box::new(file),
+            (CompressionTypeVariant::UNCOMPRESSED, Some(bytes)) => {
+                let mut file = file;
+                file.file.seek(SeekFrom::Start(bytes.start))?;
+                Box::new(file.take(bytes.end - bytes.start))
+            }
+            (compression, _) => Box::new(FileCompressionType::from(compression).convert_read(file)?),
         })
     }
 }

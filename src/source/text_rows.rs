@@ -14,9 +14,11 @@ use datafusion::common::{Result, ScalarValue};
 
 use crate::sql::FileFormat;
 
+use super::pieces::Part;
 use super::reader::ReaderCounts;
 use super::rows::Wanted;
 use super::table::StreamFile;
+use super::text_parts;
 
 /// Bytes that are decoded together.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -32,16 +34,21 @@ pub(super) struct TextRows {
 }
 
 impl TextRows {
-    /// Opens a file of CSV or JSON.
+    /// Opens a file of CSV or JSON, or a part of one.
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub(super) fn open(file: &StreamFile, wanted: &Wanted) -> Result<Self> {
+    pub(super) fn open(file: &StreamFile, part: &Part, wanted: &Wanted) -> Result<Self> {
         let inner = wanted.inner;
+        let bytes = match part {
+            Part::Text { parts, of } => Some(text_parts::bytes(inner, file, parts, *of)?),
+            Part::Whole | Part::RowGroups(_) => None,
+        };
+        let is_first = part.text_before().is_none();
         let width = inner.file_schema.fields().len();
         let decoded: Vec<usize> = wanted.columns.iter().copied().filter(|column| *column < width).collect();
         let columns = wanted.columns.iter().map(|column| column.checked_sub(width).map(|hive| file.hive[hive].clone()));
-        let text = BufReader::with_capacity(BUFFER_BYTES, file.open_text(wanted.counts)?);
+        let text = BufReader::with_capacity(BUFFER_BYTES, file.open_text(bytes, wanted.counts)?);
         let batches: Batches = match inner.format {
             FileFormat::Json => {
                 let schema = Arc::new(inner.file_schema.project(&decoded)?);
@@ -49,7 +56,7 @@ impl TextRows {
             }
             _ => {
                 let reader = csv::ReaderBuilder::new(Arc::clone(&inner.file_schema))
-                    .with_format(inner.options.csv_format()?)
+                    .with_format(inner.options.csv_format(is_first)?)
                     .with_batch_size(wanted.batch_rows())
                     .with_projection(decoded);
                 Box::new(reader.build_buffered(text)?)

@@ -41,21 +41,27 @@ pub(super) fn while_opening(
     })
 }
 
+/// A file, or a part of one, whose rows are being read.
+pub(super) struct Reading<'a> {
+    pub(super) file: &'a StreamFile,
+    pub(super) format: FileFormat,
+    pub(super) options: &'a StreamOptions,
+    /// Whether the part begins with the file, which may have a header.
+    pub(super) is_first: bool,
+    /// Rows of the file before the part.
+    pub(super) rows_before: u64,
+}
+
 /// The error of a file whose rows are being read; of a JSON file, as columns of this schema.
-pub(super) fn while_reading(
-    file: &StreamFile,
-    format: FileFormat,
-    options: &StreamOptions,
-    json_schema: SchemaRef,
-    error: DataFusionError,
-) -> DataFusionError {
+pub(super) fn while_reading(reading: &Reading, json_schema: SchemaRef, error: DataFusionError) -> DataFusionError {
+    let Reading { file, format, .. } = *reading;
     if let Some(own) = Error::find(&error) {
         return named(own, &file.name).into();
     }
     let message = message(&error);
     let row = match format {
         FileFormat::Parquet => None,
-        FileFormat::Csv => csv_row(&message, options),
+        FileFormat::Csv => csv_row(&message, reading),
         FileFormat::Json => json_row(file, json_schema),
     };
     told(file, &message, row)
@@ -72,10 +78,13 @@ pub(super) fn while_reading(
 
 fn told(file: &StreamFile, message: &str, row: Option<u64>) -> Error {
     // The row says where, in one way of counting.
-    let message = match row {
-        Some(_) => message.split(" at line ").next().unwrap_or(message),
-        None => message,
-    };
+    let mut message = message.to_string();
+    if row.is_some() {
+        message.truncate(message.find(" at line ").unwrap_or(message.len()));
+        if let Some(line) = number_after(&message, " for line ") {
+            message = message.replace(&format!(" for line {line}"), "");
+        }
+    }
     let what = Error::data(format!("cannot be read: {message}")).in_file(&file.name);
     match row {
         Some(row) => what.in_row(row),
@@ -100,12 +109,13 @@ fn header_lines(options: &StreamOptions) -> u64 {
 
 /// The row that a message of arrow's CSV reader names. It counts records from 1 and with the header where one has too
 /// few or too many fields, and from 0 where a field cannot be parsed.
-fn csv_row(message: &str, options: &StreamOptions) -> Option<u64> {
+fn csv_row(message: &str, reading: &Reading) -> Option<u64> {
     let record = match number_after(message, " for line ") {
         Some(record) => Some(record),
         None => number_after(message, " at line ").map(|record| record + 1),
     };
-    record?.checked_sub(header_lines(options))
+    let header = if reading.is_first { header_lines(reading.options) } else { 0 };
+    Some(reading.rows_before + record?.checked_sub(header)?)
 }
 
 fn number_after(message: &str, words: &str) -> Option<u64> {
@@ -115,7 +125,7 @@ fn number_after(message: &str, words: &str) -> Option<u64> {
 
 /// The first row of a JSON file that cannot be read: arrow's reader does not say, so the file is read again, row by row.
 fn json_row(file: &StreamFile, schema: SchemaRef) -> Option<u64> {
-    let text = BufReader::new(file.open_text(None).ok()?);
+    let text = BufReader::new(file.open_text(None, None).ok()?);
     let mut rows = ReaderBuilder::new(schema).with_batch_size(1).build(text).ok()?;
     rows.position(|row| row.is_err()).map(|good| good as u64 + 1)
 }

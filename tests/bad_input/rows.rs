@@ -52,6 +52,26 @@ fn a_row_that_cannot_be_read_ends_every_strategy_and_routing() {
 }
 
 #[test]
+fn a_row_far_down_is_named_whoever_reads_it() {
+    let folder = Folder::new();
+    let row = |row: usize| match row {
+        6001 => "b,2024-01-01T00:00:02,x".to_string(),
+        8001 => "b,2024-01-01T00:00:02".to_string(),
+        row => format!("a,2024-01-01T00:{:02}:{:02},{row}", row / 60 % 60, row % 60),
+    };
+    let text = |rows: std::ops::Range<usize>| rows.map(row).collect::<Vec<_>>().join("\n");
+    for (rows, bad) in [(1..8000, "row 6001"), (7001..11_000, "row 1001")] {
+        folder.text("s.csv", &format!("k,ts,n\n{}\n", text(rows)));
+        for partitions in [1, 2, 4] {
+            for query in ["SELECT k, n FROM s", "SELECT sum(n) FROM s GROUP BY tumble(ts, INTERVAL '1 minute')"] {
+                let sql = format!("SET streamlines.partitions = {partitions}; {CSV}; {query}");
+                folder.refuses(&sql, &[&format!("s.csv: {bad}: cannot be read: ")]);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_csv_row_with_too_few_columns() {
     let folder = Folder::new();
     folder.text("s.csv", "k,ts,n\na,2024-01-01T00:00:00,1\nb,2024-01-01T00:00:01\nc,2024-01-01T00:00:02,3\n");
