@@ -14,9 +14,11 @@ use crate::program;
 /// Benches a thousand trades, with data in `folder`.
 fn bench(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = program();
-    command.args(["bench", "--runs", "1", "--partitions", "2", "--data"]).arg(folder);
-    if !arguments.contains(&"--rows") {
-        command.args(["--rows", "1000"]);
+    command.args(["bench", "--partitions", "2", "--data"]).arg(folder);
+    for (option, value) in [("--rows", "1000"), ("--runs", "1")] {
+        if !arguments.contains(&option) {
+            command.args([option, value]);
+        }
     }
     command.args(arguments);
     command

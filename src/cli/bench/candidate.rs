@@ -104,12 +104,13 @@ impl Candidate {
 
 /// Whom the options ask for, in the order of the table.
 pub fn candidates(options: &BenchOptions) -> Vec<Candidate> {
-    let mut all = vec![];
-    for partitions in options.partitions() {
-        all.push(Candidate::new(Engine::Scan, Setup { partitions, ..Setup::stream() }));
-        if options.is_against("datafusion") {
-            all.push(Candidate::new(Engine::DataFusion, Setup { partitions, ..Setup::batch() }));
-        }
+    let each = |engine: Engine, setup: Setup| {
+        let of = move |partitions| Candidate::new(engine, Setup { partitions, ..setup.clone() });
+        options.partitions().into_iter().map(of)
+    };
+    let mut all: Vec<_> = each(Engine::Scan, Setup::stream()).collect();
+    if options.is_against("datafusion") {
+        all.extend(each(Engine::DataFusion, Setup::batch()));
     }
     all.extend(streamlines(options));
     all

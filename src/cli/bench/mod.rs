@@ -8,21 +8,24 @@
 //! No figure is told of an answer that is wrong: that ends the benchmark.
 
 mod candidate;
+mod conditions;
 mod curve;
 mod data;
 mod duckdb;
 mod json;
 mod machine;
-mod measure;
 mod options;
 mod process;
 mod questions;
 mod rates;
+mod ready;
 mod report;
 mod results;
+mod rounds;
 mod scenario;
 mod scratch;
 mod table;
+mod verdict;
 
 use std::io::Write;
 use std::path::Path;

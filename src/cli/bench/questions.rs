@@ -9,15 +9,18 @@ use streamlines::{Checksum, Error, Job, Setup, StreamlinesContext};
 use super::super::errors::say;
 use super::super::summary::count;
 use super::candidate::{Candidate, Engine, candidates, streamlines};
+use super::conditions::conditions;
 use super::data::DataSet;
 use super::duckdb::DuckDb;
 use super::machine::Machine;
-use super::measure::{Ground, Ready, rounds, told};
 use super::options::BenchOptions;
 use super::rates::at_rate;
+use super::ready::{Ground, Ready};
 use super::results::{Asked, Results};
+use super::rounds::rounds;
 use super::scenario::{Question, own, scenario};
 use super::scratch::Scratch;
+use super::verdict::told;
 
 /// What is read: the statements that make streams of it, in a file.
 struct Source {
@@ -65,8 +68,7 @@ impl<'a> Benchmark<'a> {
                 }
             }
         }
-        let conditions = self.conditions();
-        self.results.conditions.extend(conditions);
+        self.results.conditions.extend(conditions(self.options, self.duckdb.is_some()));
         Ok(self.results)
     }
 
@@ -153,42 +155,6 @@ impl<'a> Benchmark<'a> {
             }
         }
         Ok(())
-    }
-
-    fn conditions(&self) -> Vec<(&'static str, String)> {
-        let options = self.options;
-        let mut all = vec![];
-        if options.runs > 0 {
-            let runs = format!(
-                "{} of each candidate after one to warm up, in turns; planning is in the times; files are in the page cache",
-                options.runs
-            );
-            all.push(("runs", runs));
-            all.push((
-                "ratio",
-                "to datafusion at as many partitions, or to the first candidate; of processes, to duckdb".to_string(),
-            ));
-            all.push((
-                "answers",
-                "the same as plain DataFusion's by rows and checksum; of changes, the last of each key".to_string(),
-            ));
-            all.push(("memory", "resident, of one run by a process of its own".to_string()));
-        }
-        if self.duckdb.is_some() {
-            all.push((
-                "processes",
-                "from start to exit, rows written as Parquet; where rows are changes, duckdb writes the final answer"
-                    .to_string(),
-            ));
-        }
-        if !options.rates.is_empty() {
-            let latency = format!(
-                "of each row from when it was due to when what it caused was written; rows due one by one for {} s, over all pipelines",
-                options.seconds
-            );
-            all.push(("latency", latency));
-        }
-        all
     }
 }
 

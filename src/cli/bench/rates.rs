@@ -7,8 +7,9 @@ use datafusion::prelude::SessionContext;
 use streamlines::{Job, Latency, NullSink, StreamlinesContext};
 
 use super::candidate::Candidate;
-use super::measure::{Ground, told};
+use super::ready::Ground;
 use super::results::AtRate;
+use super::verdict::told;
 
 const WARM_UP: Duration = Duration::from_secs(1);
 
@@ -26,34 +27,39 @@ pub async fn at_rate(
     let ctx = candidate.session(init).await?;
     let speed = format!("{rate}rows/s");
     ctx.state_ref().write().config_mut().options_mut().set("streamlines.speed", &speed)?;
-    let result = |latency, note| {
-        let (asked, candidate) = (ground.asked.clone(), candidate.clone());
-        AtRate { asked, candidate, rate, latency, note }
-    };
+    let (asked, candidate) = (ground.asked.clone(), candidate.clone());
+    let result = AtRate { asked, candidate, rate, latency: None, waiting: 0, note: None };
     if let Err(error) = plan(&ctx, &ground.question.stream).await {
-        return Ok(result(None, Some(told(&error))));
+        return Ok(AtRate { note: Some(told(&error)), ..result });
     }
     run_for(&ctx, &ground.question.stream, WARM_UP.min(length)).await?;
-    let latency = run_for(&ctx, &ground.question.stream, length).await?;
+    let (latency, is_cut_off) = run_for(&ctx, &ground.question.stream, length).await?;
     let note = latency.is_none().then(|| "no row was due".to_string());
-    Ok(result(latency, note))
+    let waiting = latency.as_ref().filter(|_| is_cut_off).map_or(0, |latency| waiting(latency, rate));
+    Ok(AtRate { latency, waiting, note, ..result })
+}
+
+/// Rows that the schedule had due until the last one was written, less those that were.
+fn waiting(latency: &Latency, rate: u64) -> u64 {
+    let seconds = latency.rows() as f64 / latency.rows_per_s().max(1e-9);
+    ((seconds * rate as f64) as u64).saturating_sub(latency.rows())
 }
 
 async fn plan(ctx: &SessionContext, sql: &str) -> Result<Job> {
     Job::new(ctx.stream_sql(sql).await?).await
 }
 
-/// Runs until the data ends or the time is up.
-async fn run_for(ctx: &SessionContext, sql: &str, length: Duration) -> Result<Option<Latency>> {
+/// Runs until the data ends or the time is up, and whether it was the time.
+async fn run_for(ctx: &SessionContext, sql: &str, length: Duration) -> Result<(Option<Latency>, bool)> {
     let job = plan(ctx, sql).await?;
     let run = job.run(&NullSink);
     tokio::pin!(run);
-    tokio::select! {
-        summary = &mut run => summary.map(|_| ())?,
+    let summary = tokio::select! {
+        summary = &mut run => summary?,
         () = tokio::time::sleep(length) => {
             job.stop();
-            run.await?;
+            run.await?
         }
-    }
-    Ok(job.latency())
+    };
+    Ok((job.latency(), summary.interrupted))
 }

@@ -102,7 +102,9 @@ pub struct AtRate {
     pub rate: u64,
     /// None where the candidate cannot answer.
     pub latency: Option<Latency>,
-    /// Why not.
+    /// Rows that were due and not taken yet when the time was up: they are in no figure.
+    pub waiting: u64,
+    /// Why it cannot.
     pub note: Option<String>,
 }
 

@@ -135,7 +135,10 @@ pub fn latency_row(row: &AtRate) -> Vec<String> {
         ms(0.999),
         ms(1.0),
     ];
-    let behind = (row.latency.is_some() && !row.keeps_up()).then(|| "did not keep up".to_string());
+    let behind = (row.latency.is_some() && !row.keeps_up()).then(|| match row.waiting {
+        0 => "did not keep up".to_string(),
+        waiting => format!("did not keep up: {} rows still waited", count(waiting)),
+    });
     cells.extend(row.note.clone().or(behind));
     cells
 }

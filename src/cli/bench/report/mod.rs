@@ -68,12 +68,14 @@ fn tabled(title: &str, header: &[&str], rows: Vec<Vec<String>>) -> String {
     let head = header.iter().enumerate();
     let head: String =
         head.map(|(column, name)| format!("<th scope=\"col\"{}>{}</th>", class(column), escaped(name))).collect();
-    let row = |row: Vec<String>| {
+    let has_notes = rows.iter().any(|row| row.len() > header.len());
+    let row = |mut row: Vec<String>| {
+        row.resize(header.len() + usize::from(has_notes), String::new());
         let cells = row.iter().enumerate();
         let cells = cells.map(|(column, cell)| format!("<td{}>{}</td>", class(column), escaped(cell)));
         format!("<tr>{}</tr>\n", cells.collect::<String>())
     };
-    let notes = if rows.iter().any(|row| row.len() > header.len()) { "<th scope=\"col\">note</th>" } else { "" };
+    let notes = if has_notes { "<th scope=\"col\">note</th>" } else { "" };
     format!(
         "<section>\n<h2>{title}</h2>\n<div class=\"wide\">\n<table>\n<thead><tr>{head}{notes}</tr></thead>\n<tbody>\n{}\
          </tbody>\n</table>\n</div>\n</section>\n",

@@ -1,12 +1,12 @@
-//! Answers compared, and runs timed: candidates take turns, so that what disturbs the machine falls on all alike.
+//! A candidate at work on a question: its session, its answer, one timed run, its memory.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use datafusion::error::{DataFusionError, Result};
+use datafusion::error::Result;
 use datafusion::prelude::SessionContext;
-use streamlines::{Checksum, Error, Job, NullSink, StreamlinesContext};
+use streamlines::{Checksum, Job, NullSink, StreamlinesContext};
 
 use super::candidate::{Candidate, Engine};
 use super::data::quoted;
@@ -14,6 +14,7 @@ use super::duckdb::DuckDb;
 use super::process::{self, Used};
 use super::results::{Asked, Measured};
 use super::scenario::Question;
+use super::verdict::{told, verdict};
 
 /// What all candidates of a question share.
 pub struct Ground<'a> {
@@ -111,12 +112,7 @@ impl Ready {
             true => self.process(ground, &output)?.seconds,
             false => self.in_process(ground.question, &output).await?,
         };
-        // DuckDB writes a file, others a folder.
-        match output.is_dir() {
-            true => std::fs::remove_dir_all(&output)?,
-            false if output.exists() => std::fs::remove_file(&output)?,
-            false => {}
-        }
+        take_away(&output)?;
         Ok(seconds)
     }
 
@@ -148,8 +144,7 @@ impl Ready {
             _ => process::run(&mut self.own_command(ground.question, is_written.then_some(output.as_path()))?)?,
         };
         self.measured.memory = used.memory;
-        let removed = if output.is_dir() { std::fs::remove_dir_all(&output) } else { std::fs::remove_file(&output) };
-        if is_written { Ok(removed?) } else { Ok(()) }
+        Ok(take_away(&output)?)
     }
 
     fn process(&self, ground: &Ground<'_>, output: &Path) -> Result<Used> {
@@ -179,94 +174,11 @@ impl Ready {
     }
 }
 
-/// What to note of an answer.
-///
-/// # Errors
-/// An answer that is wrong, with the values.
-fn verdict(measured: &Measured, expected: &Checksum, found: &Checksum) -> Result<Option<String>, Error> {
-    if let Some(why) = &found.why_not_folded {
-        return Ok(Some(format!("not compared: {why}")));
-    }
-    let Some(difference) = expected.difference(found) else { return Ok(None) };
-    if found.late_rows > 0 {
-        let late = found.late_rows;
-        return Ok(Some(format!("not compared: {late} rows are late, which streamlines check tells apart")));
-    }
-    let Asked { scenario, keys, .. } = &measured.asked;
-    let keys = keys.map(|keys| format!(", {keys} keys")).unwrap_or_default();
-    let text = format!("{}, scenario {scenario}{keys}: wrong answer: {difference}", measured.candidate.describe());
-    Err(Error::data(text).help(format!(
-        "plain DataFusion gives {} rows {expected}, and this {} rows {found}; streamlines check says which rows differ",
-        expected.final_rows, found.final_rows
-    )))
-}
-
-/// Runs all once to warm up, then each once in every round; who comes first changes from round to round.
-///
-/// # Errors
-/// A query that fails.
-pub async fn rounds(ground: &Ground<'_>, all: &mut [Ready], runs: u16) -> Result<()> {
-    let mut order: Vec<usize> = (0..all.len()).filter(|index| all[*index].can_run).collect();
-    for round in 0..=runs {
-        for index in &order {
-            let ready = &mut all[*index];
-            let seconds = ready.run(ground).await.map_err(|error| while_running(&ready.candidate, error))?;
-            if round > 0 {
-                ready.measured.seconds.push(seconds);
-            }
-        }
-        if !order.is_empty() {
-            order.rotate_left(1);
-        }
-    }
-    Ok(())
-}
-
-fn while_running(candidate: &Candidate, error: DataFusionError) -> DataFusionError {
-    error.context(candidate.describe())
-}
-
-/// An error in one line.
-pub fn told(error: &DataFusionError) -> String {
-    match Error::find(error) {
-        Some(own) => own.to_string(),
-        None => error.strip_backtrace(),
-    }
-    .replace('\n', " ")
-}
-
-#[cfg(test)]
-mod tests {
-    use streamlines::Setup;
-
-    use super::*;
-
-    async fn checksum(sql: &str) -> Checksum {
-        let ctx = Setup::batch().session().unwrap();
-        Checksum::of(ctx.stream_sql(sql).await.unwrap()).await.unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_wrong_answer_names_the_candidate_and_the_values() {
-        let measured = Measured {
-            asked: Asked { scenario: "2".to_string(), what: String::new(), keys: Some(200) },
-            candidate: Candidate::new(Engine::Streamlines, Setup { partitions: 2, ..Setup::stream() }),
-            rows_in: 2,
-            rows_out: 2,
-            checksum: None,
-            seconds: vec![],
-            memory: None,
-            note: None,
-        };
-        let expected = checksum("SELECT * FROM (VALUES ('a', 1.5), ('b', 2.5)) AS t (k, x)").await;
-        let same = checksum("SELECT * FROM (VALUES ('b', 2.5), ('a', 1.5)) AS t (k, x)").await;
-        assert_eq!(verdict(&measured, &expected, &same).unwrap(), None);
-        let wrong = checksum("SELECT * FROM (VALUES ('a', 1.5)) AS t (k, x)").await;
-        let error = verdict(&measured, &expected, &wrong).unwrap_err().to_string();
-        for part in
-            ["partitioned, routing auto, 2 partitions", "scenario 2, 200 keys", "wrong answer: 1 rows and not 2"]
-        {
-            assert!(error.contains(part), "{error}");
-        }
+/// Takes output away: a file of DuckDB's, a folder of others, or nothing where there are no rows.
+fn take_away(output: &Path) -> std::io::Result<()> {
+    match output.is_dir() {
+        true => std::fs::remove_dir_all(output),
+        false if output.exists() => std::fs::remove_file(output),
+        false => Ok(()),
     }
 }
