@@ -231,7 +231,8 @@ impl Trades {
         Ok(())
     }
 
-    fn unfinished(&self, partition: u64) -> PathBuf {
+    /// Where a file is while it is being written.
+    pub fn unfinished(&self, partition: u64) -> PathBuf {
         self.out.join(format!("_trades-{partition}.{}.unfinished", self.format.extension()))
     }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Instant;
 
 use assert_cmd::Command;
 use predicates::prelude::*;
@@ -138,4 +139,20 @@ fn wrong_usage_says_what_is_accepted() {
     let nowhere = folder.path().join("no/such/report.html");
     let report = ["--report", nowhere.to_str().unwrap()];
     bench(folder.path(), &report).assert().code(1).stderr(contains("cannot be written"));
+}
+
+#[test]
+fn rows_come_at_a_speed() {
+    let at = |speed: &str, rows: u32| {
+        let flights = "'testdata/nycflights/flights-EWR.parquet'";
+        let count = format!("SELECT count(*) AS n FROM (SELECT * FROM {flights} LIMIT {rows})");
+        let mut command = program();
+        command.args(["sql", "--speed", speed, "--partitions", "1"]).arg(count);
+        command
+    };
+    at("max", 100_000).assert().success().stdout("n\n100000\n");
+    let started = Instant::now();
+    at("1000rows/s", 500).assert().success().stdout("n\n500\n");
+    assert!(started.elapsed().as_secs_f64() > 0.45);
+    at("fast", 1).assert().code(2).stderr(contains("streamlines.speed is max or, say, 1000rows/s"));
 }

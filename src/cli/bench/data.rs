@@ -9,6 +9,7 @@ use super::super::errors::say;
 use super::super::generate::{Format, Trades};
 use super::super::summary::count;
 use super::options::BenchOptions;
+use super::scratch::Leftovers;
 
 const LATENESS: Duration = Duration::from_secs(5);
 const SPAN: Duration = Duration::from_secs(3600);
@@ -32,7 +33,7 @@ impl DataSet {
     ///
     /// # Errors
     /// A folder that cannot be written to.
-    pub fn make(options: &BenchOptions, keys: u64, spread: bool) -> Result<Self, Error> {
+    pub fn make(options: &BenchOptions, keys: u64, spread: bool, leftovers: &Leftovers) -> Result<Self, Error> {
         let root = options.data.clone().unwrap_or_else(|| std::env::temp_dir().join("streamlines-bench"));
         let files = if spread { options.files() } else { options.files().min(keys) };
         let (rows, skew, format) = (options.rows, options.skew, options.format);
@@ -47,7 +48,9 @@ impl DataSet {
         // Files get their names when they are whole.
         if !set.paths().iter().all(|path| path.exists()) {
             say(&format!("making {} in {}", set.describe(), set.folder.display()));
-            set.trades().write()?;
+            let trades = set.trades();
+            let unfinished = (0..files).map(|file| trades.unfinished(file)).collect();
+            leftovers.while_making(unfinished, || trades.write())?;
         }
         Ok(set)
     }

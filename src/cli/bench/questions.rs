@@ -19,7 +19,7 @@ use super::ready::{Ground, Ready};
 use super::results::{Asked, Results};
 use super::rounds::rounds;
 use super::scenario::{Question, own, scenario};
-use super::scratch::Scratch;
+use super::scratch::{Leftovers, Scratch};
 use super::verdict::told;
 
 /// What is read: the statements that make streams of it, in a file.
@@ -34,6 +34,7 @@ pub struct Benchmark<'a> {
     options: &'a BenchOptions,
     duckdb: Option<DuckDb>,
     scratch: Scratch,
+    leftovers: Leftovers,
     results: Results,
 }
 
@@ -52,7 +53,8 @@ impl<'a> Benchmark<'a> {
         let duckdb = found.and_then(|found| found.ok());
         let machine = Machine::here(duckdb.as_ref());
         let results = Results { machine, conditions, throughput: vec![], latency: vec![] };
-        Ok(Self { options, duckdb, scratch: Scratch::new()?, results })
+        let leftovers = Leftovers::listen();
+        Ok(Self { options, duckdb, scratch: Scratch::new(&leftovers)?, leftovers, results })
     }
 
     /// Measures everything.
@@ -74,9 +76,9 @@ impl<'a> Benchmark<'a> {
 
     async fn scenarios(&mut self, keys: u64) -> Result<()> {
         let is_spread = self.candidates().iter().any(|candidate| candidate.spread);
-        let mut sets = vec![DataSet::make(self.options, keys, false)?];
+        let mut sets = vec![DataSet::make(self.options, keys, false, &self.leftovers)?];
         if is_spread {
-            sets.push(DataSet::make(self.options, keys, true)?);
+            sets.push(DataSet::make(self.options, keys, true, &self.leftovers)?);
         }
         let mut sources = vec![];
         for set in &sets {

@@ -33,9 +33,9 @@ pub async fn at_rate(
         return Ok(AtRate { note: Some(told(&error)), ..result });
     }
     run_for(&ctx, &ground.question.stream, WARM_UP.min(length)).await?;
-    let (latency, is_cut_off) = run_for(&ctx, &ground.question.stream, length).await?;
+    let (latency, left) = run_for(&ctx, &ground.question.stream, length).await?;
     let note = latency.is_none().then(|| "no row was due".to_string());
-    let waiting = latency.as_ref().filter(|_| is_cut_off).map_or(0, |latency| waiting(latency, rate));
+    let waiting = latency.as_ref().map_or(0, |latency| waiting(latency, rate).min(left));
     Ok(AtRate { latency, waiting, note, ..result })
 }
 
@@ -49,8 +49,8 @@ async fn plan(ctx: &SessionContext, sql: &str) -> Result<Job> {
     Job::new(ctx.stream_sql(sql).await?).await
 }
 
-/// Runs until the data ends or the time is up, and whether it was the time.
-async fn run_for(ctx: &SessionContext, sql: &str, length: Duration) -> Result<(Option<Latency>, bool)> {
+/// Runs until the data ends or the time is up, and how many rows there still were to read then.
+async fn run_for(ctx: &SessionContext, sql: &str, length: Duration) -> Result<(Option<Latency>, u64)> {
     let job = plan(ctx, sql).await?;
     let run = job.run(&NullSink);
     tokio::pin!(run);
@@ -61,5 +61,12 @@ async fn run_for(ctx: &SessionContext, sql: &str, length: Duration) -> Result<(O
             run.await?
         }
     };
-    Ok((job.latency(), summary.interrupted))
+    let latency = job.latency();
+    let written = latency.as_ref().map_or(0, Latency::rows);
+    let left = match summary.interrupted {
+        // Text does not say how many rows it has.
+        true => summary.progress.rows_total.map_or(u64::MAX, |total| total.saturating_sub(written)),
+        false => 0,
+    };
+    Ok((latency, left))
 }

@@ -13,7 +13,8 @@ fn table(header: &[&str], text_columns: usize, rows: &[Vec<String>]) -> String {
         })
         .collect();
     let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column {
+        let widths = widths.iter().chain(std::iter::repeat(&0));
+        let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
             column if column < text_columns || column >= header.len() => format!("{cell:<width$}"),
             _ => format!("{cell:>width$}"),
         });
