@@ -295,12 +295,13 @@ mod tests {
 
     #[tokio::test]
     async fn changes_are_folded() {
-        let from = "FROM 'testdata/nycflights/flights-EWR.parquet' WHERE month = 1 GROUP BY day";
-        let batch = checksum(&format!("SELECT day, count(*), avg(dep_delay) {from}")).await;
+        let from = "FROM 'testdata/nycflights/flights-EWR.parquet' WHERE flight < 500 GROUP BY carrier";
+        let batch = checksum(&format!("SELECT carrier, count(*), avg(dep_delay) {from}")).await;
         for emit in ["", " WITH OP", " WITH RETRACTIONS"] {
-            let changes = checksum(&format!("SELECT day, count(*), avg(dep_delay) {from} EMIT CHANGES{emit}")).await;
+            let changes =
+                checksum(&format!("SELECT carrier, count(*), avg(dep_delay) {from} EMIT CHANGES{emit}")).await;
             assert_eq!(batch.difference(&changes), None, "{emit}");
-            assert!(changes.rows > batch.rows && changes.final_rows == 31, "{changes:?}");
+            assert!(changes.rows > batch.rows && changes.final_rows == batch.rows, "{changes:?}");
         }
     }
 }

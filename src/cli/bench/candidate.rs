@@ -58,16 +58,21 @@ impl Candidate {
         Self::new(Engine::DuckDb, Setup { partitions, ..Setup::batch() }).process()
     }
 
-    /// Its engine, or strategy.
+    /// Its engine or strategy, and whether it is a process.
     pub fn name(&self) -> String {
-        let name = match self.engine {
+        let name = self.way();
+        if self.is_process { format!("{name}, process") } else { name }
+    }
+
+    /// Its engine or strategy.
+    pub fn way(&self) -> String {
+        match self.engine {
             Engine::Streamlines if self.setup.strategy == "single_queue" => {
                 format!("single_queue, handoff {}", self.setup.handoff_rows)
             }
             Engine::Streamlines => self.setup.strategy.to_string(),
             engine => engine.name().to_string(),
-        };
-        if self.is_process { format!("{name}, process") } else { name }
+        }
     }
 
     /// How rows get to their pipeline, where that is a choice.

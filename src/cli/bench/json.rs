@@ -20,6 +20,7 @@ pub fn json(results: &Results) -> Value {
             "cores": machine.cores,
             "memory_bytes": machine.memory_bytes,
             "os": machine.os,
+            "load_before": machine.load,
         },
         "versions": named(&machine.versions),
         "conditions": named(&results.conditions),

@@ -9,6 +9,8 @@ pub struct Machine {
     pub cores: usize,
     pub memory_bytes: Option<u64>,
     pub os: String,
+    /// Processes that ran or wanted to, before anything was measured.
+    pub load: Option<f64>,
     /// Names and versions.
     pub versions: Vec<(&'static str, String)>,
 }
@@ -27,6 +29,7 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: field("/proc/meminfo", "MemTotal", ':').as_deref().and_then(kilobytes),
             os: os(),
+            load: load(),
             versions,
         }
     }
@@ -46,6 +49,11 @@ fn field(path: &str, key: &str, separator: char) -> Option<String> {
 
 fn kilobytes(text: &str) -> Option<u64> {
     text.strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}
+
+/// The average of the last minute, on Linux.
+fn load() -> Option<f64> {
+    std::fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
 }
 
 fn os() -> String {

@@ -20,7 +20,7 @@ use super::results::{Asked, Results};
 use super::rounds::rounds;
 use super::scenario::{Question, own, scenario};
 use super::scratch::{Leftovers, Scratch};
-use super::verdict::told;
+use super::verdict::{Judge, told};
 
 /// What is read: the statements that make streams of it, in a file.
 struct Source {
@@ -172,8 +172,9 @@ async fn check(ground: &Ground<'_>, questions: &[Question], sources: &[Source], 
         let mine = |ready: &&mut Ready| ready.can_run && usize::from(ready.candidate.spread) == index;
         match expected {
             Ok(expected) => {
+                let mut judge = Judge::new(expected);
                 for ready in all.iter_mut().filter(mine) {
-                    ready.check(ground, &expected).await?;
+                    ready.check(ground, &mut judge).await?;
                 }
             }
             // What is wrong with the question is told once; what only batch cannot answer is noted.

@@ -14,7 +14,7 @@ use super::duckdb::DuckDb;
 use super::process::{self, Used};
 use super::results::{Asked, Measured};
 use super::scenario::Question;
-use super::verdict::{told, verdict};
+use super::verdict::{Judge, told};
 
 /// What all candidates of a question share.
 pub struct Ground<'a> {
@@ -80,7 +80,7 @@ impl Ready {
     ///
     /// # Errors
     /// A wrong answer; a query that fails.
-    pub async fn check(&mut self, ground: &Ground<'_>, expected: &Checksum) -> Result<()> {
+    pub async fn check(&mut self, ground: &Ground<'_>, judge: &mut Judge) -> Result<()> {
         if self.candidate.is_process && self.candidate.engine != Engine::DuckDb {
             return Ok(());
         }
@@ -98,7 +98,7 @@ impl Ready {
         };
         self.measured.rows_out = found.rows;
         self.measured.checksum = Some(found.to_string());
-        self.measured.note = verdict(&self.measured, expected, &found)?;
+        self.measured.note = judge.verdict(&self.measured, &found)?;
         Ok(())
     }
 

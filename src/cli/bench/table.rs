@@ -3,7 +3,8 @@
 use super::super::summary::count;
 use super::results::{AtRate, Measured, Results};
 
-/// A table of cells, of which those of the first columns are text and the others numbers.
+/// A table of cells, of which those of the first columns are text and the others numbers. What is to know of a row, the
+/// cell beyond the header, is below it.
 fn table(header: &[&str], text_columns: usize, rows: &[Vec<String>]) -> String {
     let header: Vec<String> = header.iter().map(|cell| cell.to_string()).collect();
     let widths: Vec<usize> = (0..header.len())
@@ -13,12 +14,12 @@ fn table(header: &[&str], text_columns: usize, rows: &[Vec<String>]) -> String {
         })
         .collect();
     let line = |row: &Vec<String>| {
-        let widths = widths.iter().chain(std::iter::repeat(&0));
-        let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
-            column if column < text_columns || column >= header.len() => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column < text_columns {
+            true => format!("{cell:<width$}"),
+            false => format!("{cell:>width$}"),
         });
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_string()
+        let note = row.get(header.len()).map(|note| format!("\n    └ {note}")).unwrap_or_default();
+        format!("{}{note}", cells.collect::<Vec<_>>().join("  ").trim_end())
     };
     let rule = widths.iter().map(|width| "─".repeat(*width)).collect::<Vec<_>>().join("  ");
     [line(&header), rule].into_iter().chain(rows.iter().map(line)).collect::<Vec<_>>().join("\n")
@@ -45,6 +46,9 @@ pub fn all_conditions(results: &Results) -> Vec<(String, String)> {
         named("machine", format!("{}, {} cores{}", machine.cpu, machine.cores, memory.unwrap_or_default())),
         named("system", machine.os.clone()),
     ];
+    if let Some(load) = machine.load {
+        all.push(named("load", format!("{load:.2} processes before the first run, on average over a minute")));
+    }
     all.extend(machine.versions.iter().map(|(name, version)| named(name, version.clone())));
     all.extend(results.conditions.iter().map(|(name, value)| named(name, value.clone())));
     all
@@ -156,6 +160,6 @@ mod tests {
     fn text_is_on_the_left_and_numbers_on_the_right() {
         let rows =
             vec![vec!["a".to_string(), "1".to_string()], vec!["bcd".to_string(), "23".to_string(), "note".to_string()]];
-        assert_eq!(table(&["x", "number"], 1, &rows), "x    number\n───  ──────\na         1\nbcd      23  note");
+        assert_eq!(table(&["x", "number"], 1, &rows), "x    number\n───  ──────\na         1\nbcd      23\n    └ note");
     }
 }

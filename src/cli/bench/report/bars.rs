@@ -6,9 +6,9 @@ const WIDTH: f64 = 640.0;
 const ROW: f64 = 26.0;
 const THICK: f64 = 17.0;
 /// Room of a character of the names.
-const CHARACTER: f64 = 7.3;
+const CHARACTER: f64 = 6.8;
 /// Room of the number beside a bar.
-const NUMBER: f64 = 120.0;
+const NUMBER: f64 = 110.0;
 
 /// One bar.
 pub struct Bar {
@@ -23,7 +23,7 @@ pub struct Bar {
 /// Draws bars; `label` says what they show.
 pub fn bars(bars: &[Bar], label: &str) -> String {
     let longest = bars.iter().map(|bar| bar.name.chars().count()).max().unwrap_or_default() as f64;
-    let left = (longest * CHARACTER + 12.0).min(WIDTH * 0.5);
+    let left = (longest * CHARACTER + 12.0).min(WIDTH * 0.66);
     let highest = bars.iter().map(|bar| bar.value).fold(f64::MIN_POSITIVE, f64::max);
     let mut svg = Svg::new(WIDTH, ROW * bars.len() as f64 + 6.0);
     for (index, bar) in bars.iter().enumerate() {

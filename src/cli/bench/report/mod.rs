@@ -61,23 +61,22 @@ fn conditions(results: &Results) -> String {
     format!("<section>\n<h2>Conditions</h2>\n<dl>\n{}</dl>\n</section>\n", items.collect::<String>())
 }
 
-/// Rows under a header; cells beyond it are notes of their row.
+/// Rows under a header; what is to know of a row, the cell beyond the header, is below it.
 fn tabled(title: &str, header: &[&str], rows: Vec<Vec<String>>) -> String {
-    let is_text = |column: usize| column < table::THROUGHPUT_TEXT || column >= header.len();
-    let class = |column: usize| if is_text(column) { "" } else { " class=\"n\"" };
+    let class = |column: usize| if column < table::THROUGHPUT_TEXT { "" } else { " class=\"n\"" };
     let head = header.iter().enumerate();
     let head: String =
         head.map(|(column, name)| format!("<th scope=\"col\"{}>{}</th>", class(column), escaped(name))).collect();
-    let has_notes = rows.iter().any(|row| row.len() > header.len());
-    let row = |mut row: Vec<String>| {
-        row.resize(header.len() + usize::from(has_notes), String::new());
-        let cells = row.iter().enumerate();
+    let row = |row: Vec<String>| {
+        let cells = row.iter().take(header.len()).enumerate();
         let cells = cells.map(|(column, cell)| format!("<td{}>{}</td>", class(column), escaped(cell)));
-        format!("<tr>{}</tr>\n", cells.collect::<String>())
+        let note = row
+            .get(header.len())
+            .map(|note| format!("<tr class=\"note\"><td colspan=\"{}\">{}</td></tr>\n", header.len(), escaped(note)));
+        format!("<tr>{}</tr>\n{}", cells.collect::<String>(), note.unwrap_or_default())
     };
-    let notes = if has_notes { "<th scope=\"col\">note</th>" } else { "" };
     format!(
-        "<section>\n<h2>{title}</h2>\n<div class=\"wide\">\n<table>\n<thead><tr>{head}{notes}</tr></thead>\n<tbody>\n{}\
+        "<section>\n<h2>{title}</h2>\n<div class=\"wide\">\n<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{}\
          </tbody>\n</table>\n</div>\n</section>\n",
         rows.into_iter().map(row).collect::<String>()
     )

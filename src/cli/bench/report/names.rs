@@ -32,7 +32,7 @@ impl Names {
 
     /// What a candidate is called where partitions are told apart otherwise.
     pub fn without_partitions(&self, candidate: &Candidate) -> String {
-        let mut name = candidate.name();
+        let mut name = candidate.way();
         if candidate.engine != Engine::Streamlines {
             return name;
         }

@@ -21,7 +21,7 @@ pub struct Plots {
 /// All plots.
 pub fn all(results: &Results) -> Plots {
     let names = Names::of(results);
-    let questions = groups(&results.throughput, |row| question(&row.asked));
+    let questions = groups(&results.throughput, title_of);
     let each = |title: &str, plot: &dyn Fn(&[&Measured]) -> Option<String>| {
         section(title, questions.iter().filter_map(|(_, rows)| plot(rows)).collect())
     };
@@ -45,6 +45,12 @@ fn groups<T>(rows: &[T], key: impl Fn(&T) -> String) -> Vec<(String, Vec<&T>)> {
         }
     }
     groups
+}
+
+/// Processes are compared with each other.
+fn title_of(row: &Measured) -> String {
+    let question = question(&row.asked);
+    if row.candidate.is_process { format!("{question}, whole processes to Parquet") } else { question }
 }
 
 fn question(asked: &Asked) -> String {
@@ -73,7 +79,7 @@ fn throughput(rows: &[&Measured], names: &Names) -> Option<String> {
         Some(Bar { name: names.name(&row.candidate), value, told, color: names.color(&row.candidate) })
     };
     let all: Vec<_> = rows.iter().filter_map(|row| bar(&row)).collect();
-    let title = question(&rows.first()?.asked);
+    let title = title_of(rows.first()?);
     let drawn = bars(&all, &format!("Throughput of {title}; the table has the same figures"));
     (!all.is_empty()).then(|| figure(&title, "million rows read per second, median; × partitions", &drawn))
 }
@@ -103,14 +109,15 @@ fn scaling(rows: &[&Measured], names: &Names) -> Option<String> {
     let each = first.1 / first.0;
     let ideal = Some(("as fast for each partition as the first".to_string(), vec![(0.0, 0.0), (most, each * most)]));
     let y = Axis::linear("million rows/s", highest.max(each * most));
-    let title = question(&rows.first()?.asked);
+    let title = title_of(rows.first()?);
     let drawn = Plot { x, y, lines, ideal }.draw(&format!("Throughput of {title} by the number of partitions"));
     Some(figure(&title, "median", &drawn))
 }
 
 fn memory(rows: &[&Measured], names: &Names) -> Option<String> {
+    let most = rows.iter().map(|row| row.candidate.setup.partitions).max()?;
     let line = |row: &&Measured| {
-        let memory = row.memory.as_ref()?;
+        let memory = row.memory.as_ref().filter(|_| row.candidate.setup.partitions == most)?;
         let points = memory.samples.iter().map(|(at, bytes)| (*at, *bytes as f64 / 1e6)).collect();
         Some(Line { name: names.name(&row.candidate), points, color: names.color(&row.candidate), has_dots: false })
     };
@@ -118,7 +125,7 @@ fn memory(rows: &[&Measured], names: &Names) -> Option<String> {
     let points = || lines.iter().flat_map(|line| &line.points);
     let highest = |of: fn(&(f64, f64)) -> f64| points().map(of).fold(0.0, f64::max);
     let (x, y) = (Axis::linear("seconds since start", highest(|p| p.0)), Axis::linear("resident MB", highest(|p| p.1)));
-    let title = question(&rows.first()?.asked);
+    let title = title_of(rows.first()?);
     let is_empty = lines.is_empty();
     let drawn = Plot { x, y, lines, ideal: None }.draw(&format!("Resident memory of {title} over time"));
     (!is_empty).then(|| figure(&title, "one run by a process of its own; × partitions", &drawn))
