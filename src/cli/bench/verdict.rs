@@ -64,6 +64,7 @@ pub fn told(error: &DataFusionError) -> String {
         Some(own) => own.to_string(),
         None => error.strip_backtrace(),
     }
+    .replace("\n  help: ", "; ")
     .replace('\n', " ")
 }
 

@@ -6,7 +6,7 @@ const WIDTH: f64 = 640.0;
 const ROW: f64 = 26.0;
 const THICK: f64 = 17.0;
 /// Room of a character of the names.
-const CHARACTER: f64 = 6.8;
+const CHARACTER: f64 = 7.8;
 /// Room of the number beside a bar.
 const NUMBER: f64 = 110.0;
 

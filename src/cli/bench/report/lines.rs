@@ -16,6 +16,8 @@ pub struct Line {
     pub points: Vec<(f64, f64)>,
     /// Which of the colors it has; those beyond the last one are dashed.
     pub color: usize,
+    /// How it is dashed besides, to tell lines of one color apart.
+    pub dash: usize,
     /// Whether each point has a dot.
     pub has_dots: bool,
 }
@@ -40,7 +42,7 @@ impl Plot {
         }
         for line in &self.lines {
             let points: Vec<_> = line.points.iter().map(at).collect();
-            svg.path(&class(line.color), &points);
+            svg.path(&class(line), &points);
             let dots = points.iter().filter(|_| line.has_dots || points.len() == 1);
             dots.for_each(|point| svg.dot(&format!("dot{}", line.color % 8), *point));
         }
@@ -78,16 +80,17 @@ impl Plot {
                 "<svg viewBox=\"0 0 28 10\" aria-hidden=\"true\"><line class=\"{class}\" x1=\"0\" y1=\"5\" x2=\"28\" y2=\"5\"/></svg>"
             )
         };
-        let own = self.lines.iter().map(|line| (class(line.color), line.name.as_str()));
+        let own = self.lines.iter().map(|line| (class(line), line.name.as_str()));
         let ideal = self.ideal.iter().map(|(name, _)| ("ideal".to_string(), name.as_str()));
         let items = own.chain(ideal).map(|(class, name)| format!("<li>{}{}</li>\n", swatch(&class), escaped(name)));
         format!("<ul class=\"legend\">\n{}</ul>\n", items.collect::<String>())
     }
 }
 
-fn class(color: usize) -> String {
-    match color / 8 % 4 {
-        0 => format!("line line{}", color % 8),
-        dash => format!("line line{} dash{dash}", color % 8),
+fn class(line: &Line) -> String {
+    let color = line.color % 8;
+    match (line.color / 8 + line.dash) % 4 {
+        0 => format!("line line{color}"),
+        dash => format!("line line{color} dash{dash}"),
     }
 }

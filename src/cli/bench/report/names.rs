@@ -9,6 +9,8 @@ pub struct Names {
     has_routings: bool,
     /// Names without partitions, which have the colors.
     colored: Vec<String>,
+    /// Numbers of partitions, the most of them first.
+    partitions: Vec<usize>,
 }
 
 impl Names {
@@ -20,7 +22,10 @@ impl Names {
             has_batches: differ(own().map(|candidate| candidate.setup.batch_rows)),
             has_routings: differ(own().map(|candidate| candidate.setup.routing)),
             colored: vec![],
+            partitions: all.iter().map(|candidate| candidate.setup.partitions).collect(),
         };
+        names.partitions.sort_unstable_by(|a, b| b.cmp(a));
+        names.partitions.dedup();
         for candidate in all {
             let name = names.without_partitions(candidate);
             if !names.colored.contains(&name) {
@@ -48,6 +53,11 @@ impl Names {
     /// What it is called where they are not.
     pub fn name(&self, candidate: &Candidate) -> String {
         format!("{} × {}", self.without_partitions(candidate), candidate.setup.partitions)
+    }
+
+    /// How its line is dashed: not at all with the most partitions.
+    pub fn dash(&self, candidate: &Candidate) -> usize {
+        self.partitions.iter().position(|known| *known == candidate.setup.partitions).unwrap_or_default()
     }
 
     /// Its color.

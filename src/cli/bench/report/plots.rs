@@ -92,7 +92,7 @@ fn scaling(rows: &[&Measured], names: &Names) -> Option<String> {
         let point = (row.candidate.setup.partitions as f64, speed / 1e6);
         match lines.iter_mut().find(|line| line.name == name) {
             Some(line) => line.points.push(point),
-            None => lines.push(Line { name, points: vec![point], color, has_dots: true }),
+            None => lines.push(Line { name, points: vec![point], color, dash: 0, has_dots: true }),
         }
     }
     lines.retain(|line| line.points.len() > 1);
@@ -119,7 +119,13 @@ fn memory(rows: &[&Measured], names: &Names) -> Option<String> {
     let line = |row: &&Measured| {
         let memory = row.memory.as_ref().filter(|_| row.candidate.setup.partitions == most)?;
         let points = memory.samples.iter().map(|(at, bytes)| (*at, *bytes as f64 / 1e6)).collect();
-        Some(Line { name: names.name(&row.candidate), points, color: names.color(&row.candidate), has_dots: false })
+        Some(Line {
+            name: names.name(&row.candidate),
+            points,
+            color: names.color(&row.candidate),
+            dash: names.dash(&row.candidate),
+            has_dots: false,
+        })
     };
     let lines: Vec<_> = rows.iter().filter_map(line).collect();
     let points = || lines.iter().flat_map(|line| &line.points);
@@ -137,7 +143,13 @@ fn latency(title: &str, rows: &[&AtRate], names: &Names) -> Option<String> {
         let points: Vec<_> = curve(row).into_iter().map(|(share, ms)| (nines(share, most), ms.max(1e-3))).collect();
         let behind = if row.keeps_up() { "" } else { " (did not keep up)" };
         let name = format!("{}{behind}", names.name(&row.candidate));
-        (!points.is_empty()).then(|| Line { name, points, color: names.color(&row.candidate), has_dots: false })
+        (!points.is_empty()).then(|| Line {
+            name,
+            points,
+            color: names.color(&row.candidate),
+            dash: names.dash(&row.candidate),
+            has_dots: false,
+        })
     };
     let lines: Vec<_> = rows.iter().filter_map(line).collect();
     let ms = || lines.iter().flat_map(|line| &line.points).map(|(_, ms)| *ms);
