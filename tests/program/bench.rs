@@ -156,3 +156,11 @@ fn rows_come_at_a_speed() {
     assert!(started.elapsed().as_secs_f64() > 0.45);
     at("fast", 1).assert().code(2).stderr(contains("streamlines.speed is max or, say, 1000rows/s"));
 }
+
+#[test]
+fn without_duckdb_the_rest_is_measured() {
+    let folder = TempDir::new().unwrap();
+    let mut command = bench(folder.path(), &["--scenarios", "2", "--against", "duckdb"]);
+    command.env("PATH", "").env("STREAMLINES_PYTHON", "/no/such/python");
+    command.assert().success().stdout(contains("no duckdb program on PATH").and(contains("partitioned")));
+}
