@@ -23,6 +23,7 @@ use crate::plan::{Changelog, Keyed, changelog};
 use crate::runtime::Job;
 use crate::sink::{Sink, Writer, Written};
 
+use super::question::left_open;
 use super::rows::floats;
 
 const SEED: u64 = 7;
@@ -42,6 +43,8 @@ pub struct Checksum {
     pub late_rows: u64,
     /// Why the rows say nothing of the final answer, if they are changes of keys that are not among the columns.
     pub why_not_folded: Option<String>,
+    /// What SQL leaves open in the query, so that two answers may differ and both be right.
+    pub left_open: Option<&'static str>,
     total: Total,
 }
 
@@ -51,6 +54,7 @@ impl Checksum {
     /// # Errors
     /// What is wrong with the query or its data, or why it cannot run as a stream.
     pub async fn of(query: DataFrame) -> Result<Self> {
+        let left_open = left_open(query.logical_plan())?;
         let (state, plan) = query.clone().into_parts();
         let changelog = changelog(&state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?);
         let why_not_folded = match &changelog {
@@ -65,7 +69,7 @@ impl Checksum {
             total
         });
         let (rows, late_rows) = (summary.rows_written, summary.progress.late_rows);
-        Ok(Self { rows, final_rows: total.rows, late_rows, why_not_folded, total })
+        Ok(Self { rows, final_rows: total.rows, late_rows, why_not_folded, left_open, total })
     }
 
     /// What differs in another answer, which should be the same once changes are folded.

@@ -172,7 +172,7 @@ async fn check(ground: &Ground<'_>, questions: &[Question], sources: &[Source], 
         let mine = |ready: &&mut Ready| ready.can_run && usize::from(ready.candidate.spread) == index;
         match expected {
             Ok(expected) => {
-                let mut judge = Judge::new(expected);
+                let mut judge = Judge::new(expected, question.oracle != question.datafusion);
                 for ready in all.iter_mut().filter(mine) {
                     ready.check(ground, &mut judge).await?;
                 }

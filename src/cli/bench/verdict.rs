@@ -3,6 +3,7 @@
 use datafusion::error::DataFusionError;
 use streamlines::{Checksum, Error};
 
+use super::candidate::Engine;
 use super::results::{Asked, Measured};
 
 /// Judges the answers to one question over the same files.
@@ -10,14 +11,16 @@ use super::results::{Asked, Measured};
 pub struct Judge {
     /// That of plain DataFusion.
     batch: Checksum,
-    /// Where rows are late, the first answer without them.
-    in_time: Option<Checksum>,
+    /// Whether that breaks ties as a stream does.
+    breaks_ties: bool,
+    /// Where plain DataFusion may answer otherwise, the first answer of this engine.
+    first: Option<Checksum>,
 }
 
 impl Judge {
-    /// By the answer of plain DataFusion.
-    pub fn new(batch: Checksum) -> Self {
-        Self { batch, in_time: None }
+    /// By the answer of plain DataFusion, which may break ties as a stream does.
+    pub fn new(batch: Checksum, breaks_ties: bool) -> Self {
+        Self { batch, breaks_ties, first: None }
     }
 
     /// What to note of an answer.
@@ -29,16 +32,23 @@ impl Judge {
             return Ok(Some(format!("not compared: {why}")));
         }
         let Some(difference) = self.batch.difference(found) else { return Ok(None) };
-        if found.late_rows == 0 {
-            return Err(wrong(measured, "plain DataFusion", &difference, &self.batch, found));
+        let is_batch = measured.candidate.engine == Engine::DataFusion;
+        let is_open = |_: &&str| (is_batch || !self.breaks_ties) && self.batch.final_rows == found.final_rows;
+        let why = match (found.late_rows, found.left_open.filter(is_open)) {
+            (0, None) => return Err(wrong(measured, "plain DataFusion", &difference, &self.batch, found)),
+            (0, Some(open)) => open.to_string(),
+            (late, _) => format!("{late} rows are late, and in plain DataFusion's answer"),
+        };
+        if is_batch {
+            return Ok(Some(format!("{why}: only the number of rows is compared")));
         }
-        let first = self.in_time.get_or_insert_with(|| found.clone());
+        let first = self.first.get_or_insert_with(|| found.clone());
         match first.difference(found) {
-            None if first.late_rows == found.late_rows => Ok(Some(format!(
-                "{} rows are late, so plain DataFusion answers otherwise: compared with the first answer; streamlines check \
-                 tells whether they explain it",
-                found.late_rows
-            ))),
+            None if first.late_rows == found.late_rows => {
+                let how =
+                    "compared with the first answer of this engine; streamlines check compares with plain DataFusion";
+                Ok(Some(format!("{why}: {how}")))
+            }
             None => {
                 let difference = format!("{} late rows and not {}", found.late_rows, first.late_rows);
                 Err(wrong(measured, "the first candidate", &difference, first, found))
@@ -72,7 +82,7 @@ pub fn told(error: &DataFusionError) -> String {
 mod tests {
     use streamlines::{Setup, StreamlinesContext};
 
-    use super::super::candidate::{Candidate, Engine};
+    use super::super::candidate::Candidate;
     use super::*;
 
     async fn checksum(sql: &str) -> Checksum {
@@ -94,7 +104,7 @@ mod tests {
         };
         let expected = checksum("SELECT * FROM (VALUES ('a', 1.5), ('b', 2.5)) AS t (k, x)").await;
         let same = checksum("SELECT * FROM (VALUES ('b', 2.5), ('a', 1.5)) AS t (k, x)").await;
-        let mut judge = Judge::new(expected);
+        let mut judge = Judge::new(expected, false);
         assert_eq!(judge.verdict(&measured, &same).unwrap(), None);
         let wrong = checksum("SELECT * FROM (VALUES ('a', 1.5)) AS t (k, x)").await;
         let error = judge.verdict(&measured, &wrong).unwrap_err().to_string();
@@ -114,5 +124,10 @@ mod tests {
         let other = checksum("SELECT * FROM (VALUES ('c', 1.5)) AS t (k, x)").await;
         let error = judge.verdict(&measured, &late(&other)).unwrap_err().to_string();
         assert!(error.contains("the first candidate gives"), "{error}");
+        // What SQL leaves open is none either, where the ties of the expected answer are broken.
+        let tied = "SELECT a, row_number() OVER (ORDER BY b ROWS UNBOUNDED PRECEDING) AS n FROM (VALUES (1, 1), (2, 1)) AS t (a, b)";
+        let (tied, other) = (checksum(tied).await, checksum(&tied.replace("ORDER BY b", "ORDER BY a DESC")).await);
+        assert!(Judge::new(other.clone(), false).verdict(&measured, &tied).unwrap().unwrap().contains("rows that tie"));
+        assert!(Judge::new(other, true).verdict(&measured, &tied).is_err());
     }
 }
