@@ -61,7 +61,11 @@ impl Work {
     /// Opens the rows of a pipeline.
     pub(super) fn rows(&self, pipeline: &PipelineContext) -> Result<Rows> {
         let counts = &pipeline.metrics.reader;
-        let pacing = self.schedule.as_ref().map(|schedule| Pacing::new(Arc::clone(schedule), Arc::clone(counts)));
+        let pacing = self
+            .schedule
+            .as_ref()
+            .zip(self.replay())
+            .map(|(schedule, replay)| Pacing::new(schedule.for_piece(replay, pipeline.index), Arc::clone(counts)));
         Ok(Rows { input: self.input(pipeline)?, pacing, due: None })
     }
 

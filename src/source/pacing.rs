@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::operator::{Stamp, WATERMARK_MIN};
 
 use super::reader::{Read, ReaderCounts};
+use super::replay::ReplayPlan;
 
 /// The runtime's timers are coarser than this; a thread sleeps through what is left.
 const FINE: Duration = Duration::from_millis(2);
@@ -71,6 +72,8 @@ pub(super) fn batch_rows_at_most(task: &TaskContext) -> usize {
 #[derive(Debug)]
 pub(crate) struct Schedule {
     rows_per_s: f64,
+    /// How many workers share the speed.
+    workers: usize,
     begun: OnceLock<Instant>,
     /// Rows that have become due and were handed on.
     handed_on: AtomicU64,
@@ -81,12 +84,22 @@ impl Schedule {
     pub(crate) fn of(task: &TaskContext, workers: usize) -> Option<Arc<Self>> {
         match Speed::of(task) {
             Speed::Max => None,
-            Speed::RowsPerSecond(rows) => Some(Arc::new(Self::new(rows as f64 / workers.max(1) as f64))),
+            Speed::RowsPerSecond(rows) => Some(Arc::new(Self::new(rows as f64 / workers.max(1) as f64, workers))),
         }
     }
 
-    fn new(rows_per_s: f64) -> Self {
-        Self { rows_per_s, begun: OnceLock::new(), handed_on: AtomicU64::new(0) }
+    fn new(rows_per_s: f64, workers: usize) -> Self {
+        Self { rows_per_s, workers, begun: OnceLock::new(), handed_on: AtomicU64::new(0) }
+    }
+
+    /// The schedule for a piece of the data. Where a worker has one piece only, it gets as much of the speed as it has of
+    /// the rows, so that uneven pieces end together.
+    pub(crate) fn for_piece(self: &Arc<Self>, replay: &ReplayPlan, piece: usize) -> Arc<Self> {
+        let speed = self.rows_per_s * self.workers as f64;
+        match replay.share_of_piece(piece, self.workers).filter(|share| *share > 0.0) {
+            Some(share) => Arc::new(Self::new(speed * share, self.workers)),
+            None => Arc::clone(self),
+        }
     }
 
     /// When the first row was due: when it was first asked for.
@@ -217,7 +230,7 @@ mod tests {
 
     #[tokio::test]
     async fn rows_come_when_they_are_due_and_not_before() {
-        let (schedule, counts) = (Arc::new(Schedule::new(2000.0)), Arc::new(ReaderCounts::default()));
+        let (schedule, counts) = (Arc::new(Schedule::new(2000.0, 1)), Arc::new(ReaderCounts::default()));
         let mut pacing = Pacing::new(Arc::clone(&schedule), Arc::clone(&counts));
         assert!(pacing.next().await.unwrap().is_none());
         pacing.hold(read(100));
@@ -241,7 +254,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_comes_late_finds_all_that_was_due() {
-        let mut pacing = Pacing::new(Arc::new(Schedule::new(1000.0)), Arc::default());
+        let mut pacing = Pacing::new(Arc::new(Schedule::new(1000.0, 1)), Arc::default());
         pacing.hold(read(1000));
         let (first, _) = pacing.next().await.unwrap().unwrap();
         assert_eq!(first.batch.num_rows(), 1);

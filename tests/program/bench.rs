@@ -110,6 +110,16 @@ fn latency_is_that_of_all_rows_that_were_due() {
 }
 
 #[test]
+fn uneven_partitions_end_together() {
+    let folder = TempDir::new().unwrap();
+    // Of a thousand rows, 950 are in one of two files.
+    let arguments = ["--scenarios", "3b", "--runs", "0", "--keys", "20", "--skew", "--rates", "1000"];
+    let found = results(folder.path(), &arguments);
+    let row = &rows(&found, "latency")[0];
+    assert!(row["achieved_rows_per_s"].as_f64().unwrap() > 900.0, "{row}");
+}
+
+#[test]
 fn own_queries_are_measured() {
     let folder = TempDir::new().unwrap();
     let query = folder.path().join("query.sql");

@@ -86,7 +86,7 @@ impl DataSet {
         let (stored_as, columns) = match self.format {
             Format::Parquet => ("PARQUET", ""),
             Format::Csv => {
-                ("CSV", "symbol VARCHAR, event_time TIMESTAMP, price DOUBLE, quantity BIGINT, trade_id BIGINT, ")
+                ("CSV", "symbol VARCHAR, event_time TIMESTAMP(6), price DOUBLE, quantity BIGINT, trade_id BIGINT, ")
             }
         };
         let partitions = if self.spread { "'partitions' 'files'" } else { "'partitioned_by' 'symbol'" };

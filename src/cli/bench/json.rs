@@ -79,7 +79,7 @@ fn latency(row: &AtRate) -> Value {
     let pairs = [
         ("rate_rows_per_s", Value::from(row.rate)),
         ("achieved_rows_per_s", Value::from(latency.map(|latency| latency.rows_per_s()))),
-        ("waiting_rows", Value::from(row.waiting)),
+        ("waiting_rows", Value::from(if row.keeps_up() { 0 } else { row.waiting })),
         ("kept_up", Value::from(row.keeps_up())),
         ("rows", Value::from(latency.map(|latency| latency.rows()))),
         ("p50_ms", Value::from(ms(0.5))),

@@ -71,14 +71,17 @@ fn sampled(process: u32, started: Instant, has_ended: &AtomicBool) -> Option<Mem
     (!memory.samples.is_empty()).then_some(memory)
 }
 
-/// Bytes that are resident now, and the most that have been, on Linux.
+/// Bytes that are resident now, and the most that have been, of a process and those that it has started, on Linux.
 fn resident(process: u32) -> Option<(u64, u64)> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let bytes = |key: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(key))?;
         line.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
     };
-    Some((bytes("VmRSS:")?, bytes("VmHWM:")?))
+    let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
+    let of_children = children.split_whitespace().filter_map(|child| resident(child.parse().ok()?));
+    let (now, peak) = of_children.fold((0, 0), |total, child| (total.0 + child.0, total.1 + child.1));
+    Some((bytes("VmRSS:")? + now, bytes("VmHWM:")? + peak))
 }
 
 #[cfg(test)]

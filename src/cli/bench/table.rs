@@ -140,9 +140,10 @@ pub fn latency_row(row: &AtRate) -> Vec<String> {
         ms(0.999),
         ms(1.0),
     ];
-    let behind = (row.latency.is_some() && !row.keeps_up()).then(|| match row.waiting {
-        0 => "did not keep up".to_string(),
-        waiting => format!("did not keep up: {} rows still waited", count(waiting)),
+    let behind = (row.latency.is_some() && !row.is_at_rate()).then(|| match (row.keeps_up(), row.waiting) {
+        (true, _) => "kept up with what was due: partitions are uneven, and some had ended".to_string(),
+        (false, 0) => "did not keep up".to_string(),
+        (false, waiting) => format!("did not keep up: {} rows still waited", count(waiting)),
     });
     cells.extend(row.note.clone().or(behind));
     cells
