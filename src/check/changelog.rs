@@ -34,8 +34,8 @@ pub fn fold(batches: &[RecordBatch], schema: &SchemaRef, keys: &[usize], op: Opt
     Ok(take_record_batch(&changes_only, &UInt64Array::from(rows))?)
 }
 
-/// Folds the rows of a changelog in which whole rows come (`+I`) and go (`-D`), each perhaps several times. The column
-/// `op` says which and is no column of the result.
+/// Folds the rows of a changelog in which whole rows come (`+I`, `+U`) and go (`-D`, `-U`), each perhaps several times.
+/// The column `op` says which and is no column of the result.
 ///
 /// # Errors
 /// A row that goes and is not there.
@@ -49,8 +49,8 @@ pub fn fold_rows(batches: &[RecordBatch], schema: &SchemaRef, op: usize) -> Resu
     for row in 0..changes.num_rows() {
         let copies = there.entry(contents.row(row).owned()).or_default();
         match as_string_array(&ops)?.value(row) {
-            "+I" => copies.push(row as u64),
-            "-D" if copies.pop().is_some() => {}
+            "+I" | "+U" => copies.push(row as u64),
+            "-D" | "-U" if copies.pop().is_some() => {}
             other => return Err(unfit(other, &changes_only, row)),
         }
     }

@@ -15,7 +15,6 @@ mod ledger;
 mod question;
 mod rows;
 mod setup;
-mod tie_break;
 
 use std::sync::Arc;
 
@@ -25,9 +24,9 @@ use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::LogicalPlan;
 
 use crate::error::Error;
-use crate::plan::without_last_limit;
+use crate::plan::{with_ties_broken, without_last_limit};
 use crate::session::StreamlinesContext;
-use crate::source::LeftOut;
+use crate::source::{LeftOut, StreamTable};
 use crate::sql::StreamStatement;
 
 pub use answer::Answer;
@@ -38,8 +37,7 @@ pub use ledger::Ledger;
 pub use rows::text_rows;
 pub use setup::Setup;
 
-use question::{left_open, question, with_exact_watermark, with_final};
-use tie_break::with_ties_broken;
+use question::{left_open, question, with_exact_watermark, with_final, with_retractions};
 
 /// What was compared, and how that came out.
 #[derive(Debug, Clone)]
@@ -109,7 +107,18 @@ impl Check {
     /// What is wrong with the statement, or why it cannot run as a stream.
     pub async fn statement(&self, statement: StreamStatement) -> Result<Option<Vec<Comparison>>> {
         if let Some(query) = question(&statement) {
-            return self.query(query).await.map(Some);
+            let stream = self.stream.whole_answer(query.clone()).await?.answer;
+            let retracting = stream.why_not_folded().and_then(|_| with_retractions(query.clone()));
+            return match retracting {
+                // Changes that cannot be told apart by key can by what they replace.
+                Some(query) => {
+                    let stream = self.stream.whole_answer(query.clone()).await?.answer;
+                    let mut comparisons = self.query(query, stream).await?;
+                    comparisons.iter_mut().for_each(|comparison| comparison.what.push_str(", WITH RETRACTIONS"));
+                    Ok(Some(comparisons))
+                }
+                None => self.query(query, stream).await.map(Some),
+            };
         }
         for session in [&self.batch, &self.stream, &self.in_time].into_iter().chain(&self.others) {
             session.ctx.plan_statement(statement.clone()).await?;
@@ -118,11 +127,10 @@ impl Check {
         Ok(None)
     }
 
-    async fn query(&self, query: StreamStatement) -> Result<Vec<Comparison>> {
+    async fn query(&self, query: StreamStatement, stream: Answer) -> Result<Vec<Comparison>> {
         let planned = self.stream.plan(query.clone()).await?;
         let open = left_open(planned.logical_plan())?;
         let has_limit = without_last_limit(planned.logical_plan()).is_some();
-        let stream = self.stream.whole_answer(query.clone()).await?.answer;
         let batch = self.batch.whole_answer(with_final(query.clone())).await;
         let mut comparisons = vec![self.with_batch(batch, &stream, &query, open).await?];
         for session in &self.others {
@@ -233,7 +241,8 @@ impl Check {
     /// The answer of batch without some rows, with ties in the order of a stream.
     async fn in_order_of_places(&self, query: &StreamStatement, left_out: &Arc<LeftOut>) -> Result<Given> {
         self.in_time.ctx.state_ref().write().config_mut().set_extension(Arc::clone(left_out));
-        self.in_time.run(with_final(query.clone()), |plan| with_ties_broken(whole(plan), left_out)).await
+        let table = |stream: &StreamTable| Ok(Arc::new(stream.placed().without(Arc::clone(left_out))?) as _);
+        self.in_time.run(with_final(query.clone()), |plan| with_ties_broken(whole(plan), &table)).await
     }
 
     /// Whether the stream without bounds gives the answer of batch. Where it cannot run, nothing is explained.

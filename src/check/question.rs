@@ -1,15 +1,13 @@
 //! What is asked of each session: the query of a statement, and its variants.
 
 use datafusion::common::Result;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::{Expr, LogicalPlan, WindowFrameUnits, WindowFunctionDefinition};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::sql::parser::{CopyToSource, Statement};
 use datafusion::sql::sqlparser::ast::{Query, Statement as Sql};
 
-use crate::sql::StreamStatement;
-
-/// Functions whose answer depends on the order of rows.
-const ORDERED: [&str; 5] = ["array_agg", "first_value", "last_value", "nth_value", "string_agg"];
+use crate::plan::{depends_on_order, takes_rows};
+use crate::sql::{EmitMode, Ops, StreamStatement};
 
 /// The query whose rows a statement gives or writes.
 pub(super) fn question(statement: &StreamStatement) -> Option<StreamStatement> {
@@ -36,6 +34,13 @@ pub(super) fn with_final(mut statement: StreamStatement) -> StreamStatement {
         *emit = None;
     }
     statement
+}
+
+/// The same query with changes that say which rows they replace, if it has changes that do not.
+pub(super) fn with_retractions(mut statement: StreamStatement) -> Option<StreamStatement> {
+    let StreamStatement::Query { emit: Some(emit), .. } = &mut statement else { return None };
+    let EmitMode::Changes(changes) = &mut emit.mode else { return None };
+    (std::mem::replace(&mut changes.ops, Ops::Retractions) != Ops::Retractions).then_some(statement)
 }
 
 /// The same statement, and if it creates a stream, without a bound of lateness.
@@ -67,28 +72,4 @@ pub(super) fn left_open(plan: &LogicalPlan) -> Result<Option<&'static str>> {
         Ok(if open.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     Ok(open)
-}
-
-/// Whether an aggregate takes rows in an order that is not given, or not for rows that tie.
-pub(super) fn depends_on_order(expr: &Expr) -> bool {
-    let depends = expr.exists(|part| match part {
-        Expr::AggregateFunction(call) => {
-            let tie = call.params.order_by.is_empty() || !call.params.distinct;
-            Ok(ORDERED.contains(&call.func.name()) && tie)
-        }
-        _ => Ok(false),
-    });
-    depends.unwrap_or_default()
-}
-
-/// Whether an OVER column takes rows one by one, so that the order of those that tie counts.
-pub(super) fn takes_rows(expr: &Expr) -> bool {
-    let Expr::WindowFunction(call) = expr.clone().unalias() else { return false };
-    let by_rows = match &call.fun {
-        WindowFunctionDefinition::WindowUDF(function) => {
-            matches!(function.name(), "row_number" | "lag" | "lead" | "ntile")
-        }
-        WindowFunctionDefinition::AggregateUDF(_) => false,
-    };
-    by_rows || call.params.window_frame.units == WindowFrameUnits::Rows
 }

@@ -13,7 +13,8 @@ use datafusion::physical_plan::{
 
 use crate::operator::{
     AggregateSpec, ChangelogAggregate, ChangelogTopN, ChangesSpec, CompleteWindow, Mode, Operator, ResultTime,
-    RowsWindow, RowsWindowSpec, SessionAggregate, TopNSpec, WindowAggregate, WindowTopN, merge_window,
+    RowsWindow, RowsWindowSpec, SessionAggregate, SessionRows, SessionRowsSpec, TopNSpec, WindowAggregate, WindowTopN,
+    merge_window,
 };
 
 use super::operator_stream::OperatorStream;
@@ -31,6 +32,8 @@ pub(crate) enum OperatorSpec {
     ChangelogAggregate(Arc<AggregateSpec>, ChangesSpec),
     /// GROUP BY sessions, with what ticks apart they are; none for changes gives final values.
     SessionAggregate(Arc<AggregateSpec>, i64, Option<ChangesSpec>),
+    /// Rows with their sessions, which come out when these end.
+    SessionRows(Arc<SessionRowsSpec>),
     /// OVER (… ORDER BY event time …).
     RowsWindow(Arc<RowsWindowSpec>),
     /// The best rows of each window: they come out when it closes.
@@ -50,6 +53,7 @@ impl OperatorSpec {
                 changes.schema(&spec.schema)
             }
             Self::SessionAggregate(spec, _, None) => Arc::clone(&spec.schema),
+            Self::SessionRows(spec) => Arc::clone(&spec.schema),
             Self::RowsWindow(spec) => Arc::clone(&spec.schema),
             Self::WindowTopN(spec) | Self::MergedWindowTopN(spec) => Arc::clone(&spec.schema),
             Self::ChangelogTopN(spec, changes, _) => changes.schema(&spec.schema),
@@ -90,7 +94,11 @@ impl OperatorSpec {
             | Self::MergedWindowAggregate(spec)
             | Self::ChangelogAggregate(spec, _)
             | Self::SessionAggregate(spec, ..) => Some(spec),
-            Self::RowsWindow(_) | Self::WindowTopN(_) | Self::MergedWindowTopN(_) | Self::ChangelogTopN(..) => None,
+            Self::SessionRows(_)
+            | Self::RowsWindow(_)
+            | Self::WindowTopN(_)
+            | Self::MergedWindowTopN(_)
+            | Self::ChangelogTopN(..) => None,
         }
     }
 
@@ -104,6 +112,7 @@ impl OperatorSpec {
             Self::SessionAggregate(spec, gap, changes) => {
                 Box::new(SessionAggregate::try_new(Arc::clone(spec), *gap, changes.clone())?)
             }
+            Self::SessionRows(spec) => Box::new(SessionRows::new(Arc::clone(spec))),
             Self::RowsWindow(spec) => Box::new(RowsWindow::try_new(Arc::clone(spec))?),
             Self::WindowTopN(spec) => Box::new(WindowTopN::new(Arc::clone(spec))),
             Self::MergedWindowTopN(spec) => Box::new(WindowAggregate::new(Arc::clone(&spec.groups), Mode::Partial)),
@@ -118,6 +127,7 @@ impl OperatorSpec {
             Self::WindowAggregate(_) | Self::MergedWindowAggregate(_) => "WindowAggregate",
             Self::ChangelogAggregate(..) => "ChangelogAggregate",
             Self::SessionAggregate(..) => "SessionAggregate",
+            Self::SessionRows(_) => "SessionRows",
             Self::RowsWindow(_) => "RowsWindow",
             Self::WindowTopN(_) | Self::MergedWindowTopN(_) => "WindowTopN",
             Self::ChangelogTopN(..) => "ChangelogTopN",
@@ -210,6 +220,7 @@ impl DisplayAs for OperatorExec {
                 write!(f, "{spec}, changes={changes}")
             }
             OperatorSpec::MergedWindowAggregate(spec) => write!(f, "{spec}, merged on close"),
+            OperatorSpec::SessionRows(spec) => write!(f, "{spec}"),
             OperatorSpec::RowsWindow(spec) => write!(f, "{spec}"),
             OperatorSpec::WindowTopN(spec) => write!(f, "{spec}"),
             OperatorSpec::MergedWindowTopN(spec) => write!(f, "{spec}, merged on close"),

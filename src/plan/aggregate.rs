@@ -22,7 +22,7 @@ use super::explode::{calls_overlapping, overlapping_calls};
 use super::functions::last_tick;
 use super::nodes::{Repeats, WINDOW_END, WINDOW_START, Window, WindowAggregate};
 use super::operator_spec::is_free_of_order;
-use super::overlapping::{is_overlapping, is_session, session_keys};
+use super::overlapping::{calls_session, is_overlapping, is_session, session_keys};
 use super::result_time::{comes_out_by_time, result_time, time_of_results};
 use super::routing::KeyedState;
 use super::top_n_node::TopN;
@@ -31,7 +31,7 @@ use super::{refuse, window};
 
 /// The keys and aggregates of a GROUP BY, in terms of what is below the projections that make its windows.
 pub(super) struct Grouping {
-    groups: Vec<Expr>,
+    pub(super) groups: Vec<Expr>,
     aggregates: Vec<Expr>,
     /// Whether there are such projections, which what is below does not have.
     pub(super) is_pulled_up: bool,
@@ -355,10 +355,6 @@ fn makes_windows(plan: &LogicalPlan) -> bool {
         LogicalPlan::Filter(filter) => makes_windows(&filter.input),
         _ => false,
     }
-}
-
-fn calls_session(expr: &Expr) -> bool {
-    overlapping_calls(std::slice::from_ref(expr)).is_ok_and(|calls| calls.iter().any(is_session))
 }
 
 /// Whether a window function is called in an expression.

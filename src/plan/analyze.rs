@@ -21,7 +21,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, internal_datafusion_err};
 use datafusion::logical_expr::dml::CopyTo;
 use datafusion::logical_expr::{
-    Aggregate, Distinct, DistinctOn, Expr, Extension, Join, JoinType, LogicalPlan, SubqueryAlias,
+    Aggregate, Distinct, DistinctOn, Expr, Extension, Join, JoinType, LogicalPlan, Projection, SubqueryAlias,
     UserDefinedLogicalNodeCore,
 };
 use datafusion::optimizer::AnalyzerRule;
@@ -34,12 +34,14 @@ use crate::sql::EmitMode;
 
 use super::aggregate::Grouping;
 use super::event_time::{first_stream, reads_stream};
-use super::explode::{expand_or_explode, explode, explode_aggregate};
+use super::explode::{expand_or_explode, explode, explode_aggregate, explode_projection};
 use super::nodes::{Emit, Pipelines, Repeats, WriteFiles};
+use super::overlapping::calls_session;
 use super::result_time::comes_out_by_time;
 use super::routing::{KeyedState, Routings, Stage};
+use super::session_rows::{SessionRows, without_late_rows};
 use super::top_n_node::Ranked;
-use super::{aggregate, changes, grouping_sets, over, overlapping, ranked, refuse, refuse_joins, top_n};
+use super::{aggregate, changes, grouping_sets, over, ranked, refuse, refuse_joins, ties, top_n};
 
 /// What flows out of a plan node.
 pub(super) enum Shape {
@@ -179,8 +181,11 @@ impl Rewriter {
                 refuse::sorted_changes(emit, self.emit_at)?;
                 self.tail(plan, emit)
             }
-            LogicalPlan::Distinct(Distinct::On(on)) => {
+            LogicalPlan::Distinct(Distinct::On(_)) => {
                 refuse::distinct_changes(emit, self.emit_at)?;
+                let LogicalPlan::Distinct(Distinct::On(on)) = ties::in_order(plan)? else {
+                    return Err(internal_datafusion_err!("DISTINCT ON stays what it is"));
+                };
                 let flow = self.rewrite(on.input.as_ref().clone(), emit)?;
                 let input = Arc::new(self.close(flow)?);
                 let on = DistinctOn::try_new(on.on_expr, on.select_expr, on.sort_expr, input)?;
@@ -190,9 +195,19 @@ impl Rewriter {
                 let ranked = node.node.as_any().downcast_ref::<Ranked>();
                 self.top_n(ranked.ok_or_else(|| internal_datafusion_err!("a rank is a rank"))?, emit)
             }
+            LogicalPlan::Extension(node) if node.node.as_any().is::<SessionRows>() => {
+                let rows = node.node.as_any().downcast_ref::<SessionRows>();
+                self.session_rows(rows.ok_or_else(|| internal_datafusion_err!("sessions are sessions"))?)
+            }
             // CREATE TABLE … AS is planned as a whole, and its query once more when it is carried out.
             LogicalPlan::Extension(node) if node.node.as_any().is::<Pipelines>() => {
                 Ok(Flow::stateless(LogicalPlan::Extension(node), Shape::Tail))
+            }
+            LogicalPlan::Limit(ref limit) if matches!(limit.input.as_ref(), LogicalPlan::Sort(_)) => {
+                match ties::in_order(plan)? {
+                    LogicalPlan::Projection(projection) => self.pass(LogicalPlan::Projection(projection), emit),
+                    first_rows => self.tail(first_rows, emit),
+                }
             }
             LogicalPlan::Limit(_)
             | LogicalPlan::Union(_)
@@ -211,13 +226,13 @@ impl Rewriter {
         if let LogicalPlan::Filter(filter) = &plan {
             refuse_joins::not_in_with_nulls(filter)?;
         }
+        if let LogicalPlan::Projection(projection) = &plan
+            && projection.expr.iter().any(calls_session)
+        {
+            return self.rewrite(explode_projection(projection.clone(), false)?, emit);
+        }
         let is_filter = matches!(plan, LogicalPlan::Filter(_));
         let flow = self.rewrite(input, if is_filter { changes::for_filter(emit) } else { emit })?;
-        if overlapping::is_bare_session(&plan) && matches!(flow.shape, Shape::Rows) {
-            // A session is known when it has ended.
-            let input = self.close(flow)?;
-            return Ok(Flow::stateless(plan.with_new_exprs(plan.expressions(), vec![input])?, Shape::Tail));
-        }
         let plan = match plan {
             LogicalPlan::Filter(filter) if flow.is_changelog => {
                 return changes::filter(filter, flow, emit).map_err(|error| Error::locate(error, self.emit_at));
@@ -276,6 +291,7 @@ impl Rewriter {
             return self.rewrite(explode_aggregate(aggregate)?, emit);
         }
         let (input, grouping) = Grouping::of(&aggregate)?;
+        let input = without_late_rows(input, &grouping.groups)?;
         let flow = self.rewrite(input, EmitMode::Final)?;
         let is_whole = !grouping.is_pulled_up;
         match flow.shape {
@@ -316,11 +332,26 @@ impl Rewriter {
         match time {
             Some(time) => over::stream(flow, time, functions),
             None if flow.is_changelog => Err(refuse::over_changes().at(self.emit_at).into()),
-            None => {
-                let input = self.close(flow)?;
-                Ok(Flow::stateless(replace_input_of_windows(plan, input)?, Shape::Tail))
-            }
+            None => self.over_at_end(plan, emit),
         }
+    }
+
+    /// OVER columns that DataFusion computes, where rows tie in the order of the stream.
+    fn over_at_end(&self, plan: LogicalPlan, emit: EmitMode) -> Result<Flow> {
+        let (columns, windows) = match ties::in_order(plan)? {
+            LogicalPlan::Projection(projection) => (Some(projection.expr), Arc::unwrap_or_clone(projection.input)),
+            windows => (None, windows),
+        };
+        let mut below = &windows;
+        while let LogicalPlan::Window(window) = below {
+            below = &window.input;
+        }
+        let input = self.close(self.rewrite_below(below, emit)?)?;
+        let mut plan = replace_input_of_windows(windows, input)?;
+        if let Some(columns) = columns {
+            plan = LogicalPlan::Projection(Projection::try_new(columns, Arc::new(plan))?);
+        }
+        Ok(Flow::stateless(plan, Shape::Tail))
     }
 
     /// What OVER columns and ranks are over: results of windows are final, and do not change when they have come out.
@@ -335,6 +366,7 @@ impl Rewriter {
     /// The first rows of a row number, where they can be kept without the others; else like any OVER column.
     fn top_n(&self, ranked: &Ranked, emit: EmitMode) -> Result<Flow> {
         let (input, query) = top_n::Query::of(ranked)?;
+        let input = without_late_rows(input, &query.keys)?;
         let flow = self.rewrite_below(&input, emit)?;
         let found = match flow.shape {
             Shape::Rows => query.over_rows(&flow, emit).map_err(|error| Error::locate(error, self.emit_at))?,
@@ -349,6 +381,15 @@ impl Rewriter {
         }
         let flow = self.over(ranked.window.as_ref().clone(), emit)?;
         Ok(Flow { plan: ranked.filter(flow.plan.clone())?, ..flow })
+    }
+
+    /// The rows of sessions: of those that have ended, or all of them when the stream has.
+    fn session_rows(&self, rows: &SessionRows) -> Result<Flow> {
+        let flow = self.rewrite(rows.input.as_ref().clone(), EmitMode::Final)?;
+        match rows.can_stream(&flow) {
+            true => rows.stream(flow),
+            false => Ok(Flow::stateless(extension(rows.over(self.close(flow)?)?), Shape::Tail)),
+        }
     }
 
     /// A lookup: the stream's rows pass, the table is read first.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use datafusion::logical_expr::{Expr, LogicalPlan, Projection, lit};
 
 use crate::operator::{Op, WindowShape};
-use crate::sql::{Changes, EmitMode, When};
+use crate::sql::{Changes, EmitMode, Ops, When};
 
 use super::analyze::extension;
 use super::event_time::{index_of, side_of};
@@ -20,7 +20,7 @@ pub(crate) enum Changelog {
     None,
     /// A row takes the place of the one before it with the same key.
     Keyed(Keyed),
-    /// A row comes or goes, as a whole: it may be there several times.
+    /// A row comes or goes, as a whole, also one that takes the place of another: it may be there several times.
     Rows {
         /// The column that says which of it.
         op: usize,
@@ -53,7 +53,11 @@ pub(crate) fn changelog(plan: &LogicalPlan) -> Changelog {
         return if all_are_new(plan) { Changelog::Rows { op: 0, is_by_batch: false } } else { Changelog::None };
     };
     let is_by_batch = matches!(source.emit(), EmitMode::Changes(Changes { when: When::EachBatch, .. }));
-    let unkeyed = |why: &str| Changelog::Unkeyed { why: why.to_string(), is_by_batch };
+    let has_retractions = matches!(source.emit(), EmitMode::Changes(Changes { ops: Ops::Retractions, .. }));
+    let unkeyed = |why: &str| match has_retractions {
+        true => Changelog::Rows { op: 0, is_by_batch },
+        false => Changelog::Unkeyed { why: why.to_string(), is_by_batch },
+    };
     if source.is_session() && !source.emit().has_ops() {
         return unkeyed("the bounds of a session change, and WITH OP is not there to say which rows it replaces");
     }

@@ -13,6 +13,7 @@ use crate::source::StreamTable;
 
 use super::interval::window_type;
 use super::nodes::{RowsWindow, WindowAggregate};
+use super::session_rows::SessionRows;
 use super::top_n_node::TopN;
 
 /// A column of a stream, as found from a column further up in a plan.
@@ -146,6 +147,9 @@ fn key_at(index: usize, plan: &LogicalPlan) -> Option<String> {
     }
     if let LogicalPlan::Extension(extension) = plan {
         let node = extension.node.as_any();
+        if let Some(node) = node.downcast_ref::<SessionRows>() {
+            return (index < node.width()).then(|| key_at(index, &node.input))?;
+        }
         if let Some(node) = node.downcast_ref::<TopN>() {
             return (index < node.input.schema().fields().len()).then(|| key_at(index, &node.input))?;
         }

@@ -6,8 +6,6 @@
 //!     input                                     ──▶     Unnest: windows_of(ts)
 //!                                                         input
 //! ```
-//!
-//! Sessions are found as SQL finds them: a row that is too far from the one before it begins one.
 
 use std::sync::Arc;
 
@@ -28,17 +26,19 @@ use datafusion::logical_expr::{
 use crate::operator::WindowShape;
 
 use super::aggregate::named;
+use super::analyze::extension;
 use super::functions::{last_tick, not_constant, window_end};
 use super::grouping_sets::{expand, has_sets, sets};
 use super::interval::window_ticks;
 use super::overlapping::{as_value, is_overlapping, session_keys, shape, windows_of};
+use super::session_rows::{SessionRows, Sessions, as_sql};
 
 /// Rewrites every projection and aggregate of a plan that still calls one of the functions.
 ///
 /// # Errors
 /// A call elsewhere, and windows that there are not.
 pub(super) fn explode(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let exploded = explode_nodes(plan)?;
+    let exploded = as_sql(explode_nodes(plan)?)?;
     exploded.apply_with_subqueries(|node| match overlapping_calls(&node.expressions())?.first() {
         Some(call) => Err(as_value(call).into()),
         None => Ok(TreeNodeRecursion::Continue),
@@ -49,7 +49,7 @@ pub(super) fn explode(plan: LogicalPlan) -> Result<LogicalPlan> {
 fn explode_nodes(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.transform_up_with_subqueries(|node| match node {
         LogicalPlan::Projection(projection) if projection.expr.iter().any(calls_overlapping) => {
-            explode_projection(projection).map(Transformed::yes)
+            explode_projection(projection, false).map(Transformed::yes)
         }
         LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.iter().any(calls_overlapping) => {
             let exploded = match has_sets(&aggregate) {
@@ -85,8 +85,9 @@ pub(super) fn overlapping_calls(exprs: &[Expr]) -> Result<Vec<ScalarFunction>> {
     Ok(calls)
 }
 
-fn explode_projection(projection: Projection) -> Result<LogicalPlan> {
-    let (input, windows) = with_windows(projection.input.as_ref().clone(), &projection.expr, &[])?;
+/// A projection whose rows meet each of their windows below it, but that late ones may be in no session.
+pub(super) fn explode_projection(projection: Projection, drops_late: bool) -> Result<LogicalPlan> {
+    let (input, windows) = with_windows(projection.input.as_ref().clone(), &projection.expr, &[], drops_late)?;
     let columns = projection
         .expr
         .into_iter()
@@ -101,7 +102,7 @@ pub(super) fn explode_aggregate(aggregate: Aggregate) -> Result<LogicalPlan> {
     let keys: Vec<Expr> =
         group_exprs.iter().filter(|expr| !calls_overlapping(expr)).map(|key| key.clone().unalias()).collect();
     let exprs: Vec<Expr> = group_exprs.iter().chain(&aggregate.aggr_expr).cloned().collect();
-    let (input, windows) = with_windows(aggregate.input.as_ref().clone(), &exprs, &keys)?;
+    let (input, windows) = with_windows(aggregate.input.as_ref().clone(), &exprs, &keys, true)?;
     let of_window = |expr: &Expr| Ok(bounds_of(expr.clone(), &windows)?.unalias());
     let groups = group_exprs.iter().map(of_window).collect::<Result<Vec<_>>>()?;
     let aggregates = aggregate.aggr_expr.iter().map(|expr| bounds_of(expr.clone(), &windows));
@@ -139,7 +140,7 @@ pub(super) fn expand_or_explode(aggregate: Aggregate) -> Result<LogicalPlan> {
     let groups: Vec<Expr> = grouping_set_to_exprlist(&group_expr)?.into_iter().cloned().collect();
     let keys: Vec<Expr> = groups.iter().filter(|key| !calls_overlapping(key)).cloned().collect();
     let exprs: Vec<Expr> = groups.iter().chain(&aggr_expr).cloned().collect();
-    let (input, windows) = with_windows(Arc::unwrap_or_clone(input), &exprs, &keys)?;
+    let (input, windows) = with_windows(Arc::unwrap_or_clone(input), &exprs, &keys, true)?;
     let over = |exprs: Vec<Expr>| exprs.into_iter().map(|expr| bounds_of(expr, &windows)).collect::<Result<Vec<_>>>();
     let plan = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(input), over(group_expr)?, over(aggr_expr)?)?);
     let columns = plan.schema().columns().into_iter().map(Expr::Column).zip(schema.iter());
@@ -183,13 +184,18 @@ fn bounds_of(expr: Expr, windows: &[ExplodedWindow]) -> Result<Expr> {
 }
 
 /// The rows of `input`, each once for each of the windows that `exprs` speak of.
-fn with_windows(input: LogicalPlan, exprs: &[Expr], keys: &[Expr]) -> Result<(LogicalPlan, Vec<ExplodedWindow>)> {
+fn with_windows(
+    input: LogicalPlan,
+    exprs: &[Expr],
+    keys: &[Expr],
+    drops_late: bool,
+) -> Result<(LogicalPlan, Vec<ExplodedWindow>)> {
     let (mut plan, mut windows) = (input, vec![]);
     for call in overlapping_calls(exprs)? {
         // Names that no earlier window of the plan has.
         let number = plan.schema().fields().len();
         let [start, end] = ["start", "end"].map(|bound| format!("__window_{bound}_{number}"));
-        plan = with_window(plan, &call, keys, &start, &end)?;
+        plan = with_window(plan, &call, keys, drops_late, [&start, &end])?;
         let column = |name| Expr::Column(Column::new_unqualified(name));
         windows.push(ExplodedWindow { call: Expr::ScalarFunction(call), start: column(start), end: column(end) });
     }
@@ -200,16 +206,17 @@ fn with_window(
     input: LogicalPlan,
     call: &ScalarFunction,
     group_keys: &[Expr],
-    start: &str,
-    end: &str,
+    drops_late: bool,
+    [start, end]: [&str; 2],
 ) -> Result<LogicalPlan> {
     let none = || internal_datafusion_err!("{} is no window", call.name());
     let time = call.args.first().ok_or_else(none)?.clone();
     match shape(call, &time.get_type(input.schema())?)?.ok_or_else(none)? {
-        WindowShape::Session { .. } => {
+        shape @ WindowShape::Session { .. } => {
             let keys = session_keys(call).unwrap_or_else(|| group_keys.to_vec());
             let gap = call.args.get(1).ok_or_else(none)?.clone();
-            with_session(input, time, gap, keys, start, end)
+            let sessions = Sessions { time, gap, shape, keys, drops_late };
+            Ok(extension(SessionRows::try_new(input, sessions, start, end)?))
         }
         shape => {
             let columns = input.schema().columns().into_iter().map(Expr::Column).collect::<Vec<_>>();
@@ -226,8 +233,8 @@ fn with_window(
     }
 }
 
-/// Rows with the bounds of their sessions.
-fn with_session(
+/// Rows with the bounds of their sessions, as SQL finds them: a row that is too far from the one before it begins one.
+pub(super) fn with_session(
     input: LogicalPlan,
     time: Expr,
     gap: Expr,

@@ -6,6 +6,7 @@
 //! | [`WindowAggregate`] | GROUP BY over a stream, with or without a window, FINAL or CHANGES |
 //! | [`ChangesFilter`] | HAVING over changes |
 //! | [`super::top_n_node::TopN`] | the first rows of a ROW_NUMBER |
+//! | [`super::session_rows::SessionRows`] | rows with the bounds of their sessions |
 //! | [`RowsWindow`] | OVER columns of a stream, rows coming out in event-time order |
 //! | [`WriteFiles`] | COPY … TO: files written by the pipelines themselves |
 //! | [`Pipelines`] | where the independent pipelines end and meet; everything above is the tail |

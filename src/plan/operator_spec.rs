@@ -12,11 +12,14 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, UserDefinedLogi
 use datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggregateBuilder};
 use datafusion::physical_expr::create_physical_expr;
 
-use crate::operator::{AggregateSpec, ChangesSpec, Often, Ops, TopNSpec, WindowShape, WindowSpec, by_arrival, sorted};
+use crate::operator::{
+    AggregateSpec, ChangesSpec, Often, Ops, SessionRowsSpec, TopNSpec, WindowShape, WindowSpec, by_arrival, sorted,
+};
 use crate::sql::{self, Changes, EmitMode, When};
 
 use super::interval::window_ticks;
 use super::nodes::{Repeats, Window, WindowAggregate};
+use super::session_rows::SessionRows;
 use super::top_n_node::TopN;
 
 /// The parameters of a [`WindowAggregate`] over a physical input.
@@ -139,6 +142,20 @@ pub(super) fn top_n_spec(
     });
     let schema = Arc::new(without_op(node.schema().as_arrow(), node.emit));
     TopNSpec::try_new(node.at_most, window.transpose()?, keys, order.collect::<Result<_>>()?, input, schema)
+}
+
+/// The parameters of [`SessionRows`] over a physical input.
+pub(super) fn session_rows_spec(
+    node: &SessionRows,
+    input: &SchemaRef,
+    session: &dyn Session,
+    context: &PhysicalPlanningContext,
+) -> Result<SessionRowsSpec> {
+    let logical = node.input.schema();
+    let physical = |expr: &Expr| create_physical_expr(expr, logical, session.execution_props(), context);
+    let keys = node.keys.iter().map(physical).collect::<Result<_>>()?;
+    let schema = Arc::new(node.schema().as_arrow().clone());
+    SessionRowsSpec::try_new(physical(&node.time)?, node.shape.clone(), keys, input, schema)
 }
 
 /// Whether an aggregate is known to answer the same whatever order its rows come in.

@@ -18,7 +18,7 @@ use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{Result, ScalarValue, internal_datafusion_err};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
 use crate::error::Error;
@@ -47,11 +47,10 @@ pub(super) fn is_session(call: &ScalarFunction) -> bool {
     kind(call) == Some(Kind::Session)
 }
 
-/// Whether a projection asks for the sessions of its rows.
-pub(super) fn is_bare_session(plan: &LogicalPlan) -> bool {
+/// Whether sessions are called for in an expression.
+pub(super) fn calls_session(expr: &Expr) -> bool {
     let is_call = |part: &Expr| matches!(part, Expr::ScalarFunction(call) if is_session(call));
-    let calls = |expr: &Expr| expr.exists(|part| Ok(is_call(part))).unwrap_or(false);
-    matches!(plan, LogicalPlan::Projection(projection) if projection.expr.iter().any(calls))
+    expr.exists(|part| Ok(is_call(part))).unwrap_or(false)
 }
 
 fn kind(call: &ScalarFunction) -> Option<Kind> {

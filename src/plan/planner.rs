@@ -42,10 +42,11 @@ use crate::sql::EmitMode;
 
 use super::coded_keys::with_coded_keys;
 use super::nodes::{ChangesFilter, Pipelines, RowsWindow, WindowAggregate, WriteFiles};
-use super::operator_spec::{aggregate_spec, changes_spec, top_n_spec};
+use super::operator_spec::{aggregate_spec, changes_spec, session_rows_spec, top_n_spec};
 use super::over_spec::rows_window_spec;
 use super::refuse_joins;
 use super::routing::{RoutingKind, Routings};
+use super::session_rows::SessionRows;
 use super::source_rows::accounting;
 use super::top_n_node::{Ranking, TopN};
 
@@ -145,6 +146,10 @@ impl ExtensionPlanner for NodePlanner {
         }
         if let Some(node) = node.downcast_ref::<RowsWindow>() {
             let spec = OperatorSpec::RowsWindow(Arc::new(rows_window_spec(node, &input.schema(), session, context)?));
+            return Ok(Some(Arc::new(OperatorExec::new(spec, input, node.results.clone()))));
+        }
+        if let Some(node) = node.downcast_ref::<SessionRows>() {
+            let spec = OperatorSpec::SessionRows(Arc::new(session_rows_spec(node, &input.schema(), session, context)?));
             return Ok(Some(Arc::new(OperatorExec::new(spec, input, node.results.clone()))));
         }
         if let Some(node) = node.downcast_ref::<WriteFiles>() {

@@ -10,6 +10,7 @@ use crate::operator::{Length, ResultTime, WindowShape};
 use super::event_time::{Below, below, index_of};
 use super::functions::{length_of_bound, tumble_offset};
 use super::nodes::{Window, WindowAggregate};
+use super::session_rows::SessionRows;
 use super::top_n_node::{Ranking, TopN};
 
 /// What bound of a result's window an expression over `plan` is.
@@ -34,6 +35,9 @@ pub(super) fn comes_out_by_time(plan: &LogicalPlan) -> bool {
             let node = extension.node.as_any();
             if let Some(node) = node.downcast_ref::<WindowAggregate>() {
                 return node.window.is_some() && !node.emit.is_changes();
+            }
+            if node.is::<SessionRows>() {
+                return true;
             }
             let ranking = node.downcast_ref::<TopN>().map(|node| node.ranking);
             matches!(ranking, Some(Ranking::Windows | Ranking::Results))
@@ -64,6 +68,9 @@ fn of_column(index: usize, plan: &LogicalPlan) -> Option<ResultTime> {
     if let Some(node) = node.downcast_ref::<WindowAggregate>() {
         let window = node.window.as_ref().filter(|_| !node.emit.is_changes())?;
         return bound(index, window, &node.input);
+    }
+    if let Some(node) = node.downcast_ref::<SessionRows>() {
+        return (index == node.width() + 1).then_some(ResultTime::End);
     }
     let node = node.downcast_ref::<TopN>()?;
     let beyond = index.checked_sub(node.input.schema().fields().len());

@@ -36,7 +36,7 @@ pub(super) struct Query<'a> {
     ranked: &'a Ranked,
     /// What the Window node's input columns are.
     columns: Vec<Expr>,
-    keys: Vec<Expr>,
+    pub(super) keys: Vec<Expr>,
     order: Vec<SortExpr>,
 }
 

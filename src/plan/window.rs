@@ -138,7 +138,8 @@ fn interval_of(ticks: i64, time: &DataType) -> Result<ScalarValue> {
     }
 }
 
-fn check_time(time: &Expr, plan: &LogicalPlan, function: &str) -> Result<()> {
+/// Refuses windows over a time that does not say how far a stream has come.
+pub(super) fn check_time(time: &Expr, plan: &LogicalPlan, function: &str) -> Result<()> {
     match trace(date_itself(time, plan), plan) {
         Some(column) => check_is_event_time(&column, function),
         None if result_time(time, plan).is_some() => Ok(()),

@@ -150,7 +150,7 @@ async fn abort(writers: Vec<Box<dyn Writer>>, sink: &dyn Sink) {
 /// of the last window that it missed, null for OVER; `_watermark`, the one that it missed; `_behind_s`, seconds from
 /// its event time to that; `_set_by_file`, `_set_by_row`: the earlier row that had set it.
 pub(super) fn ledger_schema(replay: &ReplayPlan) -> SchemaRef {
-    let stream = replay.stream().schema();
+    let stream = replay.stream().declared_schema();
     let time = match replay.event_time().map(|time| stream.field(time.index).data_type()) {
         // As windows over dates are told.
         Some(DataType::Date32) => DataType::Timestamp(TimeUnit::Second, None),

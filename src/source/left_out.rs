@@ -1,12 +1,11 @@
-//! A stream's files as a table without some of their rows, or with the places of all: what plain DataFusion answers when
-//! it does not see them, or when it knows their order.
+//! A stream's files as a table without some of their rows: what plain DataFusion answers when it does not see them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch};
+use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::common::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -40,31 +39,13 @@ impl LeftOut {
     }
 }
 
-/// The column of rows' places in the stream, by partition and row: none that a file has.
-pub(crate) const PLACE: &str = "__place";
-/// Places of one partition, more than a file has rows.
-const PLACES: i64 = 1 << 40;
-
 impl StreamTable {
     /// The stream as a table without these rows.
     ///
     /// # Errors
     /// None for a stream that can be read.
     pub(crate) fn without(&self, left_out: Arc<LeftOut>) -> Result<StreamingTable> {
-        self.rest(left_out, self.schema())
-    }
-
-    /// The same, with each row's place as a last column.
-    ///
-    /// # Errors
-    /// None for a stream that can be read.
-    pub(crate) fn placed_without(&self, left_out: Arc<LeftOut>) -> Result<StreamingTable> {
-        let place = Arc::new(Field::new(PLACE, DataType::Int64, false));
-        let fields: Vec<_> = self.schema().fields().iter().cloned().chain([place]).collect();
-        self.rest(left_out, Arc::new(Schema::new(fields)))
-    }
-
-    fn rest(&self, left_out: Arc<LeftOut>, schema: SchemaRef) -> Result<StreamingTable> {
+        let schema = self.schema();
         let plan = self.replay(None, &Division { split: Split::Partitions, keys: vec![], time: None })?;
         let plan = Arc::new(plan.with_origin());
         let partition = |piece| -> Arc<dyn PartitionStream> {
@@ -91,28 +72,15 @@ impl PartitionStream for Rest {
 
     fn execute(&self, task: Arc<TaskContext>) -> SendableRecordBatchStream {
         let reader = Reader::open(&self.plan, self.piece, Arc::new(ReaderCounts::default()), task);
-        let (left_out, schema) = (Arc::clone(&self.left_out), Arc::clone(&self.schema));
-        let first = self.piece as i64 * PLACES;
-        let rows = stream::try_unfold((reader, first), move |(reader, first)| {
-            let (left_out, schema) = (Arc::clone(&left_out), Arc::clone(&schema));
+        let left_out = Arc::clone(&self.left_out);
+        let rows = stream::try_unfold(reader, move |reader| {
+            let left_out = Arc::clone(&left_out);
             async move {
                 let mut reader = reader?;
-                let Some(Read { batch, stamp, origin }) = reader.next().await? else { return Ok(None) };
-                let next = first + batch.num_rows() as i64;
-                let batch = placed(batch, first..next, &schema)?;
-                let rest = left_out.rest(&Read { batch, stamp, origin })?;
-                Ok(Some((rest, (Ok(reader), next))))
+                let Some(read) = reader.next().await? else { return Ok(None) };
+                Ok(Some((left_out.rest(&read)?, Ok(reader))))
             }
         });
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows))
     }
-}
-
-/// Rows with their places after them, if the schema has these.
-fn placed(batch: RecordBatch, places: std::ops::Range<i64>, schema: &SchemaRef) -> Result<RecordBatch> {
-    if batch.num_columns() == schema.fields().len() {
-        return Ok(batch);
-    }
-    let places: ArrayRef = Arc::new(Int64Array::from_iter_values(places));
-    Ok(RecordBatch::try_new(Arc::clone(schema), batch.columns().iter().cloned().chain([places]).collect())?)
 }

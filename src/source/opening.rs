@@ -161,7 +161,7 @@ impl Opening {
             parquet,
             warnings,
         };
-        Ok(StreamTable { inner: Arc::new(inner) })
+        Ok(StreamTable { inner: Arc::new(inner), is_placed: false })
     }
 
     /// The columns that Hive folders add: as declared, or as the folders say.

@@ -46,13 +46,21 @@ impl Places {
         Self { file: Arc::clone(file), rows: Numbers::Listed(rows) }
     }
 
-    /// Where a row of the batch comes from.
-    pub(crate) fn at(&self, row: usize) -> RowPlace {
-        let number = match &self.rows {
+    /// The numbers of the first `rows` of them.
+    pub(super) fn numbers(&self, rows: usize) -> impl Iterator<Item = u64> {
+        (0..rows).map(|row| self.number(row))
+    }
+
+    fn number(&self, row: usize) -> u64 {
+        match &self.rows {
             Numbers::From(first) => first + row as u64,
             Numbers::Listed(rows) => rows.values().get(row).copied().unwrap_or_default(),
-        };
-        RowPlace { file: Arc::clone(&self.file), row: number }
+        }
+    }
+
+    /// Where a row of the batch comes from.
+    pub(crate) fn at(&self, row: usize) -> RowPlace {
+        RowPlace { file: Arc::clone(&self.file), row: self.number(row) }
     }
 
     /// The same from a row of the batch on.

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::{DataFusionError, Result, ScalarValue, internal_datafusion_err};
 use datafusion::execution::TaskContext;
 use parking_lot::Mutex;
@@ -26,6 +26,8 @@ pub(crate) struct ReplayPlan {
     schema: SchemaRef,
     /// Columns that are read: the projection, and the event time if that is not among them.
     pub(super) columns: Vec<usize>,
+    /// Position in the schema of the rows' places, if they are wanted.
+    pub(super) place: Option<usize>,
     /// The event time and its position among `columns`, if watermarks are wanted.
     pub(super) time: Option<(EventTime, usize)>,
     /// Position among `columns` of a text column that may come as codes into a dictionary of distinct values.
@@ -53,9 +55,12 @@ impl ReplayPlan {
         let inner = &table.inner;
         let mut columns = match projection {
             Some(projection) => projection.clone(),
-            None => (0..inner.schema.fields().len()).collect(),
+            None => (0..table.schema().fields().len()).collect(),
         };
-        let schema = Arc::new(inner.schema.project(&columns)?);
+        let schema = Arc::new(table.schema().project(&columns)?);
+        let of_files = inner.schema.fields().len();
+        let place = columns.iter().position(|column| *column == of_files);
+        columns.retain(|column| *column < of_files);
         let time = division.time.map(|index| {
             let declared = inner.event_time.clone().filter(|time| time.index == index);
             let position = position_of(&mut columns, index);
@@ -78,6 +83,7 @@ impl ReplayPlan {
             pieces,
             schema,
             columns,
+            place,
             time,
             coded: None,
             full: None,
@@ -216,12 +222,18 @@ impl ReplayPlan {
     ///
     /// # Errors
     /// None for a batch of this plan.
-    pub(super) fn asked_for(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        let width = self.schema.fields().len();
-        match batch.num_columns() > width {
-            true => Ok(batch.project(&(0..width).collect::<Vec<_>>())?),
-            false => Ok(batch.clone()),
-        }
+    pub(super) fn asked_for(&self, batch: &RecordBatch, places: Option<ArrayRef>) -> Result<RecordBatch> {
+        let width = self.schema.fields().len() - usize::from(self.place.is_some());
+        let asked_for = match batch.num_columns() > width {
+            true => batch.project(&(0..width).collect::<Vec<_>>())?,
+            false => batch.clone(),
+        };
+        let Some((position, places)) = self.place.zip(places) else { return Ok(asked_for) };
+        let mut fields = asked_for.schema_ref().fields().to_vec();
+        fields.insert(position, Arc::clone(&self.schema.fields()[position]));
+        let mut columns = asked_for.columns().to_vec();
+        columns.insert(position, places);
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
     }
 
     /// The event time, if watermarks are wanted.

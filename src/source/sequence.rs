@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use arrow::array::{BooleanArray, PrimitiveArray, RecordBatch};
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, PrimitiveArray, RecordBatch};
 use arrow::compute::min;
 use arrow::datatypes::Int64Type;
 use datafusion::common::{DataFusionError, Result};
@@ -183,6 +183,7 @@ impl Sequence {
     /// Checks a batch's keys and cuts it into runs with their stamps.
     fn stamp(&mut self, batch: RecordBatch) -> Result<()> {
         let places = self.places(batch.num_rows());
+        let numbers = self.numbers(places.as_ref(), batch.num_rows());
         let name = self.current.as_ref().map_or("", |open| &open.name);
         if let Some((check, keys)) = &mut self.keys {
             keys.check(check, &batch, name)?;
@@ -203,7 +204,7 @@ impl Sequence {
         let own = self.own.as_mut().map(|own| own.rows(&batch, &text)).transpose()?;
         let full = self.plan.full.as_ref().map(|full| batch.project(full)).transpose()?;
         let origin = full.zip(places).map(|(rows, places)| Origin { rows, places, set_by: None });
-        let rows = Read { batch: self.plan.asked_for(&batch)?, stamp: Stamp::timeless(self.piece), origin };
+        let rows = Read { batch: self.plan.asked_for(&batch, numbers)?, stamp: Stamp::timeless(self.piece), origin };
         for Segment { offset, length, stamp, set_by } in segments {
             let mut read = rows.slice(offset, length, stamp);
             read.origin.iter_mut().for_each(|origin| origin.set_by.clone_from(&set_by));
@@ -230,9 +231,18 @@ impl Sequence {
         times.iter().map(reach).collect()
     }
 
+    /// The places of those rows in the stream, if they are wanted.
+    fn numbers(&self, places: Option<&Places>, rows: usize) -> Option<ArrayRef> {
+        let chunk = &self.current.as_ref().filter(|_| self.plan.place.is_some())?.chunk;
+        let before = self.plan.table.place_before(chunk.partition, chunk.file);
+        let numbers = places?.numbers(rows).map(|row| before + row as i64);
+        Some(Arc::new(Int64Array::from_iter_values(numbers)))
+    }
+
     /// Where the rows of the batch that was read last come from, if that is wanted.
     fn places(&mut self, rows: usize) -> Option<Places> {
-        let open = self.current.as_mut().filter(|_| self.plan.full.is_some())?;
+        let is_wanted = self.plan.full.is_some() || self.plan.place.is_some();
+        let open = self.current.as_mut().filter(|_| is_wanted)?;
         let first = open.next_row;
         open.next_row += rows as u64;
         Some(match open.rows.numbers() {

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow::datatypes::{FieldRef, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use chrono::{DateTime, Utc};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::config::TableParquetOptions;
@@ -78,10 +78,17 @@ impl StreamFile {
     }
 }
 
+/// The column of rows' places in the stream, by partition, file and row: none that a file has.
+pub(crate) const PLACE: &str = "__place";
+/// Places of one file, more than it has rows.
+const PLACES: i64 = 1 << 36;
+
 /// A stream over files.
 #[derive(Debug, Clone)]
 pub(crate) struct StreamTable {
     pub(super) inner: Arc<Inner>,
+    /// Whether each row has its place, in a last column [`PLACE`].
+    pub(super) is_placed: bool,
 }
 
 #[derive(Debug)]
@@ -109,7 +116,35 @@ impl StreamTable {
     }
 
     pub(crate) fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.inner.schema)
+        let declared = &self.inner.schema;
+        match self.is_placed {
+            false => Arc::clone(declared),
+            true => {
+                let place = Arc::new(Field::new(PLACE, DataType::Int64, false));
+                Arc::new(Schema::new(declared.fields().iter().cloned().chain([place]).collect::<Vec<_>>()))
+            }
+        }
+    }
+
+    /// The columns of its files and folders.
+    pub(crate) fn declared_schema(&self) -> &SchemaRef {
+        &self.inner.schema
+    }
+
+    /// The same stream with the place of each row as a last column.
+    pub(crate) fn placed(&self) -> Self {
+        Self { is_placed: true, ..self.clone() }
+    }
+
+    /// Whether each row has its place.
+    pub(crate) fn is_placed(&self) -> bool {
+        self.is_placed
+    }
+
+    /// The place before that of the first row of a file.
+    pub(super) fn place_before(&self, partition: usize, file: usize) -> i64 {
+        let before = self.inner.partitions.iter().take(partition).map(Vec::len).sum::<usize>();
+        (before + file) as i64 * PLACES
     }
 
     pub(crate) fn event_time(&self) -> Option<&EventTime> {

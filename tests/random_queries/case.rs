@@ -54,8 +54,7 @@ impl Case {
     /// The same with a query that the data allow.
     fn repaired(mut self) -> Self {
         // The naive model knows no sessions: those that it is told of have no late rows.
-        if self.query.window().is_some_and(Window::is_session) && matches!(self.data.watermark, Watermark::Bound { .. })
-        {
+        if self.query.has_sessions() && matches!(self.data.watermark, Watermark::Bound { .. }) {
             self.data.watermark = Watermark::Exact;
         }
         self.query.repair(&self.data);

@@ -107,6 +107,7 @@ impl Query {
             0 => Kind::Rows {
                 columns: several(random, 1..4, |random| any(random, &COLUMNS)),
                 is_distinct: random.random_bool(0.4),
+                window: maybe(random, 0.5, random_window),
             },
             1 | 2 => Kind::Over { functions: several(random, 1..4, random_over) },
             _ => random_group_by(random),
@@ -168,6 +169,17 @@ impl Query {
             }
         }
         self.repair_top_n(data);
+        if let Kind::Rows { is_distinct, window, .. } = &mut self.kind {
+            // Late rows are in no group of theirs, and otherwise all of them come out.
+            *window = window.filter(|window| !*is_distinct || window.is_session());
+            // TABLE takes a name.
+            if window.is_some() && !matches!(self.wrap, Wrap::None | Wrap::With) {
+                self.wrap = Wrap::None;
+            }
+            if window.is_some() {
+                self.sum_up = None;
+            }
+        }
         // Rows that are there twice tie in OVER, in whatever order.
         if self.wrap == Wrap::Twice && self.is_over() {
             self.wrap = Wrap::LookUp;
@@ -192,10 +204,6 @@ impl Query {
         let Kind::TopN { window, keys, has_rank, at_most, is_total, of_groups, .. } = &mut self.kind else { return };
         keys.sort_unstable();
         keys.dedup();
-        // What a session is, and which rows of it come first, is known when it has ended.
-        if window.is_some_and(|window| window.is_session()) {
-            *window = None;
-        }
         let has_one_order = data.is_one_partition() || data.layout == Layout::ByKey && keys.contains(&"k");
         *is_total |= !has_one_order && self.emit == Emit::Changes;
         if self.emit != Emit::Changes {
@@ -229,10 +237,6 @@ impl Query {
             return;
         }
         self.limit = None;
-        if let Kind::GroupBy { window: Some((Window::Session { .. }, spelling)), .. } = &mut self.kind {
-            // A filter over sessions leaves rows out that are in them, which is known when they have ended.
-            *spelling = Spelling::Function;
-        }
         if let Kind::GroupBy { window: Some(_), bounds, keys, .. } = &mut self.kind
             && self.sum_up.is_some()
         {
@@ -268,19 +272,23 @@ impl Query {
     }
 }
 
+fn random_window(random: &mut ChaCha8Rng) -> Window {
+    let size_s = any(random, &[1, 7, 10, 10, 60, 90, 3600]);
+    let offset_s = if random.random_bool(0.25) { random.random_range(-100..100) } else { 0 };
+    match random.random_range(0..8) {
+        0 | 1 => Window::Hop { slide_s: any(random, &[2, 5, 12, 60, 600]).max(size_s / 9), size_s, offset_s },
+        2 => {
+            let step_s = any(random, &[1, 5, 30]);
+            Window::Cumulate { step_s, size_s: step_s * random.random_range(1..6), offset_s }
+        }
+        3 => Window::Session { gap_s: any(random, &[1, 3, 10, 60]), by_first: random.random_bool(0.3) },
+        _ => Window::Tumble { size_s, offset_s },
+    }
+}
+
 fn random_group_by(random: &mut ChaCha8Rng) -> Kind {
     let window = maybe(random, 0.85, |random| {
-        let size_s = any(random, &[1, 7, 10, 10, 60, 90, 3600]);
-        let offset_s = if random.random_bool(0.25) { random.random_range(-100..100) } else { 0 };
-        let window = match random.random_range(0..8) {
-            0 | 1 => Window::Hop { slide_s: any(random, &[2, 5, 12, 60, 600]).max(size_s / 9), size_s, offset_s },
-            2 => {
-                let step_s = any(random, &[1, 5, 30]);
-                Window::Cumulate { step_s, size_s: step_s * random.random_range(1..6), offset_s }
-            }
-            3 => Window::Session { gap_s: any(random, &[1, 3, 10, 60]) },
-            _ => Window::Tumble { size_s, offset_s },
-        };
+        let window = random_window(random);
         let spellings = [Spelling::Function, Spelling::TableFunction, Spelling::Clause, Spelling::Plain];
         (window, any(random, &spellings))
     });

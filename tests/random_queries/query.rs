@@ -59,10 +59,11 @@ pub struct Over {
 
 #[derive(Debug, Clone)]
 pub enum Kind {
-    /// Each row by itself.
+    /// Each row by itself, or once for each of its windows.
     Rows {
         columns: Vec<&'static str>,
         is_distinct: bool,
+        window: Option<Window>,
     },
     GroupBy {
         window: Option<(Window, Spelling)>,
@@ -102,11 +103,20 @@ pub struct Query {
 }
 
 impl Query {
+    /// The window that late rows may miss.
     pub fn window(&self) -> Option<&Window> {
         match &self.kind {
             Kind::GroupBy { window: Some((window, _)), .. } | Kind::TopN { window: Some(window), .. } => Some(window),
             _ => None,
         }
+    }
+
+    pub fn has_sessions(&self) -> bool {
+        let of_rows = match &self.kind {
+            Kind::Rows { window, .. } => window.as_ref(),
+            _ => None,
+        };
+        self.window().or(of_rows).is_some_and(Window::is_session)
     }
 
     fn bounds(&self) -> &[&'static str] {
@@ -161,9 +171,15 @@ impl Query {
             Wrap::With => (format!("WITH q AS ({inner}) "), "q".to_string(), String::new()),
         };
         let (body, unique) = match &self.kind {
-            Kind::Rows { columns, is_distinct } => {
+            Kind::Rows { columns, is_distinct, window } => {
                 let of_row: Vec<_> = columns.iter().zip(0..).map(|(column, n)| format!("{column} AS c{n}")).collect();
-                let (what, unique) = if *is_distinct { ("DISTINCT", columns.len()) } else { ("id,", 1) };
+                let (what, unique) = match (is_distinct, window) {
+                    (true, _) => ("DISTINCT", columns.len()),
+                    (false, None) => ("id,", 1),
+                    (false, Some(_)) => ("id, window_start, window_end,", 3),
+                };
+                let relation =
+                    window.as_ref().map_or(relation.clone(), |window| window.table_function(&relation, &["k"]));
                 (format!("SELECT {what} {} FROM {relation}{filter}", of_row.join(", ")), unique)
             }
             Kind::Over { functions } => {
@@ -204,8 +220,11 @@ impl Query {
         };
         let (relation, bounds) = match (window, of_stream) {
             (None, _) => (relation.to_string(), &[][..]),
-            (Some(window), true) => (window.table_function(relation, keys), &["window_start", "window_end"][..]),
-            (Some(_), false) => (relation.to_string(), &["ws", "we"][..]),
+            // Over a table, sessions are found by DataFusion's window functions.
+            (Some(window), of_stream) if of_stream || window.is_session() => {
+                (window.table_function(relation, keys), &["window_start", "window_end"][..])
+            }
+            (Some(_), _) => (relation.to_string(), &["ws", "we"][..]),
         };
         let by: Vec<&str> = bounds.iter().chain(keys).copied().collect();
         let rows = match of_groups {
@@ -259,7 +278,6 @@ impl Query {
             }
             (Some((window, Spelling::Clause)), true) => clause = format!(" {}", window.clause().unwrap_or_default()),
             (Some((window, Spelling::Plain)), true) => groups.extend(window.plain()),
-            // Over a table, sessions are found by DataFusion's window functions.
             (Some((window, _)), _) => groups.push(window.function()),
         }
         let columns: Vec<_> = columns.iter().zip(0..).map(|(column, n)| format!("{column} AS c{n}")).collect();

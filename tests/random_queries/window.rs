@@ -20,6 +20,8 @@ pub enum Window {
     /// Which windows there are depends on the other rows of a key.
     Session {
         gap_s: i64,
+        /// Whether its table function goes by the first of the keys alone.
+        by_first: bool,
     },
 }
 
@@ -64,7 +66,7 @@ impl Window {
             Self::Tumble { size_s, offset_s } => ("tumble", vec![size_s], offset_s),
             Self::Hop { slide_s, size_s, offset_s } => ("hop", vec![slide_s, size_s], offset_s),
             Self::Cumulate { step_s, size_s, offset_s } => ("cumulate", vec![step_s, size_s], offset_s),
-            Self::Session { gap_s } => ("session", vec![gap_s], 0),
+            Self::Session { gap_s, .. } => ("session", vec![gap_s], 0),
         };
         lengths.extend((offset_s != 0).then_some(offset_s));
         (name, lengths)
@@ -82,6 +84,7 @@ impl Window {
         let (name, lengths) = self.parts();
         let lengths: Vec<_> = lengths.iter().map(|length| format!("INTERVAL '{length}' SECOND")).collect();
         let by = match self {
+            Self::Session { by_first: true, .. } if !keys.is_empty() => format!(" PARTITION BY {}", keys[0]),
             Self::Session { .. } if !keys.is_empty() => format!(" PARTITION BY {}", keys.join(", ")),
             _ => String::new(),
         };
@@ -99,7 +102,7 @@ impl Window {
             Self::Cumulate { step_s, size_s, offset_s: 0 } => {
                 Some(format!("WINDOW CUMULATING (ts, STEP {step_s}s, SIZE {size_s}s)"))
             }
-            Self::Session { gap_s } => Some(format!("WINDOW SESSION (ts, {gap_s} SECONDS)")),
+            Self::Session { gap_s, .. } => Some(format!("WINDOW SESSION (ts, {gap_s} SECONDS)")),
             _ => None,
         }
     }

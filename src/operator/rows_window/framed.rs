@@ -20,9 +20,9 @@ use datafusion::physical_expr::window::StandardWindowFunctionExpr;
 
 use super::frames::{Due, Marks};
 use super::history::History;
-use super::pool::{Pool, RowId};
 use super::spec::{RowsFunction, RowsFunctionKind};
 use super::{running, sliding};
+use crate::operator::pool::{Pool, RowId};
 
 /// One function's values over frames.
 pub(super) trait Framed: Send {

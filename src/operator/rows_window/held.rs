@@ -20,9 +20,8 @@ use super::framed::{self, Framed, Rows, wants};
 use super::frames::FrameState;
 use super::history::{History, Moment};
 use super::partitioning::Partitioning;
-use super::pool::{Pool, RowId};
 use super::spec::{RowsFunction, RowsWindowSpec};
-use super::waiting::RELEASED_ROWS_MAX;
+use crate::operator::pool::{Pool, RELEASED_ROWS_MAX, RowId};
 use crate::operator::ticks;
 
 /// A function over a frame, and where its arguments are among the pool's columns.

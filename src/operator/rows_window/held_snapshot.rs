@@ -12,7 +12,7 @@ use datafusion::common::{Result, internal_datafusion_err};
 use super::frames::{Awaited, Marks};
 use super::held::{Framing, Held};
 use super::history::Moment;
-use super::pool::RowId;
+use crate::operator::pool::RowId;
 use crate::operator::ticks;
 
 const PINNED: i64 = 1;

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use arrow::array::Int64Array;
 
-use super::pool::{Pool, RowId};
 use crate::operator::WATERMARK_MAX;
+use crate::operator::pool::{Pool, RowId};
 
 /// A place in the order of a key's rows: null times come last and are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -14,7 +14,7 @@ use datafusion::common::{Result, ScalarValue, internal_datafusion_err};
 
 use super::RowsState;
 use super::spec::RowsFunctionKind;
-use super::waiting::{array_without_slack, bytes_of};
+use crate::operator::pool::{array_without_slack, bytes_of};
 
 /// Chunks before it is asked whether copying pays.
 const CHUNKS_FEW: usize = 64;

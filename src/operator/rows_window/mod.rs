@@ -19,7 +19,6 @@ mod held_snapshot;
 mod history;
 mod lookback;
 mod partitioning;
-mod pool;
 mod running;
 mod sliding;
 mod spec;
@@ -42,7 +41,6 @@ use held::Held;
 use partitioning::{Partitioning, same_exprs};
 pub(crate) use spec::{Frame, RangeBound, RowsFunction, RowsFunctionKind, RowsWindowSpec};
 use waiting::Waiting;
-pub(super) use waiting::array_without_slack;
 
 /// One function's state of all keys, if its values are known at once.
 trait RowsState: Send {

@@ -5,19 +5,16 @@
 //! things keep runs few and full: small neighbours are joined as they arrive, as digits carry in a binary counter,
 //! and a run of which more than half has left is copied down. Rows without an event time wait apart, for the end.
 
-use std::sync::Arc;
-
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::array::{Array, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{
     concat_batches, filter_record_batch, interleave_record_batch, is_not_null, is_null, take_record_batch,
 };
-use arrow::datatypes::DataType;
 use datafusion::common::Result;
+
+use crate::operator::pool::{RELEASED_ROWS_MAX, array_without_slack, bytes_of};
 
 /// Rows of a run that is still joined with its neighbour.
 const JOINED_ROWS_MAX: usize = 8192;
-/// Rows of a batch that leaves.
-pub(super) const RELEASED_ROWS_MAX: usize = 16_384;
 
 /// The rows that wait.
 #[derive(Default)]
@@ -199,33 +196,16 @@ impl Run {
     }
 }
 
-/// Bytes of an array's own values, where it shares buffers with others.
-pub(super) fn bytes_of(array: &ArrayRef) -> usize {
-    let outside = match array.data_type() {
-        DataType::Utf8View => array.as_string_view().total_buffer_bytes_used(),
-        DataType::BinaryView => array.as_binary_view().total_buffer_bytes_used(),
-        _ => 0,
-    };
-    array.to_data().get_slice_memory_size().map_or_else(|_| array.get_array_memory_size(), |bytes| bytes + outside)
-}
-
-/// The same array without the texts that it no longer points at: a copied view still holds all of its buffer.
-pub(in crate::operator) fn array_without_slack(array: &ArrayRef) -> ArrayRef {
-    match array.data_type() {
-        DataType::Utf8View => Arc::new(array.as_string_view().gc()),
-        DataType::BinaryView => Arc::new(array.as_binary_view().gc()),
-        _ => Arc::clone(array),
-    }
-}
-
 fn without_slack(rows: &RecordBatch) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new(rows.schema(), rows.columns().iter().map(array_without_slack).collect())?)
 }
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::StringViewArray;
-    use arrow::datatypes::{Field, Int64Type, Schema};
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, AsArray, StringViewArray};
+    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 
     use super::*;
 

@@ -12,11 +12,13 @@
 //! | `open.rs` | the sessions of each key, and where a row belongs |
 //! | `ends.rs` | when they end |
 //! | `row_changes.rs` | what each row changes |
+//! | `rows.rs` | the operator that gives each row its session, without a GROUP BY |
 //! | `told.rs` | what was told and what is to be told, where that is not each row's change at once |
 
 mod ends;
 mod open;
 mod row_changes;
+mod rows;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -40,6 +42,7 @@ use super::sorted_aggregate::takes_arrival;
 use super::{Counters, Missed, MissedRows, Operator, Stamp, WATERMARK_MAX, ticks};
 use open::{Bounds, Join, OpenSessions, Placed, Session};
 use row_changes::{SessionChanges, Told};
+pub(crate) use rows::{SessionRows, SessionRowsSpec};
 use told::ToldSessions;
 
 /// Aggregates rows by session and key.

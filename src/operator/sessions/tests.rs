@@ -5,16 +5,17 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::operator::WindowShape;
 use crate::operator::testing::{
-    Naive, Row, Text, assert_same, assert_snapshot_law, batch_lengths, column, or_null, rows, run, session_group_by,
-    sorted, stamped, text, with_watermarks,
+    Naive, Row, Text, assert_same, assert_snapshot_law, batch, batch_lengths, column, input_schema, or_null, rows, run,
+    session_group_by, sorted, stamped, text, with_watermarks,
 };
 
 /// A session of the model: its first and last time, and its rows.
 type Session = (Bounds, Vec<Row>);
 
-/// The rows of all sessions with their keys, and how many rows are late.
-fn model(rows: &[Row], bound: i64, gap: i64, keyed: bool) -> (Text, u64) {
+/// All sessions with their keys, and how many rows are late.
+fn sessions(rows: &[Row], bound: i64, gap: i64, keyed: bool) -> (Vec<(Vec<String>, Session)>, u64) {
     let (mut open, mut closed) = (BTreeMap::<Vec<String>, Vec<Session>>::new(), vec![]);
     let mut late_rows = 0;
     for (row, watermark) in with_watermarks(rows, bound) {
@@ -42,6 +43,12 @@ fn model(rows: &[Row], bound: i64, gap: i64, keyed: bool) -> (Text, u64) {
         }
     }
     closed.extend(open.into_iter().flat_map(|(key, all)| all.into_iter().map(move |one| (key.clone(), one))));
+    (closed, late_rows)
+}
+
+/// The rows of a GROUP BY of all sessions, and how many rows are late.
+fn model(rows: &[Row], bound: i64, gap: i64, keyed: bool) -> (Text, u64) {
+    let (closed, late_rows) = sessions(rows, bound, gap, keyed);
     let cells = |(key, (bounds, rows)): (Vec<String>, Session)| {
         let mut naive = Naive::default();
         rows.into_iter().for_each(|row| naive.take(row));
@@ -49,6 +56,27 @@ fn model(rows: &[Row], bound: i64, gap: i64, keyed: bool) -> (Text, u64) {
         [vec![or_null(start), or_null(end)], key, naive.cells()].concat()
     };
     (closed.into_iter().map(cells).collect(), late_rows)
+}
+
+/// The rows of all sessions with their bounds.
+fn rows_of_sessions(rows: &[Row], bound: i64, gap: i64, keyed: bool) -> Text {
+    let (closed, _) = sessions(rows, bound, gap, keyed);
+    let with_bounds = |(_, (bounds, rows)): (Vec<String>, Session)| {
+        let (start, end) = (bounds.map(|(start, _)| start), bounds.map(|(_, last)| last + gap));
+        let mut rows = text(&[batch(&rows)]);
+        rows.iter_mut().for_each(|row| row.extend([or_null(start), or_null(end)]));
+        rows
+    };
+    closed.into_iter().flat_map(with_bounds).collect()
+}
+
+fn session_rows(gap: i64, keyed: bool) -> Arc<SessionRowsSpec> {
+    let input = input_schema();
+    let bounds = ["start", "end"].map(|name| Arc::new(input.field(0).clone().with_name(name)));
+    let schema = Schema::new(input.fields().iter().cloned().chain(bounds).collect::<Vec<_>>());
+    let keys = keyed.then(|| column("key")).into_iter().collect();
+    let shape = WindowShape::Session { gap };
+    Arc::new(SessionRowsSpec::try_new(column("ts"), shape, keys, &input, Arc::new(schema)).unwrap())
 }
 
 /// What is left of changes, and a check that rows do what they say.
@@ -127,6 +155,27 @@ proptest! {
         assert_same(&spec.schema, &sorted(text(&output)), &sorted(expected));
         prop_assert_eq!(operator.counters().late_rows, late_rows);
         prop_assert_eq!(operator.counters().windows_open, 0);
+    }
+
+    #[test]
+    fn rows_have_the_bounds_of_their_sessions(
+        rows in rows(60), lengths in batch_lengths(), bound in 0i64..90, gap in 1i64..60, keyed: bool,
+    ) {
+        let spec = session_rows(gap, keyed);
+        let mut operator = SessionRows::new(Arc::clone(&spec));
+        let output = run(&mut operator, &stamped(&rows, &lengths, bound, 0, None));
+        assert_same(&spec.schema, &sorted(text(&output)), &sorted(rows_of_sessions(&rows, bound, gap, keyed)));
+        prop_assert_eq!(operator.counters().late_rows, sessions(&rows, bound, gap, keyed).1);
+        prop_assert_eq!(operator.counters().windows_open, 0);
+    }
+
+    #[test]
+    fn snapshots_of_rows_change_nothing(
+        rows in rows(60), lengths in batch_lengths(), bound in 0i64..90, gap in 1i64..60, keyed: bool,
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 1..4),
+    ) {
+        let spec = session_rows(gap, keyed);
+        assert_snapshot_law(|| SessionRows::new(Arc::clone(&spec)), &stamped(&rows, &lengths, bound, 0, None), &cuts);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use arrow::error::ArrowError;
 use arrow::row::{Row, RowConverter, Rows, SortField};
 use datafusion::common::{HashMap, Result, internal_datafusion_err};
 
-use crate::operator::rows_window::array_without_slack;
+use crate::operator::pool::array_without_slack;
 
 /// Rows of a chunk that is still joined with its neighbour.
 const JOINED_ROWS_MAX: usize = 8192;

@@ -3,12 +3,15 @@
 //! Rows come in chunks of columns. A chunk whose last row is let go is freed at once, and now and then the rows that
 //! are left of many chunks are copied into one.
 
-use arrow::array::{Array, ArrayRef};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::interleave;
+use arrow::datatypes::DataType;
 use datafusion::common::Result;
 
-use super::waiting::{array_without_slack, bytes_of};
-
+/// Rows of a batch that leaves.
+pub(super) const RELEASED_ROWS_MAX: usize = 16_384;
 /// Chunks before it is asked whether copying pays.
 const CHUNKS_FEW: usize = 64;
 /// Chunks in any case.
@@ -177,5 +180,24 @@ impl Pool {
             + self.entries.capacity() * size_of::<Entry>()
             + self.free.capacity() * size_of::<RowId>()
             + self.chunks.capacity() * size_of::<Chunk>()
+    }
+}
+
+/// Bytes of an array's own values, where it shares buffers with others.
+pub(super) fn bytes_of(array: &ArrayRef) -> usize {
+    let outside = match array.data_type() {
+        DataType::Utf8View => array.as_string_view().total_buffer_bytes_used(),
+        DataType::BinaryView => array.as_binary_view().total_buffer_bytes_used(),
+        _ => 0,
+    };
+    array.to_data().get_slice_memory_size().map_or_else(|_| array.get_array_memory_size(), |bytes| bytes + outside)
+}
+
+/// The same array without the texts that it no longer points at: a copied view still holds all of its buffer.
+pub(super) fn array_without_slack(array: &ArrayRef) -> ArrayRef {
+    match array.data_type() {
+        DataType::Utf8View => Arc::new(array.as_string_view().gc()),
+        DataType::BinaryView => Arc::new(array.as_binary_view().gc()),
+        _ => Arc::clone(array),
     }
 }

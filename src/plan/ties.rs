@@ -1,0 +1,235 @@
+//! The order of rows that SQL leaves open is that of the stream: by partition, then row. Where plain DataFusion answers,
+//! each row brings its place along, and OVER, aggregates and a last ORDER BY go by it where rows tie.
+
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+use datafusion::common::tree_node::TreeNode;
+use datafusion::common::{Column, Result};
+use datafusion::datasource::provider_as_source;
+use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::logical_expr::{
+    Aggregate, Distinct, DistinctOn, Expr, LogicalPlan, LogicalPlanBuilder, Projection, Sort, SortExpr, SubqueryAlias,
+    TableScan, Window, WindowFrameUnits, WindowFunctionDefinition,
+};
+
+use crate::source::{PLACE, StreamTable};
+
+use super::event_time::stream_of;
+
+/// Functions whose answer depends on the order of rows.
+const ORDERED: [&str; 5] = ["array_agg", "first_value", "last_value", "nth_value", "string_agg"];
+
+/// The same table with a last column [`PLACE`].
+pub(crate) type Placed<'a> = &'a dyn Fn(&StreamTable) -> Result<Arc<dyn TableProvider>>;
+
+/// The plan over streams whose rows know their places, with ties broken.
+///
+/// # Errors
+/// A stream that cannot be read.
+pub(crate) fn with_ties_broken(plan: LogicalPlan, tables: Placed) -> Result<LogicalPlan> {
+    let columns = plan.schema().columns();
+    let order = InOrder { tables, everywhere: true };
+    stripped(order.broken(plan, false, true)?.plan, columns)
+}
+
+/// A tail of OVER columns, of DISTINCT ON, or the first rows of an ORDER BY, with ties broken: by the places of rows where
+/// these come so far, and of others that are sorted by the rest of their columns. What is below is left as it is.
+///
+/// # Errors
+/// None for a plan that DataFusion has made.
+pub(super) fn in_order(plan: LogicalPlan) -> Result<LogicalPlan> {
+    if is_in_order(&plan) {
+        return Ok(plan);
+    }
+    let columns = plan.schema().columns();
+    let order = InOrder { tables: &|stream| Ok(Arc::new(stream.placed())), everywhere: false };
+    let Broken { plan: in_order, place } = order.broken(plan.clone(), true, true)?;
+    match (place, &plan) {
+        (Some(_), _) | (None, LogicalPlan::Distinct(Distinct::On(_))) => stripped(in_order, columns),
+        (None, _) => by_all_columns(plan),
+    }
+}
+
+/// Whether first rows are told by their places already.
+fn is_in_order(plan: &LogicalPlan) -> bool {
+    let LogicalPlan::Limit(limit) = plan else { return false };
+    let LogicalPlan::Sort(sort) = limit.input.as_ref() else { return false };
+    matches!(sort.expr.last(), Some(SortExpr { expr: Expr::Column(column), .. }) if column.name == PLACE)
+}
+
+/// The first rows of results, of which no two are the same in all columns.
+fn by_all_columns(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let LogicalPlan::Limit(limit) = &plan else { return Ok(plan) };
+    let LogicalPlan::Sort(sort) = limit.input.as_ref() else { return Ok(plan) };
+    let fields = sort.input.schema().iter().zip(sort.input.schema().columns());
+    let others =
+        fields.filter(|((_, field), _)| !field.data_type().is_nested()).map(|(_, column)| Expr::Column(column));
+    let mut expr = sort.expr.clone();
+    let is_new = |column: &Expr| sort.expr.iter().all(|known| known.expr != *column);
+    expr.extend(others.filter(is_new).map(|column| column.sort(true, false)));
+    let sort = LogicalPlan::Sort(Sort { expr, ..sort.clone() });
+    plan.with_new_exprs(plan.expressions(), vec![sort])
+}
+
+/// A plan without other columns than these.
+fn stripped(plan: LogicalPlan, columns: Vec<Column>) -> Result<LogicalPlan> {
+    match plan.schema().columns() == columns {
+        true => Ok(plan),
+        false => LogicalPlanBuilder::from(plan).project(columns.into_iter().map(Expr::Column))?.build(),
+    }
+}
+
+/// Whether an aggregate takes rows in an order that is not given, or not for rows that tie.
+pub(crate) fn depends_on_order(expr: &Expr) -> bool {
+    let depends = expr.exists(|part| match part {
+        Expr::AggregateFunction(call) => {
+            let tie = call.params.order_by.is_empty() || !call.params.distinct;
+            Ok(ORDERED.contains(&call.func.name()) && tie)
+        }
+        _ => Ok(false),
+    });
+    depends.unwrap_or_default()
+}
+
+/// Whether an OVER column takes rows one by one, so that the order of those that tie counts.
+pub(crate) fn takes_rows(expr: &Expr) -> bool {
+    let Expr::WindowFunction(call) = expr.clone().unalias() else { return false };
+    let by_rows = match &call.fun {
+        WindowFunctionDefinition::WindowUDF(function) => {
+            matches!(function.name(), "row_number" | "lag" | "lead" | "ntile")
+        }
+        WindowFunctionDefinition::AggregateUDF(_) => false,
+    };
+    by_rows || call.params.window_frame.units == WindowFrameUnits::Rows
+}
+
+/// A plan, and the column of its rows' places if they have any.
+struct Broken {
+    plan: LogicalPlan,
+    place: Option<Column>,
+}
+
+/// Which ties are broken.
+struct InOrder<'a> {
+    tables: Placed<'a>,
+    /// Whether it is those of all nodes, or of the uppermost ones alone.
+    everywhere: bool,
+}
+
+impl InOrder<'_> {
+    /// `wants_place` says whether the places are to come out.
+    fn broken(&self, plan: LogicalPlan, wants_place: bool, is_top: bool) -> Result<Broken> {
+        let breaks = self.everywhere || is_top;
+        match plan {
+            LogicalPlan::TableScan(scan) => self.placed(scan),
+            LogicalPlan::Projection(Projection { expr, input, .. }) => {
+                let Broken { plan, place } = self.below(input, wants_place, false)?;
+                let place = place.filter(|_| wants_place);
+                let added = place.clone().map(Expr::Column).filter(|place| !expr.contains(place));
+                let expr = expr.into_iter().chain(added).collect();
+                Ok(Broken { plan: LogicalPlan::Projection(Projection::try_new(expr, Arc::new(plan))?), place })
+            }
+            LogicalPlan::SubqueryAlias(SubqueryAlias { input, alias, .. }) => {
+                let Broken { plan, place } = self.below(input, wants_place, false)?;
+                let place = place.map(|_| Column::new(Some(alias.clone()), PLACE));
+                let plan = LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(plan), alias)?);
+                Ok(Broken { plan, place })
+            }
+            // OVER columns of several orders are a stack of nodes.
+            LogicalPlan::Window(Window { window_expr, input, .. }) => {
+                let is_stack = is_top && matches!(input.as_ref(), LogicalPlan::Window(_));
+                let Broken { plan, place } = self.below(input, true, is_stack)?;
+                let order = place.as_ref().filter(|_| breaks);
+                let exprs = window_expr.into_iter().map(|expr| over(expr, order)).collect();
+                Ok(Broken { plan: LogicalPlan::Window(Window::try_new(exprs, Arc::new(plan))?), place })
+            }
+            LogicalPlan::Aggregate(Aggregate { input, group_expr, aggr_expr, .. }) => {
+                let is_open = breaks && aggr_expr.iter().any(depends_on_order);
+                let Broken { plan, place } = self.below(input, is_open, false)?;
+                let exprs =
+                    aggr_expr.into_iter().map(|expr| aggregate(expr, place.as_ref().filter(|_| is_open))).collect();
+                let plan = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(plan), group_expr, exprs)?);
+                Ok(Broken { plan, place: None })
+            }
+            LogicalPlan::Sort(Sort { mut expr, input, fetch }) => {
+                let Broken { plan, place } = self.below(input, breaks || wants_place, false)?;
+                expr.extend(place.as_ref().filter(|_| breaks).map(by));
+                Ok(Broken { plan: LogicalPlan::Sort(Sort { expr, input: Arc::new(plan), fetch }), place })
+            }
+            LogicalPlan::Distinct(Distinct::On(DistinctOn { on_expr, select_expr, sort_expr, input, .. }))
+                if breaks =>
+            {
+                let Broken { plan, place } = self.below(input, true, false)?;
+                let by_keys = || on_expr.iter().map(|key| key.clone().sort(true, false)).collect();
+                let mut order: Vec<SortExpr> = sort_expr.unwrap_or_else(by_keys);
+                order.extend(place.as_ref().map(by));
+                let first = DistinctOn::try_new(on_expr, select_expr, Some(order), Arc::new(plan))?;
+                Ok(Broken { plan: LogicalPlan::Distinct(Distinct::On(first)), place: None })
+            }
+            plan => self.others(plan, wants_place, is_top),
+        }
+    }
+
+    fn below(&self, input: Arc<LogicalPlan>, wants_place: bool, is_top: bool) -> Result<Broken> {
+        self.broken(Arc::unwrap_or_clone(input), wants_place, is_top)
+    }
+
+    /// One input's places tell the rows of a filter, and of a join those of its stream.
+    fn others(&self, plan: LogicalPlan, wants_place: bool, is_top: bool) -> Result<Broken> {
+        let passes = matches!(plan, LogicalPlan::Filter(_) | LogicalPlan::Join(_) | LogicalPlan::Limit(_));
+        let is_top = is_top && matches!(plan, LogicalPlan::Limit(_));
+        let mut place = None;
+        let inputs = plan.inputs().into_iter().map(|input| {
+            let columns = input.schema().columns();
+            let Broken { plan, place: of_input } = self.broken(input.clone(), wants_place && passes, is_top)?;
+            place = place.take().or(of_input);
+            if passes { Ok(plan) } else { stripped(plan, columns) }
+        });
+        let inputs = inputs.collect::<Result<_>>()?;
+        let plan = plan.with_new_exprs(plan.expressions(), inputs)?;
+        let place = place.filter(|place| passes && plan.schema().has_column(place));
+        Ok(Broken { plan, place })
+    }
+
+    fn placed(&self, scan: TableScan) -> Result<Broken> {
+        let Some(stream) = stream_of(&scan) else {
+            return Ok(Broken { plan: LogicalPlan::TableScan(scan), place: None });
+        };
+        let place = Column::new(Some(scan.table_name.clone()), PLACE);
+        if stream.is_placed() {
+            return Ok(Broken { plan: LogicalPlan::TableScan(scan), place: Some(place) });
+        }
+        let source = provider_as_source((self.tables)(&stream)?);
+        let plan = LogicalPlanBuilder::scan(scan.table_name, source, None)?.build()?;
+        Ok(Broken { plan, place: Some(place) })
+    }
+}
+
+fn by(place: &Column) -> SortExpr {
+    Expr::Column(place.clone()).sort(true, false)
+}
+
+/// An OVER column that takes rows in order of their places where they tie; where ties are peers, they stay so.
+fn over(expr: Expr, place: Option<&Column>) -> Expr {
+    let name = expr.schema_name().to_string();
+    match (expr.clone().unalias(), place) {
+        (Expr::WindowFunction(mut call), Some(place)) if takes_rows(&expr) => {
+            call.params.order_by.push(by(place));
+            Expr::WindowFunction(call).alias(name)
+        }
+        _ => expr,
+    }
+}
+
+fn aggregate(expr: Expr, place: Option<&Column>) -> Expr {
+    let name = expr.schema_name().to_string();
+    let is_open = depends_on_order(&expr);
+    match (expr.clone().unalias(), place) {
+        (Expr::AggregateFunction(AggregateFunction { func, mut params }), Some(place)) if is_open => {
+            params.order_by.push(by(place));
+            Expr::AggregateFunction(AggregateFunction { func, params }).alias(name)
+        }
+        _ => expr,
+    }
+}
