@@ -7,6 +7,7 @@ use datafusion::common::config::{ConfigEntry, ConfigExtension, ConfigField, Exte
 use datafusion::common::{Result, config_namespace};
 
 use crate::error::Error;
+use crate::source::Speed;
 
 config_namespace! {
     /// Settings of the streaming engine.
@@ -24,6 +25,8 @@ config_namespace! {
         pub batch_rows: usize, default = 0
         /// Rows that the reader of `single_queue` hands over at once: 1 is each record by itself, 8192 whole batches.
         pub handoff_rows: usize, default = 1
+        /// How fast rows come: `max`, as fast as they can be read; or `1000rows/s`, so many in a second over all pipelines.
+        pub speed: String, default = "max".to_string()
         /// Where late rows go, with the file and row that each comes from: a file, a folder (ending in `/`) with one file
         /// for each pipeline, or `:memory:`; empty for nowhere. A [`Job`](crate::Job) writes them.
         pub late: String, default = String::new()
@@ -55,7 +58,7 @@ impl StreamlinesOptions {
                 return Err(Error::sql(format!("unknown {key} '{value}'")).help(help));
             }
         }
-        Ok(())
+        Speed::parse(&self.speed).map(|_| ())
     }
 }
 

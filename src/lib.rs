@@ -29,7 +29,7 @@ mod source;
 mod sql;
 
 pub use check::{
-    Answer, Check, Comparison, Difference, Ledger, Outcome, Setup, compare, compare_by_key, fold, text_rows,
+    Answer, Check, Checksum, Comparison, Difference, Ledger, Outcome, Setup, compare, compare_by_key, fold, text_rows,
 };
 pub use config::StreamlinesOptions;
 pub use error::{Error, Location, render_error};
@@ -40,7 +40,7 @@ pub use session::{
     streaming_session_with_runtime,
 };
 pub use sink::{FileSink, NullSink, OutputFormat, Sink, StdoutSink, Writer, Written, is_broken_pipe};
-pub use source::{Culprit, Lateness, SequenceLateness};
+pub use source::{Culprit, Latency, Lateness, SequenceLateness};
 pub use sql::StreamStatement;
 
 /// The README's examples, run as tests.

@@ -9,6 +9,7 @@
 
 mod answer;
 mod changelog;
+mod checksum;
 mod compare;
 mod ledger;
 mod question;
@@ -30,6 +31,7 @@ use crate::sql::StreamStatement;
 
 pub use answer::Answer;
 pub use changelog::fold;
+pub use checksum::Checksum;
 pub use compare::{Difference, compare, compare_by_key};
 pub use ledger::Ledger;
 pub use rows::text_rows;

@@ -1,8 +1,8 @@
 //! `streamlines generate`: data to try and to measure with.
 //!
 //! Trades come in order of arrival. The clock of arrivals moves evenly over the span; each event time is up to the
-//! lateness behind it. Symbols are dealt to files, one partition each, so that a symbol lives in one file only. The
-//! same seed gives the same bytes: each file has a random sequence of its own.
+//! lateness behind it. Symbols are dealt to files, one partition each, so that a symbol lives in one file only, or are
+//! in all of them. The same seed gives the same bytes: each file has a random sequence of its own.
 
 use std::fs::File;
 use std::io::IsTerminal;
@@ -89,7 +89,8 @@ pub enum Format {
 }
 
 impl Format {
-    fn extension(self) -> &'static str {
+    /// What its files end in.
+    pub fn extension(self) -> &'static str {
         match self {
             Self::Parquet => "parquet",
             Self::Csv => "csv",
@@ -102,33 +103,43 @@ impl Format {
 pub struct Trades {
     /// Number of rows in all.
     #[arg(long, default_value_t = 1_000_000)]
-    rows: u64,
+    pub rows: u64,
     /// Number of symbols.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
-    keys: u64,
+    pub keys: u64,
     /// Number of files; each symbol is in one of them.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10_000))]
-    partitions: u64,
+    pub partitions: u64,
+    /// Each symbol is in every file.
+    #[arg(long)]
+    pub spread: bool,
+    /// 90 % of the rows are of one symbol.
+    #[arg(long)]
+    pub skew: bool,
     /// How far event times may be behind the clock: 5s, 500ms, 2m.
     #[arg(long, default_value = "5s", value_parser = duration)]
-    lateness: Duration,
+    pub lateness: Duration,
     /// How much event time the rows span: 1h, 1d.
     #[arg(long, default_value = "1h", value_parser = duration)]
-    span: Duration,
+    pub span: Duration,
     /// Seed of the random numbers.
     #[arg(long, default_value_t = 7)]
-    seed: u64,
+    pub seed: u64,
     /// Format of the files.
     #[arg(long, value_enum, default_value = "parquet")]
-    format: Format,
+    pub format: Format,
     /// Folder to write to.
     #[arg(long, value_name = "FOLDER")]
-    out: PathBuf,
+    pub out: PathBuf,
 }
 
 impl Trades {
-    fn write(&self) -> Result<(), Error> {
-        if self.keys < self.partitions {
+    /// Writes all files.
+    ///
+    /// # Errors
+    /// A folder that cannot be written to.
+    pub fn write(&self) -> Result<(), Error> {
+        if self.keys < self.partitions && !self.spread {
             use clap::CommandFactory;
             let message =
                 format!("--keys {} for --partitions {}: every file needs a symbol", self.keys, self.partitions);
@@ -142,6 +153,25 @@ impl Trades {
             let _ = std::fs::remove_dir(&self.out);
         }
         written
+    }
+
+    /// Rows of the one symbol that has most of them, under --skew.
+    fn rows_of_one_symbol(&self) -> u64 {
+        if self.skew { self.rows / 10 * 9 } else { 0 }
+    }
+
+    /// Rows of one file: as many as of any other, but for that of the symbol that has most of them.
+    fn rows_of(&self, partition: u64) -> u64 {
+        let of_one = if self.spread { 0 } else { self.rows_of_one_symbol() };
+        let even = (self.rows - of_one + self.partitions - 1 - partition) / self.partitions;
+        if partition == 0 { even + of_one } else { even }
+    }
+
+    /// How many of the rows of a file are of the symbol that has most of them.
+    fn share_of_one_symbol(&self, partition: u64) -> Option<f64> {
+        let rows = if self.spread { self.rows } else { self.rows_of(partition) };
+        let is_there = self.skew && (self.spread || partition == 0);
+        is_there.then(|| self.rows_of_one_symbol() as f64 / rows.max(1) as f64)
     }
 
     fn write_partitions(&self) -> Result<(), Error> {
@@ -201,7 +231,8 @@ impl Trades {
         Ok(())
     }
 
-    fn unfinished(&self, partition: u64) -> PathBuf {
+    /// Where a file is while it is being written.
+    pub fn unfinished(&self, partition: u64) -> PathBuf {
         self.out.join(format!("_trades-{partition}.{}.unfinished", self.format.extension()))
     }
 
@@ -295,6 +326,8 @@ struct Rows {
     symbols: ArrayRef,
     /// Price of each symbol, in hundredths.
     prices: Vec<i64>,
+    /// How many of the rows are of the first symbol, if most are.
+    share_of_first: Option<f64>,
     partition: u64,
     partitions: u64,
     rows: u64,
@@ -309,7 +342,8 @@ impl Rows {
         let mut random = ChaCha8Rng::seed_from_u64(trades.seed);
         random.set_stream(partition);
         let digits = (trades.keys - 1).max(1).to_string().len();
-        let names = (partition..trades.keys).step_by(trades.partitions as usize).map(|key| format!("S{key:0digits$}"));
+        let (first, step) = if trades.spread { (0, 1) } else { (partition, trades.partitions) };
+        let names = (first..trades.keys).step_by(step as usize).map(|key| format!("S{key:0digits$}"));
         let symbols = StringArray::from_iter_values(names);
         let prices =
             (0..datafusion::arrow::array::Array::len(&symbols)).map(|_| random.random_range(1_000..50_000)).collect();
@@ -317,9 +351,10 @@ impl Rows {
             random,
             symbols: Arc::new(symbols),
             prices,
+            share_of_first: trades.share_of_one_symbol(partition),
             partition,
             partitions: trades.partitions,
-            rows: (trades.rows + trades.partitions - 1 - partition) / trades.partitions,
+            rows: trades.rows_of(partition),
             done: 0,
             span_us: trades.span.as_micros() as u64,
             lateness_us: trades.lateness.as_micros() as u64,
@@ -334,7 +369,10 @@ impl Rows {
         }
         let (mut keys, mut times, mut prices, mut quantities, mut ids) = (vec![], vec![], vec![], vec![], vec![]);
         for row in self.done..self.done + rows {
-            let key = self.random.random_range(0..self.prices.len() as u32);
+            let key = match self.share_of_first {
+                Some(share) if self.random.random_bool(share) => 0,
+                _ => self.random.random_range(0..self.prices.len() as u32),
+            };
             let price = &mut self.prices[key as usize];
             *price = (*price + self.random.random_range(-25..=25)).max(100);
             let clock = (u128::from(self.span_us) * u128::from(row) / u128::from(self.rows)) as i64;

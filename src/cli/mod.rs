@@ -1,5 +1,6 @@
 //! Subcommands, one file each. Rows go to standard output alone; everything else to standard error.
 
+mod bench;
 mod check;
 mod completions;
 mod errors;
@@ -34,7 +35,17 @@ Examples:
   streamlines explain --init streams.sql \"SELECT …\"
   streamlines check examples/flights.sql
   streamlines lateness data/ --time event_time
-  streamlines generate trades --rows 1000000 --partitions 2 --out data/";
+  streamlines generate trades --rows 1000000 --partitions 2 --out data/
+  streamlines bench --scenarios 3a --strategies partitioned,inline";
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  streamlines bench --scenarios 2,3a --partitions 1,2 --report bench.html
+  streamlines bench --rows 1000000 --strategies partitioned,inline,single_queue --handoff-rows 1,8192
+  streamlines bench --scenarios 3a --routings auto,merge_on_close,hash_at_source,exchange --keys 200,100000
+  streamlines bench --scenarios 3b --runs 0 --rates 10000,100000,1000000 --json latency.json
+  streamlines bench --scenarios 3a --keys 100000 --against datafusion,duckdb
+  streamlines bench --init streams.sql --sql query.sql";
 
 #[derive(Parser)]
 #[command(name = "streamlines", version, about = "Streaming SQL over Parquet, CSV and JSON files", after_help = EXAMPLES)]
@@ -79,6 +90,9 @@ enum Command {
         after_help = "Example:\n  streamlines lateness 'testdata/nycflights/flights-*.parquet' --time scheduled --by origin"
     )]
     Lateness(lateness::LatenessOptions),
+    /// Measure strategies, routings and other engines on the same question, side by side.
+    #[command(after_help = BENCH_EXAMPLES)]
+    Bench(Box<bench::BenchOptions>),
     /// Make data to try and to measure with.
     #[command(subcommand)]
     Generate(generate::Generate),
@@ -106,6 +120,7 @@ pub fn main() -> ExitCode {
         Command::Explain { sql, options } => runtime.block_on(explain::explain(&sql, &options)),
         Command::Check(options) => runtime.block_on(check::check(&options)),
         Command::Lateness(options) => runtime.block_on(lateness::report(&options)),
+        Command::Bench(options) => runtime.block_on(bench::bench(&options)),
         Command::Generate(generate) => {
             runtime.spawn(generate.clone().when_interrupted());
             generate.run()

@@ -33,6 +33,9 @@ pub struct QueryOptions {
     /// Rows of a batch that a pipeline reads [default: 8192].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub batch_rows: Option<u64>,
+    /// How fast rows come: max, or 1000rows/s over all pipelines [default: max].
+    #[arg(long, value_name = "SPEED")]
+    pub speed: Option<String>,
     /// table, csv, json, ndjson, parquet, arrow or none [default: by --output; table on a terminal; else csv].
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<OutputFormat>,

@@ -21,6 +21,7 @@ pub async fn open(options: &QueryOptions) -> Result<SessionContext> {
     config.options_mut().sql_parser.collect_spans = true;
     let mut settings = options.settings.clone();
     settings.extend(options.strategy.iter().map(|name| ("streamlines.strategy".to_string(), name.clone())));
+    settings.extend(options.speed.iter().map(|speed| ("streamlines.speed".to_string(), speed.clone())));
     settings.extend(options.late.iter().map(|path| ("streamlines.late".to_string(), path.clone())));
     if let Some(partitions) = options.partitions {
         settings.push(("streamlines.partitions".to_string(), partitions.to_string()));

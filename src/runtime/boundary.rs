@@ -20,6 +20,7 @@ use crate::exec::scan::StreamScanExec;
 use crate::exec::{find, streaming_properties};
 use crate::operator::{Merger, WATERMARK_MIN, watermark_behind};
 use crate::plan::Routings;
+use crate::source::Schedule;
 
 use super::joined::joined;
 use super::run::{Run, Runs};
@@ -125,7 +126,9 @@ impl ExecutionPlan for PipelinesExec {
     }
     fn execute(&self, worker: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let run = self.runs.join(&task, worker, || self.start());
-        let work = Work { run, runs: Arc::clone(&self.runs), plan: Arc::clone(&self.input), task: Arc::clone(&task) };
+        let (runs, plan) = (Arc::clone(&self.runs), Arc::clone(&self.input));
+        let schedule = Schedule::of(&task, self.workers);
+        let work = Work { run, runs, plan, task: Arc::clone(&task), schedule };
         let output = self.strategy.rows(work);
         let output = Box::pin(RecordBatchStreamAdapter::new(self.input.schema(), output));
         Ok(match self.joins_batches {

@@ -24,11 +24,12 @@ use crate::error::Error;
 use crate::exec::context::PipelineMetrics;
 use crate::operator::{WATERMARK_MAX, WATERMARK_MIN};
 use crate::sink::{Sink, TableSink};
-use crate::source::ReplayPlan;
+use crate::source::{Latency, ReplayPlan};
 
 use super::boundary::PipelinesExec;
 use super::ledger::{Ledger, Place, ledger_schema};
 use super::run::LedgerPart;
+use super::scan_only::scan_only;
 use super::stop::Stop;
 use super::write::{self, WriteExec};
 
@@ -248,6 +249,32 @@ impl Job {
     /// The same, taken out as batches.
     pub(crate) fn take_late_rows(&self) -> Option<(SchemaRef, Vec<RecordBatch>)> {
         self.late_rows.lock().take().map(|(schema, rows)| (schema, rows.concat()))
+    }
+
+    /// How long rows took from when they were due until what they caused had left the pipelines and was written, under
+    /// `SET streamlines.speed = '1000rows/s'`.
+    pub fn latency(&self) -> Option<Latency> {
+        let mut total = None;
+        for run in self.boundaries().into_iter().filter_map(|boundary| boundary.runs().latest()) {
+            run.metrics().iter().for_each(|metrics| metrics.reader.latency.add_to(&mut total));
+        }
+        total
+    }
+
+    /// Reads what the query's pipelines would read, as many of them at once, and does nothing with it: how fast the query
+    /// could be at most. Gives the number of rows.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub async fn scan_only(&self) -> Result<u64> {
+        let mut rows = 0;
+        for boundary in self.boundaries() {
+            if let Some(scan) = boundary.scan() {
+                let workers = boundary.properties().output_partitioning().partition_count();
+                rows += scan_only(scan.replay(), workers, &self.task).await?;
+            }
+        }
+        Ok(rows)
     }
 
     /// The result as one stream for each worker, to be driven by the caller.

@@ -16,11 +16,13 @@ mod joined;
 mod ledger;
 mod partitioned;
 mod run;
+mod scan_only;
 mod single_queue;
 mod stop;
 mod strategy;
 mod work;
 mod write;
+mod written;
 
 pub(crate) use boundary::PipelinesExec;
 pub use job::{Job, PipelineProgress, Progress, Summary};

@@ -8,6 +8,7 @@
 //! record goes through the queue, and the lock, by itself.
 
 use std::fmt;
+use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::common::Result;
@@ -19,11 +20,12 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::exec::context::PipelineContext;
 use crate::operator::WATERMARK_MIN;
-use crate::source::Read;
+use crate::source::{Due, Read};
 
 use super::chain::{Chain, Step};
 use super::strategy::Strategy;
 use super::work::Work;
+use super::written::{Writing, when_written};
 
 /// How many units, and how many batches of output, may wait.
 const QUEUED: usize = 64;
@@ -48,14 +50,19 @@ impl Strategy for SingleQueue {
     fn rows(&self, work: Work) -> BoxStream<'static, Result<RecordBatch>> {
         let handoff_rows = self.handoff_rows;
         let mut builder = RecordBatchReceiverStreamBuilder::new(work.plan.schema(), QUEUED);
-        let writer = builder.tx();
+        let (writer, writing) = (builder.tx(), Arc::<Writing>::default());
+        let is_timed = work.schedule.is_some();
+        let told = Arc::clone(&writing);
         builder.spawn(async move {
             let (queue, handoffs) = channel(QUEUED);
             let reader = SpawnedTask::spawn(read(work.clone(), queue, handoff_rows));
-            coordinate(work, handoffs, writer).await?;
+            coordinate(work, handoffs, writer, &told).await?;
             reader.join_unwind().await.unwrap_or(Ok(()))
         });
-        builder.build()
+        match is_timed {
+            true => when_written(builder.build(), writing),
+            false => builder.build(),
+        }
     }
 }
 
@@ -63,8 +70,8 @@ impl Strategy for SingleQueue {
 enum Handoff {
     /// The rows that follow are those of this pipeline.
     Begin(PipelineContext),
-    /// Rows, or the end of them.
-    Rows(Option<Read>),
+    /// Rows, or the end of them, and when they were due.
+    Rows(Option<Read>, Option<Due>),
 }
 
 /// Reads pipeline after pipeline into the queue, until nobody takes from it any more.
@@ -76,14 +83,16 @@ async fn read(work: Work, queue: Sender<Handoff>, handoff_rows: usize) -> Result
         }
         while let Some(read) = input.next().await? {
             let next_watermark = read.stamp.next_watermark;
+            let mut due = input.take_due();
             for part in read.parts(handoff_rows, watermark) {
-                if queue.send(Handoff::Rows(Some(part))).await.is_err() {
+                let due = due.as_mut().map(|due| due.take(part.batch.num_rows() as u64));
+                if queue.send(Handoff::Rows(Some(part), due)).await.is_err() {
                     return Ok(());
                 }
             }
             watermark = next_watermark;
         }
-        if queue.send(Handoff::Rows(None)).await.is_err() {
+        if queue.send(Handoff::Rows(None, None)).await.is_err() {
             return Ok(());
         }
     }
@@ -91,21 +100,31 @@ async fn read(work: Work, queue: Sender<Handoff>, handoff_rows: usize) -> Result
 }
 
 /// Processes what comes out of the queue, one handoff at a time, and hands the output to the writer.
-async fn coordinate(work: Work, mut handoffs: Receiver<Handoff>, writer: Sender<Result<RecordBatch>>) -> Result<()> {
+async fn coordinate(
+    work: Work,
+    mut handoffs: Receiver<Handoff>,
+    writer: Sender<Result<RecordBatch>>,
+    writing: &Writing,
+) -> Result<()> {
     let state = Mutex::new(None::<Chain>);
+    let mut sent = 0;
     while let Some(handoff) = handoffs.recv().await {
         let mut state = state.lock().await;
         match (handoff, state.as_mut()) {
             (Handoff::Begin(context), _) => *state = Some(Chain::open(&work, context)?),
-            (Handoff::Rows(rows), Some(chain)) => {
+            (Handoff::Rows(rows, due), Some(chain)) => {
                 chain.push(rows);
                 while let Step::Output(batch) = chain.step().await? {
+                    sent += 1;
                     if writer.send(Ok(batch)).await.is_err() {
                         return Ok(());
                     }
                 }
+                if let Some(due) = due {
+                    writing.processed(sent, due);
+                }
             }
-            (Handoff::Rows(_), None) => {}
+            (Handoff::Rows(..), None) => {}
         }
         if work.is_stopped() {
             return Ok(());

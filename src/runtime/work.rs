@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::exec::context::PipelineContext;
 use crate::exec::find;
 use crate::exec::scan::StreamScanExec;
-use crate::source::{Read, Reader, ReplayPlan};
+use crate::source::{Due, Pacing, Read, Reader, ReplayPlan, Schedule};
 
 use super::exchange::Exchange;
 use super::run::{LedgerPart, Run, Runs};
@@ -25,6 +25,8 @@ pub(crate) struct Work {
     /// What every pipeline runs.
     pub(super) plan: Arc<dyn ExecutionPlan>,
     pub(super) task: Arc<TaskContext>,
+    /// When the rows of this worker are due, if they have a speed.
+    pub(super) schedule: Option<Arc<Schedule>>,
 }
 
 impl Work {
@@ -58,18 +60,62 @@ impl Work {
 
     /// Opens the rows of a pipeline.
     pub(super) fn rows(&self, pipeline: &PipelineContext) -> Result<Rows> {
-        let Some(replay) = self.replay() else { return Ok(Rows::None) };
+        let counts = &pipeline.metrics.reader;
+        let pacing = self
+            .schedule
+            .as_ref()
+            .zip(self.replay())
+            .map(|(schedule, replay)| Pacing::new(schedule.for_piece(replay, pipeline.index), Arc::clone(counts)));
+        Ok(Rows { input: self.input(pipeline)?, pacing, due: None })
+    }
+
+    fn input(&self, pipeline: &PipelineContext) -> Result<Input> {
+        let Some(replay) = self.replay() else { return Ok(Input::None) };
         if replay.is_exchanged() {
             let start = || Exchange::start(replay, Arc::clone(&pipeline.metrics.reader), Arc::clone(&self.task));
-            return Ok(Rows::Sent(self.run.exchange(start)?.rows(pipeline.index)?));
+            return Ok(Input::Sent(self.run.exchange(start)?.rows(pipeline.index)?));
         }
         let counts = Arc::clone(&pipeline.metrics.reader);
-        Ok(Rows::Read(Reader::open(replay, pipeline.index, counts, Arc::clone(&self.task))?))
+        Ok(Input::Read(Reader::open(replay, pipeline.index, counts, Arc::clone(&self.task))?))
     }
 }
 
-/// The rows of a pipeline.
-pub(super) enum Rows {
+/// The rows of a pipeline, as they become due if they have a speed.
+pub(super) struct Rows {
+    input: Input,
+    pacing: Option<Pacing>,
+    /// The rows that were given last, until their effects have been written.
+    due: Option<Due>,
+}
+
+impl Rows {
+    /// The next rows; none at the end. The effects of those before have been written, unless [`Rows::take_due`] says that
+    /// somebody else knows when.
+    pub(super) async fn next(&mut self) -> Result<Option<Read>> {
+        let Some(pacing) = &mut self.pacing else { return self.input.next().await };
+        if let Some(due) = self.due.take() {
+            due.written();
+        }
+        loop {
+            if let Some((read, due)) = pacing.next().await? {
+                self.due = Some(due);
+                return Ok(Some(read));
+            }
+            match self.input.next().await? {
+                Some(read) => pacing.hold(read),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The rows that were given last, to be recorded when their effects have been written.
+    pub(super) fn take_due(&mut self) -> Option<Due> {
+        self.due.take()
+    }
+}
+
+/// Where the rows of a pipeline come from.
+enum Input {
     /// There is nothing to read.
     None,
     /// It reads them itself.
@@ -78,9 +124,8 @@ pub(super) enum Rows {
     Sent(Receiver<Result<Read>>),
 }
 
-impl Rows {
-    /// The next rows; none at the end.
-    pub(super) async fn next(&mut self) -> Result<Option<Read>> {
+impl Input {
+    async fn next(&mut self) -> Result<Option<Read>> {
         // Files are read without waiting, so it is here that other pipelines of the same thread get their turn.
         tokio::task::consume_budget().await;
         match self {

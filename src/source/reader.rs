@@ -10,6 +10,7 @@ use datafusion::execution::TaskContext;
 
 use crate::operator::Stamp;
 
+use super::latency::Latencies;
 use super::origin::Origin;
 use super::pieces::ReadOrder;
 use super::replay::ReplayPlan;
@@ -31,6 +32,8 @@ pub(crate) struct ReaderCounts {
     pub(crate) early_rows: AtomicU64,
     /// Bytes of text files, as they are stored.
     pub(crate) bytes: AtomicU64,
+    /// How long rows took, where they have a speed.
+    pub(crate) latency: Latencies,
 }
 
 /// Rows that were read.

@@ -204,6 +204,22 @@ impl ReplayPlan {
         chunks.filter_map(bytes).sum()
     }
 
+    /// The share of all rows that a piece has, by what the files say of rows or bytes; none where so many workers take
+    /// several pieces, or share the files.
+    pub(crate) fn share_of_piece(&self, piece: usize, workers: usize) -> Option<f64> {
+        if self.share.is_some() || self.pieces.len() > workers {
+            return None;
+        }
+        let bytes =
+            |piece: &Piece| piece.chunks.iter().filter_map(|chunk| Some(self.file(chunk).ok()?.object.size)).sum();
+        let sizes: Vec<u64> = match self.pieces.iter().map(|piece| piece.rows).collect::<Option<_>>() {
+            Some(rows) => rows,
+            None => self.pieces.iter().map(bytes).collect(),
+        };
+        let total = sizes.iter().sum::<u64>();
+        sizes.get(piece).filter(|_| total > 0).map(|size| *size as f64 / total as f64)
+    }
+
     /// The schema of the batches.
     pub(crate) fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)

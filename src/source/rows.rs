@@ -13,6 +13,7 @@ use crate::config::StreamlinesOptions;
 use crate::sql::FileFormat;
 
 use super::csv_rows::CsvRows;
+use super::pacing::batch_rows_at_most;
 use super::parquet_rows::ParquetRows;
 use super::pieces::Part;
 use super::reader::ReaderCounts;
@@ -45,10 +46,11 @@ impl Wanted<'_> {
 /// How many rows a batch has.
 pub(super) fn batch_rows(task: &TaskContext) -> usize {
     let config = task.session_config();
-    match config.options().extensions.get::<StreamlinesOptions>() {
+    let rows = match config.options().extensions.get::<StreamlinesOptions>() {
         Some(StreamlinesOptions { batch_rows: rows @ 1.., .. }) => *rows,
         _ => config.batch_size(),
-    }
+    };
+    rows.min(batch_rows_at_most(task))
 }
 
 /// The rows of one file.

@@ -72,3 +72,21 @@ fn nonsense_is_not_generated() {
     fs::write(&file, "").unwrap();
     generate(&file.join("out"), &[]).assert().code(1).stderr(contains("cannot be written").and(contains("help:")));
 }
+
+#[test]
+fn symbols_may_be_in_every_file_and_one_may_have_most_rows() {
+    let folder = TempDir::new().unwrap();
+    let found = |arguments: &[&str]| {
+        generate(folder.path(), &[&["--partitions", "2"], arguments].concat()).assert().success();
+        let path = folder.path().display();
+        let query = format!(
+            "SELECT (SELECT count(DISTINCT symbol) FROM '{path}/trades-0.parquet') AS symbols, sum(n) AS rows,
+                    max(n) BETWEEN 17900 AND 18400 AS is_skewed FROM (SELECT count(*) AS n FROM '{path}/' GROUP BY symbol)"
+        );
+        String::from_utf8(sql(&query).args(["--strategy", "batch"]).output().unwrap().stdout).unwrap()
+    };
+    assert_eq!(found(&[]), "symbols,rows,is_skewed\n5,20000,false\n");
+    assert_eq!(found(&["--spread"]), "symbols,rows,is_skewed\n10,20000,false\n");
+    assert_eq!(found(&["--skew"]), "symbols,rows,is_skewed\n5,20000,true\n");
+    assert_eq!(found(&["--spread", "--skew"]), "symbols,rows,is_skewed\n10,20000,true\n");
+}

@@ -1,6 +1,7 @@
 //! The program as a user meets it: standard output, standard error, files and exit codes.
 #![allow(clippy::unwrap_used)]
 
+mod bench;
 mod check;
 mod generate;
 mod interrupt;

@@ -1,0 +1,131 @@
+//! What is asked of each candidate: the scenarios on generated trades, or the user's own query.
+
+use std::path::Path;
+
+use regex::Regex;
+use streamlines::Error;
+
+/// The names of scenarios.
+pub const SCENARIOS: [&str; 6] = ["0", "1", "2", "2c", "3a", "3b"];
+
+const AGGREGATES: &str =
+    "count(*) AS n, sum(quantity) AS total, avg(price) AS mean, min(price) AS low, max(price) AS high";
+
+/// A question in the words of each engine.
+#[derive(Debug, Clone)]
+pub struct Question {
+    pub name: String,
+    pub what: String,
+    /// What is measured as a stream.
+    pub stream: String,
+    /// What is measured as plain DataFusion: of changes, the final answer.
+    pub datafusion: String,
+    /// The same with ties broken as a stream breaks them, to compare answers.
+    pub oracle: String,
+    /// The same in DuckDB's words; or why there is none.
+    pub duckdb: Result<String, String>,
+    /// Whether rows are written as Parquet, and not just counted.
+    pub is_written: bool,
+}
+
+/// A scenario on trades in so many files.
+pub fn scenario(name: &str, files: u64) -> Question {
+    let group = format!("SELECT symbol, {AGGREGATES} FROM trades GROUP BY symbol");
+    let window = format!(
+        "SELECT symbol, window_start, {AGGREGATES} FROM trades GROUP BY symbol, tumble(event_time, INTERVAL '1 minute')"
+    );
+    match name {
+        "0" => {
+            let select =
+                "SELECT symbol, event_time, price * quantity AS notional, trade_id FROM trades WHERE quantity > 500";
+            Question { is_written: true, ..same(name, "filter and expressions to Parquet", select, select) }
+        }
+        "1" => rows_window(files),
+        "2" => same(name, "GROUP BY", &group, &for_duckdb(&group)),
+        "2c" => changes(same(name, "GROUP BY, a change for each row", &group, &for_duckdb(&group))),
+        "3a" => same(name, "tumbling minutes", &window, &for_duckdb(&window)),
+        _ => changes(same(name, "tumbling minutes, a change for each row", &window, &for_duckdb(&window))),
+    }
+}
+
+fn same(name: &str, what: &str, sql: &str, duckdb: &str) -> Question {
+    Question {
+        name: name.to_string(),
+        what: what.to_string(),
+        stream: sql.to_string(),
+        datafusion: sql.to_string(),
+        oracle: sql.to_string(),
+        duckdb: Ok(duckdb.to_string()),
+        is_written: false,
+    }
+}
+
+fn changes(question: Question) -> Question {
+    Question { stream: format!("{} EMIT CHANGES", question.stream), ..question }
+}
+
+fn rows_window(files: u64) -> Question {
+    let over = |order: &str| {
+        format!(
+            "SELECT symbol, event_time, avg(price) OVER (PARTITION BY symbol ORDER BY {order} \
+             ROWS BETWEEN 99 PRECEDING AND CURRENT ROW) AS mean FROM trades"
+        )
+    };
+    // Rows of one time keep the order of the files, then that in the file, which is that of trade_id.
+    let tied = over(&format!("event_time, trade_id % {files}, trade_id"));
+    Question { oracle: tied.clone(), ..same("1", "mean of the last 100 rows of a key", &over("event_time"), &tied) }
+}
+
+/// DuckDB has another name for the window, and sums whole numbers into 128 bits.
+fn for_duckdb(sql: &str) -> String {
+    sql.replace("sum(quantity)", "CAST(sum(quantity) AS BIGINT)")
+        .replace("window_start,", "time_bucket(INTERVAL '1 minute', event_time) AS window_start,")
+        .replace("tumble(event_time, INTERVAL '1 minute')", "window_start")
+}
+
+/// The query of a file.
+///
+/// # Errors
+/// A file that cannot be read, or is empty.
+pub fn own(path: &Path) -> Result<Question, Error> {
+    let shown = path.display().to_string();
+    let help = "--sql takes a file of one query, and --init one of its CREATE statements";
+    let wrong = |error: String| Error::data(error).in_file(&shown).help(help);
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let sql = text.trim().trim_end_matches(';').trim_end();
+    if sql.is_empty() {
+        return Err(wrong("holds no query".to_string()));
+    }
+    let name = path.file_stem().map_or(shown.clone(), |stem| stem.to_string_lossy().into_owned());
+    let of_rows = final_answer(sql).map_err(|error| wrong(error.to_string()))?;
+    let why = "--sql is in the words of DataFusion, which need not be those of DuckDB".to_string();
+    Ok(Question { stream: sql.to_string(), duckdb: Err(why), ..same(&name, "the query of --sql", &of_rows, "") })
+}
+
+/// The query whose rows are the final answer: EMIT stands at the end of the outermost query.
+fn final_answer(sql: &str) -> Result<String, regex::Error> {
+    let emit = Regex::new(r"(?i)\bEMIT\s+(CHANGES|FINAL)\b")?;
+    Ok(match emit.find_iter(sql).last() {
+        Some(found) => sql[..found.start()].trim_end().to_string(),
+        None => sql.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_final_answer_has_no_emit_clause() {
+        let of = |sql: &str| final_answer(sql).unwrap();
+        assert_eq!(of("SELECT 1"), "SELECT 1");
+        assert_eq!(of("SELECT a FROM t\n emit  changes EVERY INTERVAL '1' SECOND WITH OP"), "SELECT a FROM t");
+    }
+
+    #[test]
+    fn duckdb_has_the_same_columns() {
+        let sql = scenario("3b", 2).duckdb.unwrap();
+        assert!(sql.contains("AS window_start, count(*) AS n, CAST(sum(quantity) AS BIGINT) AS total"), "{sql}");
+        assert!(sql.ends_with("GROUP BY symbol, window_start"), "{sql}");
+    }
+}
