@@ -25,7 +25,8 @@ impl ResultTime {
     /// The watermark of the results. All windows that end at or before `watermark`, in ticks of the windows' time, have
     /// come out.
     pub(crate) fn watermark(&self, watermark: i64) -> i64 {
-        if matches!(watermark, WATERMARK_MIN | WATERMARK_MAX) {
+        // One before the last says that no time is to come, but rows without one may: it is no end of the results either.
+        if watermark == WATERMARK_MIN || watermark >= WATERMARK_MAX - 1 {
             return watermark;
         }
         match self {

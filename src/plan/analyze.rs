@@ -203,12 +203,10 @@ impl Rewriter {
             LogicalPlan::Extension(node) if node.node.as_any().is::<Pipelines>() => {
                 Ok(Flow::stateless(LogicalPlan::Extension(node), Shape::Tail))
             }
-            LogicalPlan::Limit(ref limit) if matches!(limit.input.as_ref(), LogicalPlan::Sort(_)) => {
-                match ties::in_order(plan)? {
-                    LogicalPlan::Projection(projection) => self.pass(LogicalPlan::Projection(projection), emit),
-                    first_rows => self.tail(first_rows, emit),
-                }
-            }
+            LogicalPlan::Limit(ref limit) if ties::sort_below(&limit.input).is_some() => match ties::in_order(plan)? {
+                LogicalPlan::Projection(projection) => self.pass(LogicalPlan::Projection(projection), emit),
+                first_rows => self.tail(first_rows, emit),
+            },
             LogicalPlan::Limit(_)
             | LogicalPlan::Union(_)
             | LogicalPlan::Dml(_)

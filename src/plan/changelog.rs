@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use datafusion::common::tree_node::TreeNode;
 use datafusion::logical_expr::{Expr, LogicalPlan, Projection, lit};
 
 use crate::operator::{Op, WindowShape};
@@ -11,6 +12,7 @@ use crate::sql::{Changes, EmitMode, Ops, When};
 use super::analyze::extension;
 use super::event_time::{index_of, side_of};
 use super::nodes::{ChangesFilter, Emit, Pipelines, WindowAggregate};
+use super::ties::sort_below;
 use super::top_n_node::{Ranking, TopN};
 
 /// What the rows of a query are to each other.
@@ -53,7 +55,8 @@ pub(crate) fn changelog(plan: &LogicalPlan) -> Changelog {
         return if all_are_new(plan) { Changelog::Rows { op: 0, is_by_batch: false } } else { Changelog::None };
     };
     let is_by_batch = matches!(source.emit(), EmitMode::Changes(Changes { when: When::EachBatch, .. }));
-    let has_retractions = matches!(source.emit(), EmitMode::Changes(Changes { ops: Ops::Retractions, .. }));
+    let tells_retractions = matches!(source.emit(), EmitMode::Changes(Changes { ops: Ops::Retractions, .. }));
+    let has_retractions = tells_retractions && !leaves_out_retractions(plan);
     let unkeyed = |why: &str| match has_retractions {
         true => Changelog::Rows { op: 0, is_by_batch },
         false => Changelog::Unkeyed { why: why.to_string(), is_by_batch },
@@ -95,6 +98,23 @@ fn all_are_new(plan: &LogicalPlan) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether retractions were only for a filter below, and do not come out.
+fn leaves_out_retractions(plan: &LogicalPlan) -> bool {
+    let here = match plan {
+        LogicalPlan::Filter(filter) => filter.predicate.exists(|part| Ok(*part == lit(Op::Before.text()))),
+        _ => Ok(false),
+    };
+    here.unwrap_or_default()
+        || plan.inputs().into_iter().any(leaves_out_retractions)
+        || match plan {
+            LogicalPlan::Extension(extension) => {
+                let pipelines = extension.node.as_any().downcast_ref::<Pipelines>();
+                pipelines.is_some_and(|pipelines| leaves_out_retractions(&pipelines.input))
+            }
+            _ => false,
+        }
 }
 
 /// What gives changes, or results.
@@ -208,9 +228,7 @@ fn key_in(expr: &Expr, projection: &Projection) -> Option<usize> {
 /// The plan without a last LIMIT that has no ORDER BY below it.
 pub(crate) fn without_last_limit(plan: &LogicalPlan) -> Option<LogicalPlan> {
     match plan {
-        LogicalPlan::Limit(limit) if !matches!(limit.input.as_ref(), LogicalPlan::Sort(_)) => {
-            Some(limit.input.as_ref().clone())
-        }
+        LogicalPlan::Limit(limit) if sort_below(&limit.input).is_none() => Some(limit.input.as_ref().clone()),
         LogicalPlan::Extension(node) => {
             let emit = node.node.as_any().downcast_ref::<Emit>()?;
             let input = Arc::new(without_last_limit(&emit.input)?);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
-use datafusion::common::tree_node::TreeNode;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, Result};
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::expr::AggregateFunction;
@@ -51,25 +51,41 @@ pub(super) fn in_order(plan: LogicalPlan) -> Result<LogicalPlan> {
     }
 }
 
+/// The ORDER BY that a LIMIT over `plan` takes the first rows of.
+pub(super) fn sort_below(plan: &LogicalPlan) -> Option<&Sort> {
+    match plan {
+        LogicalPlan::Sort(sort) => Some(sort),
+        LogicalPlan::Projection(projection) => sort_below(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => sort_below(&alias.input),
+        _ => None,
+    }
+}
+
 /// Whether first rows are told by their places already.
 fn is_in_order(plan: &LogicalPlan) -> bool {
     let LogicalPlan::Limit(limit) = plan else { return false };
-    let LogicalPlan::Sort(sort) = limit.input.as_ref() else { return false };
+    let Some(sort) = sort_below(&limit.input) else { return false };
     matches!(sort.expr.last(), Some(SortExpr { expr: Expr::Column(column), .. }) if column.name == PLACE)
 }
 
 /// The first rows of results, of which no two are the same in all columns.
 fn by_all_columns(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let LogicalPlan::Limit(limit) = &plan else { return Ok(plan) };
-    let LogicalPlan::Sort(sort) = limit.input.as_ref() else { return Ok(plan) };
-    let fields = sort.input.schema().iter().zip(sort.input.schema().columns());
-    let others =
-        fields.filter(|((_, field), _)| !field.data_type().is_nested()).map(|(_, column)| Expr::Column(column));
-    let mut expr = sort.expr.clone();
-    let is_new = |column: &Expr| sort.expr.iter().all(|known| known.expr != *column);
-    expr.extend(others.filter(is_new).map(|column| column.sort(true, false)));
-    let sort = LogicalPlan::Sort(Sort { expr, ..sort.clone() });
-    plan.with_new_exprs(plan.expressions(), vec![sort])
+    if !matches!(&plan, LogicalPlan::Limit(limit) if sort_below(&limit.input).is_some()) {
+        return Ok(plan);
+    }
+    let by_all = |node: LogicalPlan| match node {
+        LogicalPlan::Sort(mut sort) => {
+            let fields = sort.input.schema().iter().zip(sort.input.schema().columns());
+            let others = fields.filter(|((_, field), _)| !field.data_type().is_nested());
+            let others = others.map(|(_, column)| Expr::Column(column));
+            let new = others.filter(|column| sort.expr.iter().all(|known| known.expr != *column));
+            let new: Vec<SortExpr> = new.map(|column| column.sort(true, false)).collect();
+            sort.expr.extend(new);
+            Ok(Transformed::new(LogicalPlan::Sort(sort), true, TreeNodeRecursion::Jump))
+        }
+        node => Ok(Transformed::no(node)),
+    };
+    plan.transform_down(by_all).data()
 }
 
 /// A plan without other columns than these.
@@ -124,14 +140,15 @@ impl InOrder<'_> {
         match plan {
             LogicalPlan::TableScan(scan) => self.placed(scan),
             LogicalPlan::Projection(Projection { expr, input, .. }) => {
-                let Broken { plan, place } = self.below(input, wants_place, false)?;
+                // At the top it stands between a LIMIT and its ORDER BY.
+                let Broken { plan, place } = self.below(input, wants_place, is_top)?;
                 let place = place.filter(|_| wants_place);
                 let added = place.clone().map(Expr::Column).filter(|place| !expr.contains(place));
                 let expr = expr.into_iter().chain(added).collect();
                 Ok(Broken { plan: LogicalPlan::Projection(Projection::try_new(expr, Arc::new(plan))?), place })
             }
             LogicalPlan::SubqueryAlias(SubqueryAlias { input, alias, .. }) => {
-                let Broken { plan, place } = self.below(input, wants_place, false)?;
+                let Broken { plan, place } = self.below(input, wants_place, is_top)?;
                 let place = place.map(|_| Column::new(Some(alias.clone()), PLACE));
                 let plan = LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(plan), alias)?);
                 Ok(Broken { plan, place })
@@ -177,7 +194,10 @@ impl InOrder<'_> {
 
     /// One input's places tell the rows of a filter, and of a join those of its stream.
     fn others(&self, plan: LogicalPlan, wants_place: bool, is_top: bool) -> Result<Broken> {
-        let passes = matches!(plan, LogicalPlan::Filter(_) | LogicalPlan::Join(_) | LogicalPlan::Limit(_));
+        let passes = matches!(
+            plan,
+            LogicalPlan::Filter(_) | LogicalPlan::Join(_) | LogicalPlan::Limit(_) | LogicalPlan::Unnest(_)
+        );
         let is_top = is_top && matches!(plan, LogicalPlan::Limit(_));
         let mut place = None;
         let inputs = plan.inputs().into_iter().map(|input| {

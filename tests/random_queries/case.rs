@@ -13,7 +13,7 @@ use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use streamlines::{Answer, Setup, StreamlinesContext};
 
-use super::data::{Data, Kept, Watermark};
+use super::data::{Data, Kept};
 use super::query::{Emit, Kind, Query, Wrap};
 use super::window::Window;
 
@@ -53,10 +53,6 @@ impl Case {
 
     /// The same with a query that the data allow.
     fn repaired(mut self) -> Self {
-        // The naive model knows no sessions: those that it is told of have no late rows.
-        if self.query.has_sessions() && matches!(self.data.watermark, Watermark::Bound { .. }) {
-            self.data.watermark = Watermark::Exact;
-        }
         self.query.repair(&self.data);
         self
     }
@@ -131,10 +127,13 @@ impl Case {
     /// The answer of plain DataFusion over the rows that the naive model keeps, how many rows are late, and
     /// whether each is in all of its windows.
     async fn expected(&self, create: &str) -> Result<(Answer, u64, bool)> {
-        let has_state = self.query.window().is_some_and(|window| !window.is_session()) || self.query.is_over();
-        let Kept { rows, late_rows, is_all } = match has_state {
-            true => self.data.kept(self.query.window(), self.query.is_over()),
-            false => self.data.all(),
+        let window = self.query.window();
+        let Kept { rows, late_rows, is_all } = match window {
+            // Which sessions there are only tells who sees all rows.
+            Some(window) if window.is_session() => self.data.kept(None, true),
+            Some(_) => self.data.kept(window, false),
+            None if self.query.is_over() => self.data.kept(None, true),
+            None => self.data.all(),
         };
         let ctx = Setup::batch().session()?;
         ctx.stream_sql(create).await?;

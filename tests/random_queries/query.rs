@@ -111,14 +111,6 @@ impl Query {
         }
     }
 
-    pub fn has_sessions(&self) -> bool {
-        let of_rows = match &self.kind {
-            Kind::Rows { window, .. } => window.as_ref(),
-            _ => None,
-        };
-        self.window().or(of_rows).is_some_and(Window::is_session)
-    }
-
     fn bounds(&self) -> &[&'static str] {
         match &self.kind {
             Kind::GroupBy { bounds, .. } => bounds,

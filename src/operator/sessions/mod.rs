@@ -3,7 +3,8 @@
 //!
 //! An open session is a slot of the running aggregates. A row that comes to one of its key extends it, one that comes
 //! to two joins them, and any other row begins a new one. A session ends when the watermark has passed its last row by
-//! the gap; its slot is then used again. Under EMIT CHANGES a row gives the new values of its session, and withdraws
+//! the gap; its slot is then used again. A row behind the watermark is late: a session that it belongs to may have ended,
+//! and whether one is still open would depend on what other partitions have been read up to. Under EMIT CHANGES a row gives the new values of its session, and withdraws
 //! what was told of the sessions that it has changed the bounds of; or the rows of a batch or an interval do so together.
 //! With ALLOWED LATENESS a session is told of when it ends, and again for each row that comes to it later.
 //!

@@ -15,7 +15,7 @@ pub(super) struct Placed {
     pub(super) slots: Vec<usize>,
     /// For each row, if that was asked for, the bounds of the session after it, and before it if it was there.
     pub(super) bounds: Vec<(Bounds, Option<Bounds>)>,
-    /// The other rows, with the bounds of the sessions that they would make.
+    /// The other rows, with the bounds of the sessions that each would be by itself.
     pub(super) late: Vec<(usize, (i64, i64))>,
     /// In the order of the rows.
     pub(super) joins: Vec<Join>,
@@ -129,8 +129,13 @@ impl OpenSessions {
         placed
     }
 
-    /// The session of a row at `time`; none if the session that it makes has ended.
+    /// The session of a row at `time`; none if the row is behind the watermark, for a session that it belongs to may have
+    /// ended.
     fn place_at(&mut self, key: usize, row: usize, time: i64, watermark: i64, placed: &mut Placed) -> Option<Place> {
+        if time < watermark {
+            placed.late.push((row, (time, time.saturating_add(self.gap))));
+            return None;
+        }
         let (mut first, mut others) = (None::<u32>, vec![]);
         let (mut start, mut last) = (time, time);
         let mut next = self.heads[key];
@@ -151,10 +156,6 @@ impl OpenSessions {
             }
         }
         let end = last.saturating_add(self.gap);
-        if end <= watermark {
-            placed.late.push((row, (start, end)));
-            return None;
-        }
         let bounds = Some((start, last));
         let Some(slot) = first.map(|slot| slot as usize) else {
             return Some(Place { slot: self.begin(key, bounds), bounds, before: None });

@@ -14,36 +14,27 @@ use crate::operator::testing::{
 /// A session of the model: its first and last time, and its rows.
 type Session = (Bounds, Vec<Row>);
 
-/// All sessions with their keys, and how many rows are late.
+/// All sessions with their keys, as SQL finds them among the rows that are not behind their watermark, and how many are.
 fn sessions(rows: &[Row], bound: i64, gap: i64, keyed: bool) -> (Vec<(Vec<String>, Session)>, u64) {
-    let (mut open, mut closed) = (BTreeMap::<Vec<String>, Vec<Session>>::new(), vec![]);
-    let mut late_rows = 0;
-    for (row, watermark) in with_watermarks(rows, bound) {
-        for (key, sessions) in &mut open {
-            let has_ended = |session: &mut Session| session.0.is_some_and(|(_, last)| last + gap <= watermark);
-            closed.extend(sessions.extract_if(.., has_ended).map(|session| (key.clone(), session)));
-        }
+    let (late, in_time): (Vec<_>, Vec<_>) =
+        with_watermarks(rows, bound).into_iter().partition(|(row, watermark)| row.time.is_some_and(|t| t < *watermark));
+    let mut rows: Vec<Row> = in_time.into_iter().map(|(row, _)| row).collect();
+    rows.sort_by_key(|row| row.time);
+    let mut sessions: Vec<(Vec<String>, Session)> = vec![];
+    for row in rows {
         let key: Vec<String> = keyed.then(|| or_null(row.key)).into_iter().collect();
-        let is_near = |session: &mut Session| match (session.0, row.time) {
-            (Some((start, last)), Some(time)) => time - last < gap && start - time < gap,
-            (None, None) => true,
-            _ => false,
-        };
-        let sessions = open.entry(key).or_default();
-        let mut near: Vec<Session> = sessions.extract_if(.., is_near).collect();
-        near.push((row.time.map(|time| (time, time)), vec![row]));
-        let joined = near.into_iter().reduce(|(a, mut rows), (b, more)| {
-            rows.extend(more);
-            (a.zip(b).map(|(a, b)| (a.0.min(b.0), a.1.max(b.1))), rows)
-        });
-        let (bounds, rows) = joined.unwrap();
-        match bounds.is_some_and(|(_, last)| last + gap <= watermark) {
-            true => late_rows += 1,
-            false => sessions.push((bounds, rows)),
+        let own = row.time.map(|time| (time, time));
+        let last = sessions.iter_mut().rfind(|(known, _)| *known == key).map(|(_, session)| session);
+        match last {
+            Some((None, rows)) if own.is_none() => rows.push(row),
+            Some((Some((_, last)), rows)) if row.time.is_some_and(|time| time - *last < gap) => {
+                *last = row.time.unwrap();
+                rows.push(row);
+            }
+            _ => sessions.push((key, (own, vec![row]))),
         }
     }
-    closed.extend(open.into_iter().flat_map(|(key, all)| all.into_iter().map(move |one| (key.clone(), one))));
-    (closed, late_rows)
+    (sessions, late.len() as u64)
 }
 
 /// The rows of a GROUP BY of all sessions, and how many rows are late.
@@ -114,6 +105,9 @@ fn times_told(rows: &[Row], bound: i64, lateness: i64, gap: i64, keyed: bool) ->
             }
             sessions.retain(|(bounds, _)| !ends(*bounds, watermark.saturating_sub(lateness)));
         }
+        if row.time.is_some_and(|time| time < watermark.saturating_sub(lateness)) {
+            continue;
+        }
         let sessions = open.entry(keyed.then(|| or_null(row.key))).or_default();
         let is_near = |(bounds, _): &mut (Bounds, bool)| match (*bounds, row.time) {
             (Some((start, last)), Some(time)) => time - last < gap && start - time < gap,
@@ -123,11 +117,9 @@ fn times_told(rows: &[Row], bound: i64, lateness: i64, gap: i64, keyed: bool) ->
         let near = sessions.extract_if(.., is_near).map(|(bounds, _)| bounds);
         let own = row.time.map(|time| (time, time));
         let bounds = near.fold(own, |all, one| all.zip(one).map(|(a, b)| (a.0.min(b.0), a.1.max(b.1))));
-        if !ends(bounds, watermark.saturating_sub(lateness)) {
-            let is_told = ends(bounds, watermark);
-            told += usize::from(is_told);
-            sessions.push((bounds, is_told));
-        }
+        let is_told = ends(bounds, watermark);
+        told += usize::from(is_told);
+        sessions.push((bounds, is_told));
     }
     told + open.values().flatten().filter(|(_, is_told)| !is_told).count()
 }
