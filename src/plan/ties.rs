@@ -157,9 +157,13 @@ impl InOrder<'_> {
             LogicalPlan::Window(Window { window_expr, input, .. }) => {
                 let is_stack = is_top && matches!(input.as_ref(), LogicalPlan::Window(_));
                 let Broken { plan, place } = self.below(input, true, is_stack)?;
-                let order = place.as_ref().filter(|_| breaks);
-                let exprs = window_expr.into_iter().map(|expr| over(expr, order)).collect();
-                Ok(Broken { plan: LogicalPlan::Window(Window::try_new(exprs, Arc::new(plan))?), place })
+                let Some(order) = place.as_ref().filter(|_| breaks) else {
+                    return Ok(Broken { plan: windows(window_expr, plan)?, place });
+                };
+                // The columns of one node have one order.
+                let (by_rows, others): (Vec<_>, Vec<_>) = window_expr.into_iter().partition(takes_rows);
+                let by_rows = by_rows.into_iter().map(|expr| over(expr, order)).collect();
+                Ok(Broken { plan: windows(by_rows, windows(others, plan)?)?, place })
             }
             LogicalPlan::Aggregate(Aggregate { input, group_expr, aggr_expr, .. }) => {
                 let is_open = breaks && aggr_expr.iter().any(depends_on_order);
@@ -230,11 +234,19 @@ fn by(place: &Column) -> SortExpr {
     Expr::Column(place.clone()).sort(true, false)
 }
 
-/// An OVER column that takes rows in order of their places where they tie; where ties are peers, they stay so.
-fn over(expr: Expr, place: Option<&Column>) -> Expr {
+/// OVER columns over a plan, if there are any.
+fn windows(exprs: Vec<Expr>, input: LogicalPlan) -> Result<LogicalPlan> {
+    match exprs.is_empty() {
+        true => Ok(input),
+        false => Ok(LogicalPlan::Window(Window::try_new(exprs, Arc::new(input))?)),
+    }
+}
+
+/// An OVER column that takes rows one by one, in order of their places where they tie.
+fn over(expr: Expr, place: &Column) -> Expr {
     let name = expr.schema_name().to_string();
-    match (expr.clone().unalias(), place) {
-        (Expr::WindowFunction(mut call), Some(place)) if takes_rows(&expr) => {
+    match expr.clone().unalias() {
+        Expr::WindowFunction(mut call) => {
             call.params.order_by.push(by(place));
             Expr::WindowFunction(call).alias(name)
         }
