@@ -44,9 +44,10 @@ pub(crate) fn told(ctx: &SessionContext, statement: &Statement, error: DataFusio
         return error.help("write INTERVAL '1 hour', INTERVAL '5' MINUTE or INTERVAL '1 day 2 hours'").into();
     }
     if let Some(name) = between("and unqualified field name ", ' ').filter(|name| name.starts_with("window_")) {
-        let told = Error::sql(format!("there are two columns {name}: the rows have one, and the window adds one"));
-        let at = places::column(statement, name);
-        return told.at(at).help(format!("name it otherwise where the rows come from: SELECT {name} AS …")).into();
+        return two_columns(statement, name).into();
+    }
+    if let Some(name) = repeated_name(&message) {
+        return two_columns(statement, name).into();
     }
     let quoted = |before: &str| message.split_once(before).and_then(|(_, rest)| rest.split('\'').next());
     if let Some(name) = quoted("Invalid function '") {
@@ -60,6 +61,29 @@ pub(crate) fn told(ctx: &SessionContext, statement: &Statement, error: DataFusio
         }
         None => error,
     }
+}
+
+/// The name of a SELECT's columns that `message` says are called the same.
+fn repeated_name(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once("require unique expression names but the expression \"")?;
+    let (expr, _) = rest.split_once("\" at position")?;
+    let name = expr.rsplit_once(" AS ").map_or(expr, |(_, name)| name);
+    Some(name.rsplit('.').next().unwrap_or(name).trim_matches('"'))
+}
+
+/// Two columns of one name, of which a window may have made one.
+fn two_columns(statement: &Statement, name: &str) -> Error {
+    let (what, help) = match name.starts_with("window_") {
+        true => (
+            format!("there are two columns {name}: the rows have one, and the window adds one"),
+            format!("name it otherwise where the rows come from: SELECT {name} AS …"),
+        ),
+        false => (
+            format!("two columns of one SELECT are called {name}"),
+            "give one of them another name with AS".to_string(),
+        ),
+    };
+    Error::sql(what).at(places::column(statement, name)).help(help)
 }
 
 /// A function that takes no such arguments: `call` is its name and their types.

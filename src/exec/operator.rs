@@ -31,7 +31,7 @@ pub(crate) enum OperatorSpec {
     /// GROUP BY … EMIT CHANGES.
     ChangelogAggregate(Arc<AggregateSpec>, ChangesSpec),
     /// GROUP BY sessions, with what ticks apart they are; none for changes gives final values.
-    SessionAggregate(Arc<AggregateSpec>, i64, Option<ChangesSpec>),
+    SessionAggregate(Arc<AggregateSpec>, Option<ChangesSpec>),
     /// Rows with their sessions, which come out when these end.
     SessionRows(Arc<SessionRowsSpec>),
     /// OVER (… ORDER BY event time …).
@@ -49,10 +49,10 @@ impl OperatorSpec {
     pub(super) fn schema(&self) -> SchemaRef {
         match self {
             Self::WindowAggregate(spec) | Self::MergedWindowAggregate(spec) => Arc::clone(&spec.schema),
-            Self::ChangelogAggregate(spec, changes) | Self::SessionAggregate(spec, _, Some(changes)) => {
+            Self::ChangelogAggregate(spec, changes) | Self::SessionAggregate(spec, Some(changes)) => {
                 changes.schema(&spec.schema)
             }
-            Self::SessionAggregate(spec, _, None) => Arc::clone(&spec.schema),
+            Self::SessionAggregate(spec, None) => Arc::clone(&spec.schema),
             Self::SessionRows(spec) => Arc::clone(&spec.schema),
             Self::RowsWindow(spec) => Arc::clone(&spec.schema),
             Self::WindowTopN(spec) | Self::MergedWindowTopN(spec) => Arc::clone(&spec.schema),
@@ -109,8 +109,8 @@ impl OperatorSpec {
             Self::ChangelogAggregate(spec, changes) => {
                 Box::new(ChangelogAggregate::new(Arc::clone(spec), changes.clone()))
             }
-            Self::SessionAggregate(spec, gap, changes) => {
-                Box::new(SessionAggregate::try_new(Arc::clone(spec), *gap, changes.clone())?)
+            Self::SessionAggregate(spec, changes) => {
+                Box::new(SessionAggregate::try_new(Arc::clone(spec), changes.clone())?)
             }
             Self::SessionRows(spec) => Box::new(SessionRows::new(Arc::clone(spec))),
             Self::RowsWindow(spec) => Box::new(RowsWindow::try_new(Arc::clone(spec))?),
@@ -214,9 +214,8 @@ impl DisplayAs for OperatorExec {
         write!(f, "{}Exec: ", self.spec.name())?;
         match &self.spec {
             OperatorSpec::WindowAggregate(spec) => write!(f, "{spec}"),
-            OperatorSpec::SessionAggregate(spec, _, None) => write!(f, "{spec}"),
-            OperatorSpec::ChangelogAggregate(spec, changes)
-            | OperatorSpec::SessionAggregate(spec, _, Some(changes)) => {
+            OperatorSpec::SessionAggregate(spec, None) => write!(f, "{spec}"),
+            OperatorSpec::ChangelogAggregate(spec, changes) | OperatorSpec::SessionAggregate(spec, Some(changes)) => {
                 write!(f, "{spec}, changes={changes}")
             }
             OperatorSpec::MergedWindowAggregate(spec) => write!(f, "{spec}, merged on close"),

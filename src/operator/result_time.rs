@@ -10,10 +10,10 @@ use super::{WATERMARK_MAX, WATERMARK_MIN};
 /// The column of windowed results that the next operator takes for its event time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum ResultTime {
-    /// The last tick of each row's window.
-    Last,
-    /// The end of each row's window.
-    End,
+    /// The last tick of each row's window, which comes out `wait` after its end.
+    Last { wait: i64 },
+    /// The end of each row's window, which comes out `wait` after it.
+    End { wait: i64 },
     /// The start of each row's window. Tumbling windows of a number of ticks begin at some multiple and `offset` after
     /// it, if that is known.
     Start { shape: WindowShape, offset: Option<i64> },
@@ -30,8 +30,8 @@ impl ResultTime {
             return watermark;
         }
         match self {
-            Self::Last => watermark,
-            Self::End => watermark.saturating_add(1),
+            Self::Last { wait } => watermark.saturating_sub(*wait),
+            Self::End { wait } => watermark.saturating_sub(*wait).saturating_add(1),
             Self::Start { shape, offset } => first_start(shape, *offset, watermark),
             Self::Unknown => WATERMARK_MIN,
         }
@@ -46,8 +46,8 @@ pub(crate) fn watermark_behind(times: &[ResultTime], watermark: i64) -> i64 {
 impl fmt::Display for ResultTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Last => "last ticks",
-            Self::End => "ends",
+            Self::Last { .. } => "last ticks",
+            Self::End { .. } => "ends",
             Self::Start { .. } => "starts",
             Self::Unknown => "results",
         })
@@ -134,7 +134,8 @@ mod tests {
     fn no_time_is_known_of_what_has_none() {
         assert_eq!(ResultTime::Unknown.watermark(7), WATERMARK_MIN);
         assert_eq!(ResultTime::Unknown.watermark(WATERMARK_MAX), WATERMARK_MAX);
-        assert_eq!(ResultTime::End.watermark(7), 8);
-        assert_eq!(ResultTime::Last.watermark(WATERMARK_MIN), WATERMARK_MIN);
+        assert_eq!(ResultTime::End { wait: 0 }.watermark(7), 8);
+        assert_eq!(ResultTime::End { wait: 5 }.watermark(7), 3);
+        assert_eq!(ResultTime::Last { wait: 5 }.watermark(WATERMARK_MIN), WATERMARK_MIN);
     }
 }

@@ -231,9 +231,9 @@ pub(super) fn overlapping_group_by(shape: &WindowShape, keyed: bool, by_panes: b
     Arc::new(AggregateSpec { window, schema, is_ordered: !by_panes, ..spec })
 }
 
-/// [`common_group_by`] over sessions.
+/// [`common_group_by`] over sessions of rows that may be late.
 pub(super) fn session_group_by(gap: i64, keyed: bool) -> Arc<AggregateSpec> {
-    let shape = WindowShape::Session { gap };
+    let shape = WindowShape::Session { gap, wait: gap };
     let spec = Arc::try_unwrap(common_group_by(Some(1), keyed)).unwrap();
     let window = Some(WindowSpec { start: column("ts"), shape });
     let mut fields = spec.schema.fields().to_vec();

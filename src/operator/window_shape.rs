@@ -26,8 +26,8 @@ pub(crate) enum WindowShape {
     Hop { slide: i64, size: i64, offset: i64 },
     /// Windows that begin together and are each a step longer than the one before, up to `size`, a multiple of `step`.
     Cumulate { step: i64, size: i64, offset: i64 },
-    /// As long as rows are less than `gap` apart.
-    Session { gap: i64 },
+    /// As long as rows are less than `gap` apart. Sessions come out `wait` after they have ended.
+    Session { gap: i64, wait: i64 },
 }
 
 /// The length of a tumbling window.
@@ -96,6 +96,23 @@ impl WindowShape {
         }
     }
 
+    /// How long after its end a window comes out: nothing, but for sessions of rows that may be late.
+    pub(crate) fn wait(&self) -> i64 {
+        match self {
+            Self::Session { wait, .. } => *wait,
+            _ => 0,
+        }
+    }
+
+    /// The same for rows that may be late. Such a row is in time as long as it would make an open session by itself; then
+    /// sessions that it joins, which ended up to a gap ago, must still be there.
+    pub(crate) fn of_late_rows(self) -> Self {
+        match self {
+            Self::Session { gap, .. } => Self::Session { gap, wait: gap },
+            shape => shape,
+        }
+    }
+
     /// Whether a window's start does not tell its end.
     pub(crate) fn has_own_end(&self) -> bool {
         matches!(self, Self::Cumulate { .. } | Self::Session { .. })
@@ -105,7 +122,7 @@ impl WindowShape {
     pub(crate) fn grain(&self) -> i64 {
         match self {
             Self::Tumble(length) => length.typical(),
-            Self::Session { gap } => *gap,
+            Self::Session { gap, .. } => *gap,
             _ => self.pane().unwrap_or(1),
         }
     }
@@ -115,7 +132,7 @@ impl WindowShape {
         match self {
             Self::Tumble(length) => length.typical(),
             Self::Hop { size, .. } | Self::Cumulate { size, .. } => *size,
-            Self::Session { gap } => *gap,
+            Self::Session { gap, .. } => *gap,
         }
     }
 }
@@ -127,7 +144,7 @@ impl fmt::Display for WindowShape {
             Self::Tumble(Length::Calendar(calendar)) => write!(f, "of {calendar}"),
             Self::Hop { slide, size, .. } => write!(f, "of {size} ticks every {slide}"),
             Self::Cumulate { step, size, .. } => write!(f, "of {size} ticks by steps of {step}"),
-            Self::Session { gap } => write!(f, "of sessions {gap} ticks apart"),
+            Self::Session { gap, .. } => write!(f, "of sessions {gap} ticks apart"),
         }
     }
 }

@@ -25,6 +25,7 @@ use super::operator_spec::is_free_of_order;
 use super::overlapping::{calls_session, is_overlapping, is_session, session_keys};
 use super::result_time::{comes_out_by_time, result_time, time_of_results};
 use super::routing::KeyedState;
+use super::session_rows::is_never_late;
 use super::top_n_node::TopN;
 use super::window::Recognised;
 use super::{refuse, window};
@@ -51,7 +52,9 @@ impl Grouping {
         // Where one operator cannot keep the windows, rows come to it once for each of them.
         let is_told = pulled.tells_windows()? || below == input;
         match pulled.overlapping()? {
-            Some(0 | 1) if is_told && sessions_stream(&pulled.groups)? => Ok((below, pulled)),
+            Some(0 | 1) if is_told && sessions_stream(&pulled.groups)? && !pulled.nests_windows(&below) => {
+                Ok((below, pulled))
+            }
             _ => Ok((input, Self { groups, aggregates, is_pulled_up: false })),
         }
     }
@@ -67,6 +70,20 @@ impl Grouping {
         let calls = overlapping_calls(&self.groups)?;
         let mut cumulating = calls.iter().filter(|call| call.name() == "cumulate");
         Ok(cumulating.all(|call| self.groups.iter().any(|group| is_end(group, call))))
+    }
+
+    /// Whether windows are over the bounds of other windows of `input`'s rows, and one of both may hold a row several times.
+    pub(super) fn nests_windows(&self, input: &LogicalPlan) -> bool {
+        let is_nested = |part: &Expr| match part {
+            Expr::ScalarFunction(call) if is_overlapping(part) => {
+                call.args.first().is_some_and(|time| window::is_bound_of_rows(time, input))
+            }
+            Expr::ScalarFunction(call) => {
+                calls_window(part) && !is_bound(call) && call.args.iter().any(calls_overlapping)
+            }
+            _ => false,
+        };
+        self.groups.iter().any(|group| group.exists(|part| Ok(is_nested(part))).unwrap_or(false))
     }
 
     /// How many windows of overlapping kinds the groups are by; none if the aggregates speak of one too.
@@ -140,7 +157,9 @@ pub(super) fn stream(
     let is_at_close = matches!(emit, EmitMode::Changes(Changes { when: When::AtClose { .. }, .. }));
     refuse::refuse_if(is_at_close && window.is_none(), refuse::lateness_without_window)?;
     refuse::refuse_if(is_at_close && is_session && !emit.has_ops(), refuse::late_sessions)?;
-    let window = window.map(|window| Window { start: window.start, shape: window.shape });
+    let may_be_late = below.stages.is_empty() && !is_never_late(&input);
+    let shape = |shape: WindowShape| if may_be_late { shape.of_late_rows() } else { shape };
+    let window = window.map(|window| Window { start: window.start, shape: shape(window.shape) });
     let input = Arc::new(input);
     let every = match emit {
         EmitMode::Changes(Changes { when: When::Every { .. }, .. }) => Some(event_time_column(&input)?),

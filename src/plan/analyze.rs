@@ -293,6 +293,7 @@ impl Rewriter {
         let flow = self.rewrite(input, EmitMode::Final)?;
         let is_whole = !grouping.is_pulled_up;
         match flow.shape {
+            Shape::Rows if grouping.nests_windows(&flow.plan) => self.rewrite(explode_aggregate(aggregate)?, emit),
             Shape::Rows => aggregate::stream(flow, grouping, &aggregate, emit, repeats)
                 .map_err(|error| Error::locate(error, self.emit_at)),
             Shape::Results if aggregate::follows(&flow, &grouping, emit) => {

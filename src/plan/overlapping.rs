@@ -80,7 +80,7 @@ pub(super) fn shape(call: &ScalarFunction, time: &DataType) -> Result<Option<Win
         Some(_) => Err(not_constant().into()),
     };
     Ok(Some(match kind {
-        Kind::Session => WindowShape::Session { gap: length(1)? },
+        Kind::Session => WindowShape::Session { gap: length(1)?, wait: 0 },
         Kind::Hop => {
             let (slide, size) = (length(1)?, length(2)?);
             check_count(size / slide)?;

@@ -122,7 +122,7 @@ impl ExtensionPlanner for NodePlanner {
                 EmitMode::Changes(changes) => Some(changes_spec(changes, node.into(), session, context)?),
             };
             let spec = match (node.window.as_ref().map(|window| &window.shape), changes) {
-                (Some(WindowShape::Session { gap }), changes) => OperatorSpec::SessionAggregate(spec, *gap, changes),
+                (Some(WindowShape::Session { .. }), changes) => OperatorSpec::SessionAggregate(spec, changes),
                 (_, None) => OperatorSpec::WindowAggregate(spec),
                 (_, Some(changes)) => OperatorSpec::ChangelogAggregate(spec, changes),
             };

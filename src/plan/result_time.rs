@@ -50,8 +50,8 @@ pub(super) fn comes_out_by_time(plan: &LogicalPlan) -> bool {
 pub(super) fn time_of_results(plan: &LogicalPlan) -> Option<(usize, ResultTime)> {
     let all = || (0..plan.schema().fields().len()).filter_map(|index| Some((index, of_column(index, plan)?)));
     let rank = |time: &ResultTime| match time {
-        ResultTime::Last => 0,
-        ResultTime::End => 1,
+        ResultTime::Last { .. } => 0,
+        ResultTime::End { .. } => 1,
         _ => 2,
     };
     all().min_by_key(|(_, time)| rank(time))
@@ -70,7 +70,7 @@ fn of_column(index: usize, plan: &LogicalPlan) -> Option<ResultTime> {
         return bound(index, window, &node.input);
     }
     if let Some(node) = node.downcast_ref::<SessionRows>() {
-        return (index == node.width() + 1).then_some(ResultTime::End);
+        return (index == node.width() + 1).then(|| ResultTime::End { wait: node.shape.wait() });
     }
     let node = node.downcast_ref::<TopN>()?;
     let beyond = index.checked_sub(node.input.schema().fields().len());
@@ -89,7 +89,7 @@ fn bound(index: usize, window: &Window, input: &LogicalPlan) -> Option<ResultTim
             let offset = tumble_offset(&window.start, input.schema());
             Some(ResultTime::Start { shape: window.shape.clone(), offset })
         }
-        1 if window.shape.has_own_end() => Some(ResultTime::End),
+        1 if window.shape.has_own_end() => Some(ResultTime::End { wait: window.shape.wait() }),
         _ => None,
     }
 }
@@ -99,7 +99,10 @@ fn of_call(call: &ScalarFunction, plan: &LogicalPlan) -> Option<ResultTime> {
     let (of, parameters) = call.args.split_first()?;
     let time = result_time(of, plan)?;
     if parameters.is_empty() {
-        return (call.name() == "last_tick" && time == ResultTime::End).then_some(ResultTime::Last);
+        return match time {
+            ResultTime::End { wait } if call.name() == "last_tick" => Some(ResultTime::Last { wait }),
+            _ => None,
+        };
     }
     let parameter = |parameter: &Expr| match parameter {
         Expr::Literal(value, _) => Some(value.clone()),
@@ -114,8 +117,8 @@ fn of_call(call: &ScalarFunction, plan: &LogicalPlan) -> Option<ResultTime> {
     };
     match call.name() {
         _ if length_of_bound(&parameters, &of.get_type(plan.schema()).ok()?) != Some(own) => None,
-        "window_end" => Some(ResultTime::End),
-        "window_time" => Some(ResultTime::Last),
+        "window_end" => Some(ResultTime::End { wait: 0 }),
+        "window_time" => Some(ResultTime::Last { wait: 0 }),
         _ => None,
     }
 }

@@ -100,16 +100,18 @@ impl SessionRows {
         let input = &below.plan;
         let of_results = || result_time(&self.time, input).unwrap_or(ResultTime::Unknown);
         let results = (!below.stages.is_empty()).then(of_results);
+        let may_be_late = results.is_none() && !is_never_late(input);
         let keys = self.keys.iter().filter_map(|key| stream_key(key, input)).collect();
         let time = below.time.or_else(|| time_index(&self.time, input));
         let stages = below.with_stage(KeyedState::Sessions(EmitMode::Final), keys, true);
-        let node = Self { streams: true, results, ..self.over(below.plan)? };
+        let shape = if may_be_late { self.shape.clone().of_late_rows() } else { self.shape.clone() };
+        let node = Self { streams: true, results, shape, ..self.over(below.plan)? };
         Ok(Flow { plan: extension(node), shape: Shape::Results, stages, time, is_changelog: false })
     }
 }
 
 /// Whether the stream of a plan calls no row late.
-fn is_never_late(plan: &LogicalPlan) -> bool {
+pub(super) fn is_never_late(plan: &LogicalPlan) -> bool {
     first_stream(plan).is_some_and(|stream| stream.event_time().is_none_or(|time| time.bound.is_none()))
 }
 

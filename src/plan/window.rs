@@ -1,7 +1,7 @@
 //! Which group expressions are windows: the spellings of a window, all read as one.
 //!
-//! `tumble(ts, size)`, `hop`, `cumulate` and `session` are windows by name and must be over the event time. `date_bin`
-//! and `date_trunc` stay DataFusion's functions: over the event time, and where their bins are fixed instants, they are
+//! `tumble(ts, size)`, `hop`, `cumulate` and `session` are windows by name and must be over the event time. Over the bounds
+//! of the windows that a stream's rows are in they are plain group keys. `date_bin` and `date_trunc` stay DataFusion's functions: over the event time, and where their bins are fixed instants, they are
 //! windows too; everywhere else they are plain group keys.
 
 use datafusion::arrow::datatypes::{DataType, IntervalMonthDayNano, TimeUnit};
@@ -18,6 +18,9 @@ use super::interval::{is_utc, window_ticks};
 use super::overlapping::{is_overlapping, shape};
 use super::refuse;
 use super::result_time::{comes_out_by_time, result_time};
+
+/// What gives the bounds of a row's window.
+const WINDOW_FUNCTIONS: [&str; 6] = ["tumble", "hop", "cumulate", "session", "window_end", "window_time"];
 
 const DAY_NS: i64 = 86_400_000_000_000;
 
@@ -56,6 +59,11 @@ pub(crate) fn recognise(expr: &Expr, plan: &LogicalPlan) -> Result<Option<Recogn
             Ok(Some(Recognised::tumbling(expr.clone(), length)))
         }
         Expr::ScalarFunction(call) => match call.name() {
+            "tumble" | "hop" | "cumulate" | "session"
+                if call.args.first().is_some_and(|time| is_bound_of_rows(time, plan)) =>
+            {
+                Ok(None)
+            }
             "tumble" => recognise_tumble(call, plan).map(Some),
             "date_bin" => recognise_date_bin(call, plan),
             "date_trunc" => recognise_date_trunc(call, plan),
@@ -155,6 +163,24 @@ pub(super) fn check_time(time: &Expr, plan: &LogicalPlan, function: &str) -> Res
             "name the event-time column itself; an offset is a parameter: tumble(ts, size, offset)",
         )
         .into()),
+    }
+}
+
+/// Whether a time is a bound of windows that rows of the stream are in, which need not be those that it is asked for.
+pub(super) fn is_bound_of_rows(time: &Expr, plan: &LogicalPlan) -> bool {
+    match time {
+        Expr::Alias(alias) => is_bound_of_rows(&alias.expr, plan),
+        Expr::Column(column) => {
+            let inner = index_of(column, plan.schema()).and_then(|index| behind(index, plan));
+            inner.is_some_and(|(inner, input)| is_bound_of_rows(&inner, input))
+        }
+        Expr::ScalarFunction(call) if WINDOW_FUNCTIONS.contains(&call.name()) => {
+            call.args.first().is_some_and(|time| {
+                trace(date_itself(time, plan), plan).is_some_and(|column| column.bears_windows())
+                    || is_bound_of_rows(time, plan)
+            })
+        }
+        _ => false,
     }
 }
 

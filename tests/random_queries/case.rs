@@ -13,7 +13,7 @@ use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use streamlines::{Answer, Setup, StreamlinesContext};
 
-use super::data::{Data, Kept};
+use super::data::{Data, Kept, RowsOf};
 use super::query::{Emit, Kind, Query, Wrap};
 use super::window::Window;
 
@@ -130,9 +130,9 @@ impl Case {
         let window = self.query.window();
         let Kept { rows, late_rows, is_all } = match window {
             // Which sessions there are only tells who sees all rows.
-            Some(window) if window.is_session() => self.data.kept(None, true),
-            Some(_) => self.data.kept(window, false),
-            None if self.query.is_over() => self.data.kept(None, true),
+            Some(Window::Session { gap_s, .. }) => self.data.kept(RowsOf::Sessions { gap_s: *gap_s }),
+            Some(window) => self.data.kept(RowsOf::Windows(window)),
+            None if self.query.is_over() => self.data.kept(RowsOf::Frames),
             None => self.data.all(),
         };
         let ctx = Setup::batch().session()?;

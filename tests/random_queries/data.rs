@@ -74,6 +74,17 @@ pub struct Data {
     pub files: Vec<Vec<Row>>,
 }
 
+/// What keeps rows, and so says until when one may still come.
+#[derive(Debug, Clone, Copy)]
+pub enum RowsOf<'a> {
+    /// Until the last of them has closed.
+    Windows(&'a Window),
+    /// Of OVER: until the watermark is beyond the row.
+    Frames,
+    /// Until the session that the row is by itself has ended.
+    Sessions { gap_s: i64 },
+}
+
 /// The rows that the naive model keeps.
 pub struct Kept {
     pub rows: RecordBatch,
@@ -184,7 +195,7 @@ impl Data {
 
     /// The rows that the naive model keeps, each once for every window that holds it, with the window's start and end
     /// beside it.
-    pub fn kept(&self, window: Option<&Window>, behind_watermark: bool) -> Kept {
+    pub fn kept(&self, rows_of: RowsOf) -> Kept {
         let (mut rows, mut windows, mut late_rows, mut is_all) = (vec![], vec![], 0, true);
         for (row, watermark) in self.with_watermarks() {
             let Some(time) = row.ts_ms else {
@@ -192,19 +203,18 @@ impl Data {
                 windows.push(None);
                 continue;
             };
-            let held_by = match window {
-                Some(window) => window.windows(time),
-                // It never closes.
-                None => vec![(time, i64::MAX)],
+            let held_by = match rows_of {
+                RowsOf::Windows(window) => window.windows(time),
+                RowsOf::Frames => vec![(time, time + 1)],
+                RowsOf::Sessions { gap_s } => vec![(time, time + gap_s * 1000)],
             };
-            let is_open = |(_, end): &&(i64, i64)| *end > watermark && !(behind_watermark && time < watermark);
-            let open: Vec<(i64, i64)> = held_by.iter().filter(is_open).copied().collect();
+            let open: Vec<(i64, i64)> = held_by.iter().filter(|(_, end)| *end > watermark).copied().collect();
             // Late is what came too late for all of its windows; between windows nothing is.
             late_rows += u64::from(open.is_empty() && !held_by.is_empty());
             is_all &= open.len() == held_by.len();
             for (start, end) in open {
                 rows.push(row.clone());
-                windows.push(window.map(|_| (start, end)));
+                windows.push(matches!(rows_of, RowsOf::Windows(_)).then_some((start, end)));
             }
         }
         Kept { rows: self.batch(&rows, Some(&windows)), late_rows, is_all }

@@ -3,9 +3,13 @@
 //!
 //! An open session is a slot of the running aggregates. A row that comes to one of its key extends it, one that comes
 //! to two joins them, and any other row begins a new one. A session ends when the watermark has passed its last row by
-//! the gap; its slot is then used again. A row behind the watermark is late: a session that it belongs to may have ended,
-//! and whether one is still open would depend on what other partitions have been read up to. Under EMIT CHANGES a row gives the new values of its session, and withdraws
-//! what was told of the sessions that it has changed the bounds of; or the rows of a batch or an interval do so together.
+//! the gap. A row is late if the session that it would be by itself has ended: that depends on its own partition alone,
+//! while whether another session is still there for it to join would depend on how far other partitions have been read.
+//! So that all rows in time find what they join, sessions wait for another gap before they come out and their slots are
+//! used again, unless no row can be late.
+//!
+//! Under EMIT CHANGES a row gives the new values of its session, and withdraws what was told of the sessions that it has
+//! changed the bounds of; or the rows of a batch or an interval do so together.
 //! With ALLOWED LATENESS a session is told of when it ends, and again for each row that comes to it later.
 //!
 //! | file | what |
@@ -41,7 +45,7 @@ use super::latest_rows::LatestRows;
 use super::snapshot::{counters_batch, split_counters};
 use super::sorted_aggregate::takes_arrival;
 use super::{Counters, Missed, MissedRows, Operator, Stamp, WATERMARK_MAX, ticks};
-use open::{Bounds, Join, OpenSessions, Placed, Session};
+use open::{Apart, Bounds, Join, OpenSessions, Placed, Session};
 use row_changes::{SessionChanges, Told};
 pub(crate) use rows::{SessionRows, SessionRowsSpec};
 use told::ToldSessions;
@@ -52,7 +56,7 @@ pub(crate) struct SessionAggregate {
     /// None for final values.
     changes: Option<ChangesSpec>,
     schema: SchemaRef,
-    gap: i64,
+    apart: Apart,
     state: State,
     missed: MissedRows,
 }
@@ -72,15 +76,15 @@ struct State {
 }
 
 impl State {
-    fn try_new(spec: &AggregateSpec, gap: i64, changes: Option<&ChangesSpec>) -> Result<Self> {
+    fn try_new(spec: &AggregateSpec, apart: Apart, changes: Option<&ChangesSpec>) -> Result<Self> {
         let told = changes.filter(|changes| !matches!(changes.often, Often::EachRow)).map(|changes| {
             let at_end = matches!(changes.often, Often::AtClose { .. });
-            ToldSessions::new(changes.ops, gap, at_end)
+            ToldSessions::new(changes.ops, apart.gap, at_end)
         });
         Ok(Self {
             keys: Keys::new(spec),
             values: KeyValues::new(&spec.key_schema()),
-            sessions: OpenSessions::new(gap),
+            sessions: OpenSessions::new(apart),
             aggregates: spec.aggregates.iter().map(running_aggregate).collect::<Result<_>>()?,
             latest: LatestRows::default(),
             told,
@@ -91,14 +95,15 @@ impl State {
 }
 
 impl SessionAggregate {
-    /// Sessions `gap` ticks apart; none for changes gives final values.
+    /// None for changes gives final values.
     ///
     /// # Errors
-    /// Aggregates that DataFusion cannot make.
-    pub(crate) fn try_new(spec: Arc<AggregateSpec>, gap: i64, changes: Option<ChangesSpec>) -> Result<Self> {
+    /// Windows that are no sessions, and aggregates that DataFusion cannot make.
+    pub(crate) fn try_new(spec: Arc<AggregateSpec>, changes: Option<ChangesSpec>) -> Result<Self> {
         let schema = changes.as_ref().map_or_else(|| Arc::clone(&spec.schema), |changes| changes.schema(&spec.schema));
-        let state = State::try_new(&spec, gap, changes.as_ref())?;
-        Ok(Self { spec, changes, schema, gap, state, missed: MissedRows::default() })
+        let apart = Apart::of(&spec)?;
+        let state = State::try_new(&spec, apart, changes.as_ref())?;
+        Ok(Self { spec, changes, schema, apart, state, missed: MissedRows::default() })
     }
 
     fn take(&mut self, batch: &RecordBatch, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
@@ -253,7 +258,7 @@ impl SessionAggregate {
     /// Rows of sessions with these bounds.
     fn rows(&self, bounds: &[Bounds], columns: Vec<ArrayRef>) -> Result<RecordBatch> {
         let starts = Int64Array::from_iter(bounds.iter().map(|bounds| bounds.map(|(start, _)| start)));
-        let ends = bounds.iter().map(|bounds| bounds.map(|(_, last)| last.saturating_add(self.gap)));
+        let ends = bounds.iter().map(|bounds| bounds.map(|(_, last)| last.saturating_add(self.apart.gap)));
         let times = [starts, Int64Array::from_iter(ends)];
         let columns = times.into_iter().map(|times| Arc::new(times) as ArrayRef).chain(columns);
         let columns = columns.zip(self.spec.schema.fields()).map(|(column, field)| {
@@ -367,7 +372,7 @@ impl Operator for SessionAggregate {
         let (counters, rest) = split_counters(snapshot)?;
         let [sessions, highest, told @ ..] = rest else { return Err(wrong()) };
         let highest = highest_of(highest);
-        let mut state = State { counters, highest, ..State::try_new(&self.spec, self.gap, self.changes.as_ref())? };
+        let mut state = State { counters, highest, ..State::try_new(&self.spec, self.apart, self.changes.as_ref())? };
         let (bounds, rest) = sessions.columns().split_at_checked(2).ok_or_else(wrong)?;
         let (keys, mut states) = rest.split_at_checked(self.spec.keys.len()).ok_or_else(wrong)?;
         if sessions.num_rows() > 0 {

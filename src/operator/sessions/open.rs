@@ -2,8 +2,33 @@
 
 use arrow::array::{Array, PrimitiveArray};
 use arrow::datatypes::Int64Type;
+use datafusion::common::{Result, internal_datafusion_err};
 
 use super::ends::SessionEnds;
+use crate::operator::WindowShape;
+use crate::operator::aggregate_spec::AggregateSpec;
+
+/// What tells sessions apart, in ticks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Apart {
+    pub(super) gap: i64,
+    /// How long sessions that have ended wait for rows that join them.
+    pub(super) wait: i64,
+}
+
+impl Apart {
+    pub(super) fn of(groups: &AggregateSpec) -> Result<Self> {
+        match groups.window.as_ref().map(|window| &window.shape) {
+            Some(WindowShape::Session { gap, wait }) => Ok(Self { gap: *gap, wait: *wait }),
+            _ => Err(internal_datafusion_err!("windows that are no sessions")),
+        }
+    }
+
+    /// The watermark behind which no row can join a session.
+    fn leaves(self, last: i64) -> i64 {
+        last.saturating_add(self.gap).saturating_add(self.wait)
+    }
+}
 
 /// The first and last event time of a session; none for rows without one.
 pub(super) type Bounds = Option<(i64, i64)>;
@@ -83,7 +108,7 @@ impl Slot {
 
 /// Open sessions: a list for each key, in slots that are used again.
 pub(super) struct OpenSessions {
-    gap: i64,
+    apart: Apart,
     slots: Vec<Slot>,
     /// The slot of each key's first session.
     heads: Vec<u32>,
@@ -92,13 +117,14 @@ pub(super) struct OpenSessions {
     joined: Vec<u32>,
     open: usize,
     began: u64,
+    /// When each is left.
     ends: SessionEnds,
 }
 
 impl OpenSessions {
-    pub(super) fn new(gap: i64) -> Self {
+    pub(super) fn new(apart: Apart) -> Self {
         let ends = SessionEnds::default();
-        Self { gap, slots: vec![], heads: vec![], free: vec![], joined: vec![], open: 0, began: 0, ends }
+        Self { apart, slots: vec![], heads: vec![], free: vec![], joined: vec![], open: 0, began: 0, ends }
     }
 
     /// Finds the sessions of a batch's rows, given their keys, and leaves out late ones. What was joined stays in its
@@ -129,11 +155,12 @@ impl OpenSessions {
         placed
     }
 
-    /// The session of a row at `time`; none if the row is behind the watermark, for a session that it belongs to may have
-    /// ended.
+    /// The session of a row at `time`; none if the session that the row is by itself has ended.
     fn place_at(&mut self, key: usize, row: usize, time: i64, watermark: i64, placed: &mut Placed) -> Option<Place> {
-        if time < watermark {
-            placed.late.push((row, (time, time.saturating_add(self.gap))));
+        let gap = self.apart.gap;
+        let end = time.saturating_add(gap);
+        if end <= watermark {
+            placed.late.push((row, (time, end)));
             return None;
         }
         let (mut first, mut others) = (None::<u32>, vec![]);
@@ -142,7 +169,7 @@ impl OpenSessions {
         while next != NONE {
             let (slot, session) = (next, &self.slots[next as usize]);
             next = session.next;
-            if time.saturating_sub(session.last) < self.gap && session.start.saturating_sub(time) < self.gap {
+            if time.saturating_sub(session.last) < gap && session.start.saturating_sub(time) < gap {
                 (start, last) = (start.min(session.start), last.max(session.last));
                 match first {
                     // The session that began first takes the others in.
@@ -155,7 +182,6 @@ impl OpenSessions {
                 }
             }
         }
-        let end = last.saturating_add(self.gap);
         let bounds = Some((start, last));
         let Some(slot) = first.map(|slot| slot as usize) else {
             return Some(Place { slot: self.begin(key, bounds), bounds, before: None });
@@ -163,7 +189,7 @@ impl OpenSessions {
         let session = &mut self.slots[slot];
         let before = session.bounds();
         (session.start, session.last) = (start, last);
-        self.ends.put_off(slot, end);
+        self.ends.put_off(slot, self.apart.leaves(last));
         if others.is_empty() {
             return Some(Place { slot, bounds, before: Some(before) });
         }
@@ -201,7 +227,7 @@ impl OpenSessions {
             None => self.slots.push(session),
         }
         if bounds.is_some() {
-            self.ends.begin(slot as usize, last.saturating_add(self.gap));
+            self.ends.begin(slot as usize, self.apart.leaves(last));
         }
         self.began += 1;
         self.open += 1;
@@ -233,7 +259,7 @@ impl OpenSessions {
         self.free.append(&mut self.joined);
     }
 
-    /// Takes out the sessions that end at or before the watermark, earliest first; with the last watermark all of them.
+    /// Takes out the sessions that no row can join behind the watermark, earliest first; with the last watermark all of them.
     pub(super) fn close(&mut self, watermark: i64) -> Vec<Session> {
         let due = self.ends.due(watermark).into_iter();
         let mut ended: Vec<_> = due.map(|(end, slot)| (end, self.slots[slot as usize].number, slot)).collect();

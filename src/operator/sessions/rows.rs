@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use datafusion::common::{Result, internal_datafusion_err};
 use datafusion::physical_expr::PhysicalExpr;
 
-use super::open::{OpenSessions, Session};
+use super::open::{Apart, OpenSessions, Session};
 use crate::operator::aggregate_spec::{AggregateSpec, WindowSpec};
 use crate::operator::keys::Keys;
 use crate::operator::pool::{Pool, RELEASED_ROWS_MAX, RowId};
@@ -23,8 +23,7 @@ use crate::operator::{Counters, Missed, MissedRows, Operator, Stamp, WATERMARK_M
 pub(crate) struct SessionRowsSpec {
     /// The event time, the gap, and what sessions go by; no aggregates.
     groups: AggregateSpec,
-    /// Ticks between sessions.
-    gap: i64,
+    apart: Apart,
     input_schema: SchemaRef,
     pub(crate) schema: SchemaRef,
 }
@@ -41,9 +40,6 @@ impl SessionRowsSpec {
         input: &SchemaRef,
         schema: SchemaRef,
     ) -> Result<Self> {
-        let WindowShape::Session { gap } = shape else {
-            return Err(internal_datafusion_err!("{shape} windows are no sessions"));
-        };
         let mut fields: Vec<_> = schema.fields().iter().skip(input.fields().len()).cloned().collect();
         let mut named = vec![];
         for (index, key) in keys.into_iter().enumerate() {
@@ -61,7 +57,8 @@ impl SessionRowsSpec {
             is_numbered: false,
             states: OnceLock::new(),
         };
-        Ok(Self { groups, gap, input_schema: Arc::clone(input), schema })
+        let apart = Apart::of(&groups)?;
+        Ok(Self { groups, apart, input_schema: Arc::clone(input), schema })
     }
 }
 
@@ -104,7 +101,7 @@ impl State {
     fn new(spec: &SessionRowsSpec) -> Self {
         Self {
             keys: Keys::new(&spec.groups),
-            sessions: OpenSessions::new(spec.gap),
+            sessions: OpenSessions::new(spec.apart),
             rows: Pool::default(),
             next: vec![],
             arrivals: vec![],
@@ -184,7 +181,7 @@ impl SessionRows {
         }
         state.counters.windows_closed += closed.iter().filter(|session| session.bounds.is_some()).count() as u64;
         let of_session = |session: &Session| {
-            let bounds = session.bounds.map(|(start, last)| (last.saturating_add(self.spec.gap), start));
+            let bounds = session.bounds.map(|(start, last)| (last.saturating_add(self.spec.apart.gap), start));
             let row = |id: RowId| (bounds.is_none(), bounds, state.arrivals[id as usize], id);
             state.chain(session.slot).map(row).collect::<Vec<_>>()
         };

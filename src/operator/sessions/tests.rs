@@ -14,10 +14,10 @@ use crate::operator::testing::{
 /// A session of the model: its first and last time, and its rows.
 type Session = (Bounds, Vec<Row>);
 
-/// All sessions with their keys, as SQL finds them among the rows that are not behind their watermark, and how many are.
+/// All sessions with their keys, as SQL finds them among the rows that are not late, and how many are.
 fn sessions(rows: &[Row], bound: i64, gap: i64, keyed: bool) -> (Vec<(Vec<String>, Session)>, u64) {
-    let (late, in_time): (Vec<_>, Vec<_>) =
-        with_watermarks(rows, bound).into_iter().partition(|(row, watermark)| row.time.is_some_and(|t| t < *watermark));
+    let is_late = |(row, watermark): &(Row, i64)| row.time.is_some_and(|time| time + gap <= *watermark);
+    let (late, in_time): (Vec<_>, Vec<_>) = with_watermarks(rows, bound).into_iter().partition(is_late);
     let mut rows: Vec<Row> = in_time.into_iter().map(|(row, _)| row).collect();
     rows.sort_by_key(|row| row.time);
     let mut sessions: Vec<(Vec<String>, Session)> = vec![];
@@ -66,7 +66,7 @@ fn session_rows(gap: i64, keyed: bool) -> Arc<SessionRowsSpec> {
     let bounds = ["start", "end"].map(|name| Arc::new(input.field(0).clone().with_name(name)));
     let schema = Schema::new(input.fields().iter().cloned().chain(bounds).collect::<Vec<_>>());
     let keys = keyed.then(|| column("key")).into_iter().collect();
-    let shape = WindowShape::Session { gap };
+    let shape = WindowShape::Session { gap, wait: gap };
     Arc::new(SessionRowsSpec::try_new(column("ts"), shape, keys, &input, Arc::new(schema)).unwrap())
 }
 
@@ -103,9 +103,10 @@ fn times_told(rows: &[Row], bound: i64, lateness: i64, gap: i64, keyed: bool) ->
             for (bounds, is_told) in sessions.iter_mut() {
                 told += usize::from(ends(*bounds, watermark) && !std::mem::replace(is_told, ends(*bounds, watermark)));
             }
-            sessions.retain(|(bounds, _)| !ends(*bounds, watermark.saturating_sub(lateness)));
+            // What has ended waits for rows that join it.
+            sessions.retain(|(bounds, _)| !ends(*bounds, watermark.saturating_sub(lateness + gap)));
         }
-        if row.time.is_some_and(|time| time < watermark.saturating_sub(lateness)) {
+        if row.time.is_some_and(|time| time + gap <= watermark.saturating_sub(lateness)) {
             continue;
         }
         let sessions = open.entry(keyed.then(|| or_null(row.key))).or_default();
@@ -141,7 +142,7 @@ proptest! {
         rows in rows(60), lengths in batch_lengths(), bound in 0i64..90, gap in 1i64..60, keyed: bool,
     ) {
         let spec = session_group_by(gap, keyed);
-        let mut operator = SessionAggregate::try_new(Arc::clone(&spec), gap, None).unwrap();
+        let mut operator = SessionAggregate::try_new(Arc::clone(&spec), None).unwrap();
         let output = run(&mut operator, &stamped(&rows, &lengths, bound, 0, None));
         let (expected, late_rows) = model(&rows, bound, gap, keyed);
         assert_same(&spec.schema, &sorted(text(&output)), &sorted(expected));
@@ -177,7 +178,7 @@ proptest! {
     ) {
         let spec = session_group_by(gap, keyed);
         let changes = ChangesSpec { often, ops, repeats: true };
-        let mut operator = SessionAggregate::try_new(Arc::clone(&spec), gap, Some(changes)).unwrap();
+        let mut operator = SessionAggregate::try_new(Arc::clone(&spec), Some(changes)).unwrap();
         let output = run(&mut operator, &stamped(&rows, &lengths, bound, 0, None));
         let (expected, _) = model(&rows, bound, gap, keyed);
         assert_same(&spec.schema, &sorted(folded(text(&output), ops, keyed)), &sorted(expected));
@@ -190,7 +191,7 @@ proptest! {
     ) {
         let spec = session_group_by(gap, keyed);
         let changes = ChangesSpec { often: Often::AtClose { lateness }, ops, repeats: true };
-        let mut operator = SessionAggregate::try_new(Arc::clone(&spec), gap, Some(changes)).unwrap();
+        let mut operator = SessionAggregate::try_new(Arc::clone(&spec), Some(changes)).unwrap();
         let got = text(&run(&mut operator, &stamped(&rows, &lengths, bound, 0, None)));
         // In the end, rows are late as if the bound were so much wider.
         let (expected, late_rows) = model(&rows, bound + lateness, gap, keyed);
@@ -209,7 +210,7 @@ proptest! {
     ) {
         let spec = session_group_by(gap, keyed);
         let changes = ops.map(|ops| ChangesSpec { often: often.clone(), ops, repeats: true });
-        let fresh = || SessionAggregate::try_new(Arc::clone(&spec), gap, changes.clone()).unwrap();
+        let fresh = || SessionAggregate::try_new(Arc::clone(&spec), changes.clone()).unwrap();
         assert_snapshot_law(fresh, &stamped(&rows, &lengths, bound, 0, None), &cuts);
     }
 }
