@@ -43,10 +43,20 @@ pub(crate) fn told(ctx: &SessionContext, statement: &Statement, error: DataFusio
         let error = Error::sql(format!("'{text}' is no interval")).at(places::text(statement, text));
         return error.help("write INTERVAL '1 hour', INTERVAL '5' MINUTE or INTERVAL '1 day 2 hours'").into();
     }
-    if let Some(name) = between("and unqualified field name ", ' ').filter(|name| name.starts_with("window_")) {
+    if let Some(name) = repeated_name(&message) {
         return two_columns(statement, name).into();
     }
-    if let Some(name) = repeated_name(&message) {
+    if let Some((_, frame)) = message.split_once("Invalid window frame: ") {
+        let error = Error::sql(format!("a window frame whose {frame}")).at(places::over(statement));
+        return error.help("the first bound is the earlier one: ROWS BETWEEN 3 PRECEDING AND CURRENT ROW").into();
+    }
+    if let Some(name) = between("Schema contains duplicate qualified field name ", '\n') {
+        let relation = name.rsplit_once('.').map_or(name, |(relation, _)| relation);
+        let bare = relation.rsplit('.').next().unwrap_or(relation);
+        let error = Error::sql(format!("{bare} is read twice under one name")).at(places::relation(statement, bare));
+        return error.help(format!("give each a name: FROM {bare} AS a, {bare} AS b")).into();
+    }
+    if let Some(name) = between(" and unqualified field name ", ' ') {
         return two_columns(statement, name).into();
     }
     let quoted = |before: &str| message.split_once(before).and_then(|(_, rest)| rest.split('\'').next());

@@ -144,8 +144,9 @@ impl Rewriter {
         let stream = first_stream(&flow.plan).ok_or_else(|| internal_datafusion_err!("a stream without a scan"))?;
         let routing = Routings::pick(&stream, &flow.stages, &self.options.routing)?;
         refuse::spread_lateness(&flow.stages, &routing, &stream, self.emit_at)?;
-        // Rows of several partitions meet in the order of their event time, whether windows want it or not.
-        let is_ordered = routing.order != ReadOrder::Sequence && stream.partitions() > 1;
+        // Where rows of several partitions meet, it is in the order of their event time, whether windows want it or not.
+        let is_ordered =
+            routing.first().reads_several() && routing.order != ReadOrder::Sequence && stream.partitions() > 1;
         let declared = stream.event_time().filter(|_| is_ordered).map(|time| time.index);
         Ok(extension(Pipelines { input: Arc::new(flow.plan), routing, time: flow.time.or(declared) }))
     }

@@ -12,10 +12,11 @@ use arrow::array::types::{
     TimestampSecondType,
 };
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
-use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
 use datafusion::common::{DFSchema, Result, ScalarValue, internal_datafusion_err};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ExprSchemable, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, ExprSchemable, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
 };
 
 use crate::error::Error;
@@ -100,6 +101,17 @@ impl ScalarUDFImpl for WindowFunction {
 
     fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
         self.coerced(arg_types).map(|mut types| types.swap_remove(0))
+    }
+
+    /// Wrong lengths are told when the call is planned, which knows its place.
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let types: Vec<DataType> = args.arg_fields.iter().map(|field| field.data_type().clone()).collect();
+        let coerced = self.coerced(&types)?;
+        let parameters: Option<Vec<&ScalarValue>> = args.scalar_arguments.iter().skip(1).copied().collect();
+        if let Some(parameters) = parameters.filter(|_| coerced == types) {
+            Rule::try_new(self.kind, &parameters, &coerced[0])?;
+        }
+        Ok(Arc::new(Field::new(self.name(), coerced[0].clone(), true)))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {

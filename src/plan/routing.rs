@@ -23,6 +23,13 @@ pub(crate) enum RoutingKind {
     Single,
 }
 
+impl RoutingKind {
+    /// Whether one reader may read several partitions.
+    pub(crate) fn reads_several(self) -> bool {
+        matches!(self, Self::HashAtSource | Self::Exchange | Self::Single)
+    }
+}
+
 impl fmt::Display for RoutingKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -9,17 +9,15 @@ use arrow::datatypes::SchemaRef;
 use arrow::ipc::writer::{FileWriter, StreamWriter};
 use arrow::json;
 use arrow::json::writer::{JsonArray, LineDelimited};
+use datafusion::common::Result;
 use datafusion::common::config::TableOptions;
 use datafusion::common::file_options::csv_writer::CsvWriterOptions;
-use datafusion::common::file_options::parquet_writer::ParquetWriterOptions;
-use datafusion::common::{DataFusionError, Result};
-use datafusion::parquet::arrow::ArrowWriter;
-use datafusion::parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parking_lot::Mutex;
 
 use crate::error::Error;
 
 use super::OutputFormat;
+use super::parquet::ParquetEncoder;
 use super::table::TableText;
 
 /// Turns batches into the bytes of one output.
@@ -83,13 +81,7 @@ pub(super) fn encoder(
         OutputFormat::Ndjson => Box::new(json::WriterBuilder::new().build::<_, LineDelimited>(bytes)),
         OutputFormat::Arrow if medium == Medium::File => Box::new(FileWriter::try_new(bytes, schema)?),
         OutputFormat::Arrow => Box::new(StreamWriter::try_new(bytes, schema)?),
-        OutputFormat::Parquet => {
-            let mut parquet = options.parquet.clone();
-            parquet.arrow_schema(schema);
-            let properties = ParquetWriterOptions::try_from(&parquet)?.writer_options().clone();
-            let options = ArrowWriterOptions::new().with_properties(properties);
-            Box::new(ArrowWriter::try_new_with_options(bytes, Arc::clone(schema), options)?)
-        }
+        OutputFormat::Parquet => Box::new(ParquetEncoder::try_new(schema, &options.parquet, bytes)?),
         OutputFormat::Table | OutputFormat::None => Box::new(TableText::new(bytes, Arc::clone(schema))),
     })
 }
@@ -127,15 +119,5 @@ impl Encoder for StreamWriter<Bytes> {
     }
     fn finish(&mut self) -> Result<()> {
         Ok(StreamWriter::finish(self)?)
-    }
-}
-
-impl Encoder for ArrowWriter<Bytes> {
-    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        ArrowWriter::write(self, batch).map_err(|error| DataFusionError::ParquetError(Box::new(error)))
-    }
-    fn finish(&mut self) -> Result<()> {
-        ArrowWriter::finish(self).map_err(|error| DataFusionError::ParquetError(Box::new(error)))?;
-        Ok(())
     }
 }

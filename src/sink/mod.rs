@@ -9,6 +9,7 @@ mod files;
 mod format;
 mod memory;
 mod null;
+mod parquet;
 mod stream;
 mod table;
 

@@ -131,7 +131,7 @@ fn group_by_window(select: &mut Select, names: &Names) {
 /// Where a window's start does not tell its end, the end is one more thing that the query groups by.
 fn group_by_ends(select: &mut Select) {
     let mut found = vec![];
-    let mut ends = OwnExprs::new(|expr: &mut Expr| {
+    let mut ends = OwnExprs::new(None, |expr: &mut Expr| {
         if is_own_end(expr) && !found.contains(expr) {
             found.push(expr.clone());
         }
@@ -283,19 +283,25 @@ fn window_name(name: &Ident) -> Option<&'static str> {
     NAMES.into_iter().find(|known| *known == folded)
 }
 
-/// Visits the expressions of a SELECT, but not those of its sub-queries, which have columns of their own.
-struct OwnExprs<F> {
+/// Visits the expressions of a SELECT, but not those of its sub-queries, which have columns of their own, nor those that
+/// its window is over.
+struct OwnExprs<'a, F> {
     visit: F,
+    window: Option<&'a Function>,
     depth: usize,
 }
 
-impl<F: FnMut(&mut Expr)> OwnExprs<F> {
-    fn new(visit: F) -> Self {
-        Self { visit, depth: 0 }
+impl<'a, F: FnMut(&mut Expr)> OwnExprs<'a, F> {
+    fn new(window: Option<&'a Function>, visit: F) -> Self {
+        Self { visit, window, depth: 0 }
+    }
+
+    fn is_window(&self, expr: &Expr) -> bool {
+        matches!(expr, Expr::Function(call) if self.window == Some(call))
     }
 }
 
-impl<F: FnMut(&mut Expr)> VisitorMut for OwnExprs<F> {
+impl<F: FnMut(&mut Expr)> VisitorMut for OwnExprs<'_, F> {
     type Break = ();
 
     fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
@@ -308,8 +314,15 @@ impl<F: FnMut(&mut Expr)> VisitorMut for OwnExprs<F> {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        self.depth += usize::from(self.is_window(expr));
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if self.depth == 0 {
+        if self.is_window(expr) {
+            self.depth -= 1;
+        } else if self.depth == 0 {
             (self.visit)(expr);
         }
         ControlFlow::Continue(())
@@ -326,7 +339,7 @@ struct Names<'a> {
 impl Names<'_> {
     /// Puts what they mean in place of the names.
     fn resolve<T: VisitMut>(&self, syntax: &mut T) {
-        let _ = syntax.visit(&mut OwnExprs::new(|expr: &mut Expr| {
+        let _ = syntax.visit(&mut OwnExprs::new(Some(self.call), |expr: &mut Expr| {
             if let Expr::Identifier(name) = expr
                 && let Some(known) = window_name(name)
                 && !self.aliases.iter().any(|alias| alias == known)

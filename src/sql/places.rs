@@ -30,6 +30,14 @@ pub(crate) fn call(statement: &Statement, name: &str) -> Option<Location> {
     })
 }
 
+/// The first call with an OVER clause.
+pub(crate) fn over(statement: &Statement) -> Option<Location> {
+    find(statement, |expr| match expr {
+        Expr::Function(function) if function.over.is_some() => function.name.0.last()?.as_ident(),
+        _ => None,
+    })
+}
+
 /// The first string literal of this text.
 pub(crate) fn text(statement: &Statement, text: &str) -> Option<Location> {
     first(statement, |part| match part {

@@ -96,7 +96,10 @@ fn windows_of_no_size() {
     for size in ["0 seconds", "-1 hour"] {
         let told = ["the size of a window must be positive", "help: INTERVAL '1 hour'"];
         let function = format!("SELECT count(*) FROM trips GROUP BY origin, tumble(ts, INTERVAL '{size}')");
-        folder.refuses_query(&function, "ts,", &told);
+        folder.refuses_query(&function, "tumble", &told);
+        // Where it is no GROUP BY's, too.
+        let value = format!("SELECT tumble(ts, INTERVAL '{size}') FROM trips");
+        folder.refuses_query(&value, "tumble", &told);
         let clause = format!("SELECT count(*) FROM trips GROUP BY origin WINDOW TUMBLING (ts, INTERVAL '{size}')");
         folder.refuses(&format!("{STREAM}{clause}"), &[told[0], told[1], "line 2"]);
         let timeless = format!("SELECT count(*) FROM trips GROUP BY origin WINDOW TUMBLING (SIZE INTERVAL '{size}')");
@@ -118,7 +121,7 @@ fn windows_without_end() {
         folder.refuses_query(&query, "ts,", &["each row would be", "000 times", "a longer slide or step"]);
     }
     let query = "SELECT count(*) FROM trips GROUP BY tumble(ts, INTERVAL '300000 years')";
-    folder.refuses_query(query, "ts,", &["more than 10000 years", "a shorter window"]);
+    folder.refuses_query(query, "tumble", &["more than 10000 years", "a shorter window"]);
 }
 
 #[test]
@@ -134,7 +137,7 @@ fn windows_over_months() {
     let query = "SELECT count(*) FROM trips GROUP BY hop(ts, INTERVAL '1 day', INTERVAL '1 month')";
     folder.refuses_query(query, "ts,", &["months differ in length", "tumble(ts, INTERVAL '1 month')"]);
     let query = "SELECT count(*) FROM trips GROUP BY tumble(ts, INTERVAL '1 month 1 hour')";
-    folder.refuses_query(query, "ts,", &["mixes months, days and hours", "INTERVAL '1 month'"]);
+    folder.refuses_query(query, "tumble", &["mixes months, days and hours", "INTERVAL '1 month'"]);
 }
 
 #[test]
@@ -144,6 +147,22 @@ fn windows_over_what_is_no_event_time() {
     folder.refuses(&format!("{STREAM}{query}"), &["tumble needs a timestamp, not Float64"]);
     let query = "SELECT count(*) FROM trips GROUP BY tumble(arrived, INTERVAL '1 hour')";
     folder.refuses_query(query, "arrived", &["arrived is not the event time of stream trips", "its event time is ts"]);
+}
+
+#[test]
+fn names_that_two_things_share() {
+    let folder = Folder::with_trips();
+    for (query, place, told) in [
+        ("SELECT fare, fare FROM trips", "fare", "two columns of one SELECT are called fare"),
+        ("SELECT * FROM trips, trips", "trips", "trips is read twice under one name"),
+        (
+            "SELECT sum(fare) OVER (ORDER BY ts ROWS BETWEEN UNBOUNDED FOLLOWING AND CURRENT ROW) FROM trips",
+            "sum",
+            "start bound",
+        ),
+    ] {
+        folder.refuses_query(query, place, &[told, "help: "]);
+    }
 }
 
 #[test]
