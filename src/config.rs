@@ -22,8 +22,9 @@ config_namespace! {
         /// How many pipelines run at once; 0 means one for each core.
         pub partitions: usize, default = 0
         /// Rows of a batch that a pipeline reads; 0 means `datafusion.execution.batch_size`, by which a tail goes in any case.
-        pub batch_rows: usize, default = 0
-        /// Rows that the reader of `single_queue` hands over at once: 1 is each record by itself, 8192 whole batches.
+        /// Where there are more keys than the processor's cache holds, a larger batch meets each of them more often.
+        pub batch_rows: usize, default = 16_384
+        /// Rows that the reader of `single_queue` hands over at once: 1 is each record by itself, 16384 whole batches.
         pub handoff_rows: usize, default = 1
         /// How fast rows come: `max`, as fast as they can be read; or `1000rows/s`, so many in a second over all pipelines.
         pub speed: String, default = "max".to_string()

@@ -172,7 +172,8 @@ async fn no_plan_holds_a_row_back() {
     const ROWS: i64 = 60;
     let folder = tempfile::tempdir().unwrap();
     for batch_rows in [1, 7] {
-        let options = StreamlinesOptions { partitions: 1, ..StreamlinesOptions::default() };
+        let options =
+            StreamlinesOptions { partitions: 1, batch_rows: batch_rows as usize, ..StreamlinesOptions::default() };
         let config = SessionConfig::new().with_target_partitions(1).with_batch_size(batch_rows as usize);
         let ctx = streaming_session(config.with_option_extension(options));
         let file = folder.path().join(format!("{batch_rows}.parquet")).display().to_string();

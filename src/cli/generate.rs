@@ -28,7 +28,7 @@ use streamlines::Error;
 
 use super::options::duration;
 use super::summary::count;
-use super::{FAILED, INTERRUPTED, errors};
+use super::{FAILED, INTERRUPTED, errors, interrupts};
 
 /// 2024-01-01T00:00:00 in µs.
 const START_US: i64 = 1_704_067_200_000_000;
@@ -60,12 +60,13 @@ impl Generate {
 }
 
 impl Generate {
-    /// Waits for Ctrl-C, takes away what is not finished, and ends the program.
+    /// Waits for Ctrl-C from now on, takes away what is not finished, and ends the program.
     pub fn when_interrupted(self) -> impl Future<Output = ()> + Send + 'static {
         let Self::Trades(trades) = self;
         let is_new = !trades.out.exists();
+        let pressed = interrupts::next();
         async move {
-            if tokio::signal::ctrl_c().await.is_ok() {
+            if pressed.await.is_ok() {
                 for partition in 0..trades.partitions {
                     // Those that have not begun, or are finished, are not there.
                     let _ = std::fs::remove_file(trades.unfinished(partition));

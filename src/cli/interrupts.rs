@@ -1,12 +1,23 @@
 //! Ctrl-C, from the program's beginning to its end: the first one while a query runs ends the query cleanly, any other
 //! one ends the program at once.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Waker};
 
 use tokio::sync::Notify;
 
 use super::INTERRUPTED;
+
+/// The next Ctrl-C from now on: one that comes before anybody awaits it is not lost. To be called on the runtime.
+pub fn next() -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> {
+    let mut pressed = Box::pin(tokio::signal::ctrl_c());
+    // It listens from its first poll on.
+    let _ = pressed.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    pressed
+}
 
 /// Listens for Ctrl-C.
 #[derive(Debug, Default)]
@@ -17,12 +28,14 @@ pub struct Interrupts {
 }
 
 impl Interrupts {
-    /// Begins to listen. There is one listener, for a signal between two of them would go unheard.
+    /// Begins to listen.
     pub fn listen() -> Arc<Self> {
         let interrupts = Arc::new(Self::default());
         let listener = Arc::clone(&interrupts);
+        let mut pressed = next();
         tokio::spawn(async move {
-            while tokio::signal::ctrl_c().await.is_ok() {
+            while pressed.await.is_ok() {
+                pressed = next();
                 match listener.is_running.swap(false, Ordering::Relaxed) {
                     true => listener.pressed.notify_one(),
                     false => std::process::exit(i32::from(INTERRUPTED)),

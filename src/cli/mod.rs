@@ -41,7 +41,7 @@ Examples:
 const BENCH_EXAMPLES: &str = "\
 Examples:
   streamlines bench --scenarios 2,3a --partitions 1,2 --report bench.html
-  streamlines bench --rows 1000000 --strategies partitioned,inline,single_queue --handoff-rows 1,8192
+  streamlines bench --rows 1000000 --strategies partitioned,inline,single_queue --handoff-rows 1,16384
   streamlines bench --scenarios 3a --routings auto,merge_on_close,hash_at_source,exchange --keys 200,100000
   streamlines bench --scenarios 3b --runs 0 --rates 10000,100000,1000000 --json latency.json
   streamlines bench --scenarios 3a --keys 100000 --against datafusion,duckdb
@@ -122,7 +122,8 @@ pub fn main() -> ExitCode {
         Command::Lateness(options) => runtime.block_on(lateness::report(&options)),
         Command::Bench(options) => runtime.block_on(bench::bench(&options)),
         Command::Generate(generate) => {
-            runtime.spawn(generate.clone().when_interrupted());
+            let _context = runtime.enter();
+            tokio::spawn(generate.clone().when_interrupted());
             generate.run()
         }
         Command::Completions { shell } => completions::print::<Arguments>(shell),

@@ -30,7 +30,7 @@ pub struct QueryOptions {
     /// How many pipelines run at once [default: one for each core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
     pub partitions: Option<u64>,
-    /// Rows of a batch that a pipeline reads [default: 8192].
+    /// Rows of a batch that a pipeline reads [default: 16384].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub batch_rows: Option<u64>,
     /// How fast rows come: max, or 1000rows/s over all pipelines [default: max].

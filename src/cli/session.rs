@@ -19,6 +19,8 @@ pub async fn open(options: &QueryOptions) -> Result<SessionContext> {
     let mut config = SessionConfig::new().with_option_extension(StreamlinesOptions::default());
     // Places in error messages need the parser to remember them.
     config.options_mut().sql_parser.collect_spans = true;
+    // At level 1 Parquet's files are about as small as at DataFusion's level 3, and made sooner.
+    config.options_mut().execution.parquet.compression = Some("zstd(1)".to_string());
     let mut settings = options.settings.clone();
     settings.extend(options.strategy.iter().map(|name| ("streamlines.strategy".to_string(), name.clone())));
     settings.extend(options.speed.iter().map(|speed| ("streamlines.speed".to_string(), speed.clone())));

@@ -51,7 +51,10 @@ impl Codes {
         let null = self.dictionary.len();
         let knows_null = self.numbers[null] != UNKNOWN;
         let knows_all = known == null + usize::from(knows_null);
-        if !knows_all || (!knows_null && rows.null_count() > 0) {
+        // Most batches have no new one, which one pass without a branch for a row tells.
+        let is_known = |is_known: bool, code: &i32| is_known & (self.numbers[*code as usize] != UNKNOWN);
+        let knows_rows = || rows.null_count() == 0 && rows.keys().values().iter().fold(true, is_known);
+        if (!knows_all || (!knows_null && rows.null_count() > 0)) && !knows_rows() {
             for code in codes(rows.keys(), null) {
                 if self.numbers[code] == UNKNOWN {
                     self.numbers[code] = PENDING;
@@ -86,13 +89,20 @@ impl Codes {
         }
     }
 
-    /// The number of each row's code.
-    pub(super) fn look_up(&self, rows: &DictionaryArray<Int32Type>, numbers: &mut Vec<usize>) {
+    /// The number of each row's code, and whether all of them have one.
+    pub(super) fn look_up(&self, rows: &DictionaryArray<Int32Type>, numbers: &mut Vec<usize>) -> bool {
         numbers.clear();
+        let mut knows_all = true;
+        let mut number = |code: usize| {
+            let number = self.numbers[code];
+            knows_all &= number < PENDING;
+            number as usize
+        };
         match rows.null_count() {
-            0 => numbers.extend(rows.keys().values().iter().map(|code| self.numbers[*code as usize] as usize)),
-            _ => numbers.extend(codes(rows.keys(), self.dictionary.len()).map(|code| self.numbers[code] as usize)),
+            0 => numbers.extend(rows.keys().values().iter().map(|code| number(*code as usize))),
+            _ => numbers.extend(codes(rows.keys(), self.dictionary.len()).map(number)),
         }
+        knows_all
     }
 
     /// The values of codes that were met, as `data_type`.

@@ -96,12 +96,13 @@ impl Keys {
             codes.number_rows(rows, &mut self.groups);
             return Ok(());
         };
-        let new = codes.meet(rows);
-        if !new.is_empty() {
+        // Once a dictionary has been in use for a while there is rarely a code that is new.
+        if !codes.look_up(rows, &mut self.groups) {
+            let new = codes.meet(rows);
             values.intern(&[codes.values(new.clone(), &self.key_type)?], &mut self.groups)?;
             codes.number(new, self.groups.iter().copied());
+            codes.look_up(rows, &mut self.groups);
         }
-        codes.look_up(rows, &mut self.groups);
         Ok(())
     }
 

@@ -15,8 +15,9 @@ fn path(origin: &str) -> String {
 }
 
 fn session(late: &str, partitions: usize, batch_rows: usize) -> SessionContext {
-    let options = StreamlinesOptions { late: late.to_string(), partitions, ..StreamlinesOptions::default() };
-    streaming_session(SessionConfig::new().with_batch_size(batch_rows).with_option_extension(options))
+    let options =
+        StreamlinesOptions { late: late.to_string(), partitions, batch_rows, ..StreamlinesOptions::default() };
+    streaming_session(SessionConfig::new().with_option_extension(options))
 }
 
 /// Runs a query with a ledger in memory and gives some of its columns.

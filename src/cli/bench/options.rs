@@ -28,7 +28,7 @@ pub struct BenchOptions {
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=256))]
     pub partitions: Vec<u32>,
     /// Rows of a batch.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=10_000_000), default_value = "8192")]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=10_000_000), default_value = "16384")]
     pub batch_rows: Vec<u32>,
     /// Rows that the reader of single_queue hands over at once.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=10_000_000), default_value = "1")]

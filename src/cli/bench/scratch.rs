@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use streamlines::Error;
 
-use super::super::INTERRUPTED;
+use super::super::{INTERRUPTED, interrupts};
 
 /// What is taken away when the program is interrupted.
 #[derive(Debug, Clone, Default)]
@@ -17,8 +17,9 @@ impl Leftovers {
     pub fn listen() -> Self {
         let leftovers = Self::default();
         let kept = leftovers.clone();
+        let pressed = interrupts::next();
         tokio::spawn(async move {
-            if tokio::signal::ctrl_c().await.is_ok() {
+            if pressed.await.is_ok() {
                 kept.0.lock().iter().for_each(|path| take_away(path));
                 std::process::exit(i32::from(INTERRUPTED));
             }
