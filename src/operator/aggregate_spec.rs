@@ -349,23 +349,30 @@ fn rows_of_slices(
     missed: &mut MissedRows,
 ) -> Vec<RowsOfSlice> {
     let mut slices: Vec<RowsOfSlice> = vec![];
-    let mut places = HashMap::new();
-    let (mut last_pane, mut last) = (None, (None, usize::MAX));
+    // Each pane with its place, and where its rows are among the slices'.
+    let mut places: Vec<(Option<i64>, Option<Place>, usize)> = vec![];
+    let mut by_pane = HashMap::new();
+    // Rows out of order mostly go back and forth between two panes.
+    let (mut last, mut other) = (usize::MAX, usize::MAX);
     for (row, pane) in starts.iter().enumerate() {
-        if last_pane != Some(pane) {
-            last_pane = Some(pane);
-            last = *places.entry(pane).or_insert_with(|| {
-                let place = pane.map(|pane| spec.place(pane, watermark));
-                let slice = match place {
-                    None => None,
-                    Some(Place::In { slice, .. }) => Some(slice),
-                    Some(_) => return (place, usize::MAX),
-                };
-                slices.push((slice, vec![]));
-                (place, slices.len() - 1)
-            });
+        let is_at = |index: usize| places.get(index).is_some_and(|(known, ..)| *known == pane);
+        if !is_at(last) {
+            std::mem::swap(&mut last, &mut other);
+            if !is_at(last) {
+                last = *by_pane.entry(pane).or_insert_with(|| {
+                    let place = pane.map(|pane| spec.place(pane, watermark));
+                    let slice = match place {
+                        None => Some(None),
+                        Some(Place::In { slice, .. }) => Some(Some(slice)),
+                        Some(_) => None,
+                    };
+                    slices.extend(slice.map(|slice| (slice, vec![])));
+                    places.push((pane, place, if slice.is_some() { slices.len() - 1 } else { usize::MAX }));
+                    places.len() - 1
+                });
+            }
         }
-        let (place, index) = last;
+        let (_, place, index) = places[last];
         let window = || spec.last_missed(pane?, watermark);
         match place {
             Some(Place::Late) => {

@@ -288,11 +288,12 @@ impl Rule {
 /// Start of each time's window. Neighbouring rows mostly share one, so bounds are compared before dividing.
 fn window_starts(times: &[i64], size: i64, offset: i64) -> Vec<i64> {
     let (mut start, mut end) = (0, 0);
-    let offset = i128::from(offset.rem_euclid(size));
+    let offset = offset.rem_euclid(size);
+    let wide = |time: i64| (i128::from(time) - i128::from(offset)).rem_euclid(i128::from(size)) as i64;
     let start_of = |time: &i64| {
         if *time < start || *time >= end {
             // Both bounds from the time itself: at the ends of the number range one of them may saturate.
-            let into = (i128::from(*time) - offset).rem_euclid(i128::from(size)) as i64;
+            let into = time.checked_sub(offset).map_or_else(|| wide(*time), |time| time.rem_euclid(size));
             start = time.saturating_sub(into);
             end = time.saturating_add(size - into);
         }
