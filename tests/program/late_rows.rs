@@ -73,5 +73,5 @@ fn every_row_is_accounted_for() {
         ),
         "336,776 rows in = 58,",
     );
-    told("SELECT flight FROM flights LIMIT 2", "rows in = 8,192 used + 0 late, 2 rows out");
+    told("SELECT flight FROM flights LIMIT 2", "rows in = 16,384 used + 0 late, 2 rows out");
 }

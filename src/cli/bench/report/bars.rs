@@ -5,10 +5,8 @@ use super::svg::{Anchor, Svg};
 const WIDTH: f64 = 640.0;
 const ROW: f64 = 26.0;
 const THICK: f64 = 17.0;
-/// Room of a character of the names.
+/// Room of a character.
 const CHARACTER: f64 = 7.8;
-/// Room of the number beside a bar.
-const NUMBER: f64 = 110.0;
 
 /// One bar.
 pub struct Bar {
@@ -22,13 +20,17 @@ pub struct Bar {
 
 /// Draws bars; `label` says what they show.
 pub fn bars(bars: &[Bar], label: &str) -> String {
-    let longest = bars.iter().map(|bar| bar.name.chars().count()).max().unwrap_or_default() as f64;
-    let left = (longest * CHARACTER + 12.0).min(WIDTH * 0.66);
+    let room = |text: fn(&Bar) -> &String| {
+        let longest = bars.iter().map(|bar| text(bar).chars().count()).max().unwrap_or_default();
+        longest as f64 * CHARACTER + 12.0
+    };
+    let left = room(|bar| &bar.name).min(WIDTH * 0.66);
+    let right = room(|bar| &bar.told);
     let highest = bars.iter().map(|bar| bar.value).fold(f64::MIN_POSITIVE, f64::max);
     let mut svg = Svg::new(WIDTH, ROW * bars.len() as f64 + 6.0);
     for (index, bar) in bars.iter().enumerate() {
         let top = index as f64 * ROW + 4.0;
-        let width = ((WIDTH - left - NUMBER) * bar.value / highest).max(1.0);
+        let width = ((WIDTH - left - right) * bar.value / highest).max(1.0);
         let middle = top + THICK / 2.0 + 4.5;
         svg.text("", Anchor::End, (left - 8.0, middle), &bar.name);
         svg.bar(&format!("bar{}", bar.color % 8), (left, top), (width, THICK));
