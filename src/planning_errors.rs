@@ -5,10 +5,8 @@ use datafusion::execution::context::SessionContext;
 use datafusion::sql::parser::Statement;
 
 use crate::error::{Error, place_of};
+use crate::plan::WINDOW_FUNCTIONS;
 use crate::sql::{self, places};
-
-/// The functions whose errors are ours and know no place.
-const WINDOW_FUNCTIONS: [&str; 6] = ["tumble", "hop", "cumulate", "session", "window_end", "window_time"];
 
 /// An error of planning `statement` as it is told to a person.
 pub(crate) fn told(ctx: &SessionContext, statement: &Statement, error: DataFusionError) -> DataFusionError {
@@ -19,6 +17,7 @@ pub(crate) fn told(ctx: &SessionContext, statement: &Statement, error: DataFusio
             Error::Refused { about: Some(name), .. } => {
                 places::relation(statement, name).or_else(|| places::call(statement, name))
             }
+            // Errors of these functions are ours, and know no place.
             _ => WINDOW_FUNCTIONS.iter().find_map(|name| places::call(statement, name)),
         };
         return Error::locate(error, place);

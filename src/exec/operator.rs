@@ -30,7 +30,7 @@ pub(crate) enum OperatorSpec {
     MergedWindowAggregate(Arc<AggregateSpec>),
     /// GROUP BY … EMIT CHANGES.
     ChangelogAggregate(Arc<AggregateSpec>, ChangesSpec),
-    /// GROUP BY sessions, with what ticks apart they are; none for changes gives final values.
+    /// GROUP BY sessions; none for changes gives final values.
     SessionAggregate(Arc<AggregateSpec>, Option<ChangesSpec>),
     /// Rows with their sessions, which come out when these end.
     SessionRows(Arc<SessionRowsSpec>),

@@ -25,7 +25,7 @@ use super::operator_spec::is_free_of_order;
 use super::overlapping::{calls_session, is_overlapping, is_session, session_keys};
 use super::result_time::{comes_out_by_time, result_time, time_of_results};
 use super::routing::KeyedState;
-use super::session_rows::is_never_late;
+use super::session_rows::shape_over;
 use super::top_n_node::TopN;
 use super::window::Recognised;
 use super::{refuse, window};
@@ -157,9 +157,7 @@ pub(super) fn stream(
     let is_at_close = matches!(emit, EmitMode::Changes(Changes { when: When::AtClose { .. }, .. }));
     refuse::refuse_if(is_at_close && window.is_none(), refuse::lateness_without_window)?;
     refuse::refuse_if(is_at_close && is_session && !emit.has_ops(), refuse::late_sessions)?;
-    let may_be_late = below.stages.is_empty() && !is_never_late(&input);
-    let shape = |shape: WindowShape| if may_be_late { shape.of_late_rows() } else { shape };
-    let window = window.map(|window| Window { start: window.start, shape: shape(window.shape) });
+    let window = window.map(|window| Window { start: window.start, shape: shape_over(window.shape, &below) });
     let input = Arc::new(input);
     let every = match emit {
         EmitMode::Changes(Changes { when: When::Every { .. }, .. }) => Some(event_time_column(&input)?),

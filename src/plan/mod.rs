@@ -40,3 +40,4 @@ pub(crate) use planner::StreamQueryPlanner;
 pub(crate) use routing::Routings;
 pub(crate) use ties::{depends_on_order, takes_rows, with_ties_broken};
 pub(crate) use time_column::fill_in_time_columns;
+pub(crate) use window::WINDOW_FUNCTIONS;

@@ -100,18 +100,25 @@ impl SessionRows {
         let input = &below.plan;
         let of_results = || result_time(&self.time, input).unwrap_or(ResultTime::Unknown);
         let results = (!below.stages.is_empty()).then(of_results);
-        let may_be_late = results.is_none() && !is_never_late(input);
         let keys = self.keys.iter().filter_map(|key| stream_key(key, input)).collect();
         let time = below.time.or_else(|| time_index(&self.time, input));
         let stages = below.with_stage(KeyedState::Sessions(EmitMode::Final), keys, true);
-        let shape = if may_be_late { self.shape.clone().of_late_rows() } else { self.shape.clone() };
+        let shape = shape_over(self.shape.clone(), &below);
         let node = Self { streams: true, results, shape, ..self.over(below.plan)? };
         Ok(Flow { plan: extension(node), shape: Shape::Results, stages, time, is_changelog: false })
     }
 }
 
+/// Windows of a shape over what flows: sessions of rows that may be late wait for what joins them.
+pub(super) fn shape_over(shape: WindowShape, below: &Flow) -> WindowShape {
+    match below.stages.is_empty() && !is_never_late(&below.plan) {
+        true => shape.of_late_rows(),
+        false => shape,
+    }
+}
+
 /// Whether the stream of a plan calls no row late.
-pub(super) fn is_never_late(plan: &LogicalPlan) -> bool {
+fn is_never_late(plan: &LogicalPlan) -> bool {
     first_stream(plan).is_some_and(|stream| stream.event_time().is_none_or(|time| time.bound.is_none()))
 }
 

@@ -1,8 +1,9 @@
 //! Which group expressions are windows: the spellings of a window, all read as one.
 //!
-//! `tumble(ts, size)`, `hop`, `cumulate` and `session` are windows by name and must be over the event time. Over the bounds
-//! of the windows that a stream's rows are in they are plain group keys. `date_bin` and `date_trunc` stay DataFusion's functions: over the event time, and where their bins are fixed instants, they are
-//! windows too; everywhere else they are plain group keys.
+//! `tumble(ts, size)`, `hop`, `cumulate` and `session` are windows by name and must be over the event time; over the bounds
+//! of the windows that a stream's rows are in they are plain group keys. `date_bin` and `date_trunc` stay DataFusion's
+//! functions: over the event time, and where their bins are fixed instants, they are windows too; everywhere else they are
+//! plain group keys.
 
 use datafusion::arrow::datatypes::{DataType, IntervalMonthDayNano, TimeUnit};
 use datafusion::common::{DataFusionError, Result, ScalarValue, internal_datafusion_err};
@@ -19,8 +20,8 @@ use super::overlapping::{is_overlapping, shape};
 use super::refuse;
 use super::result_time::{comes_out_by_time, result_time};
 
-/// What gives the bounds of a row's window.
-const WINDOW_FUNCTIONS: [&str; 6] = ["tumble", "hop", "cumulate", "session", "window_end", "window_time"];
+/// The functions that give the bounds of a row's window.
+pub(crate) const WINDOW_FUNCTIONS: [&str; 6] = ["tumble", "hop", "cumulate", "session", "window_end", "window_time"];
 
 const DAY_NS: i64 = 86_400_000_000_000;
 
