@@ -42,21 +42,8 @@ pub(crate) fn told(ctx: &SessionContext, statement: &Statement, error: DataFusio
         let error = Error::sql(format!("'{text}' is no interval")).at(places::text(statement, text));
         return error.help("write INTERVAL '1 hour', INTERVAL '5' MINUTE or INTERVAL '1 day 2 hours'").into();
     }
-    if let Some(name) = repeated_name(&message) {
-        return two_columns(statement, name).into();
-    }
-    if let Some((_, frame)) = message.split_once("Invalid window frame: ") {
-        let error = Error::sql(format!("a window frame whose {frame}")).at(places::over(statement));
-        return error.help("the first bound is the earlier one: ROWS BETWEEN 3 PRECEDING AND CURRENT ROW").into();
-    }
-    if let Some(name) = between("Schema contains duplicate qualified field name ", '\n') {
-        let relation = name.rsplit_once('.').map_or(name, |(relation, _)| relation);
-        let bare = relation.rsplit('.').next().unwrap_or(relation);
-        let error = Error::sql(format!("{bare} is read twice under one name")).at(places::relation(statement, bare));
-        return error.help(format!("give each a name: FROM {bare} AS a, {bare} AS b")).into();
-    }
-    if let Some(name) = between(" and unqualified field name ", ' ') {
-        return two_columns(statement, name).into();
+    if let Some(told) = name_or_frame(statement, &message) {
+        return told.into();
     }
     let quoted = |before: &str| message.split_once(before).and_then(|(_, rest)| rest.split('\'').next());
     if let Some(name) = quoted("Invalid function '") {
@@ -70,6 +57,23 @@ pub(crate) fn told(ctx: &SessionContext, statement: &Statement, error: DataFusio
         }
         None => error,
     }
+}
+
+/// What is wrong with names that two things share, or with the frame of an OVER.
+fn name_or_frame(statement: &Statement, message: &str) -> Option<Error> {
+    let after = |text: &str| message.split_once(text).map(|(_, rest)| rest);
+    if let Some(frame) = after("Invalid window frame: ") {
+        let error = Error::sql(format!("a window frame whose {frame}")).at(places::over(statement));
+        return Some(error.help("the first bound is the earlier one: ROWS BETWEEN 3 PRECEDING AND CURRENT ROW"));
+    }
+    if let Some(name) = after("Schema contains duplicate qualified field name ") {
+        let relation = name.rsplit_once('.').map_or(name, |(relation, _)| relation);
+        let bare = relation.rsplit('.').next().unwrap_or(relation);
+        let error = Error::sql(format!("{bare} is read twice under one name")).at(places::relation(statement, bare));
+        return Some(error.help(format!("give each a name: FROM {bare} AS a, {bare} AS b")));
+    }
+    let ambiguous = || after(" and unqualified field name ").and_then(|rest| rest.split(' ').next());
+    repeated_name(message).or_else(ambiguous).map(|name| two_columns(statement, name))
 }
 
 /// The name of a SELECT's columns that `message` says are called the same.
