@@ -12,6 +12,7 @@ use datafusion::common::{HashMap, Result};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
+use super::groups::{Pass, passes};
 use super::open_windows::{Slice, Window};
 use super::window_shape::WindowShape;
 use super::{Counters, Missed, MissedRows, ticks};
@@ -77,13 +78,20 @@ pub(crate) struct AggregateSpec {
     pub(crate) is_ordered: bool,
     /// Whether the only key is a number that stands for keys, see [`super::shared_keys`].
     pub(crate) is_numbered: bool,
-    /// What partial states look like, once that was asked for.
-    pub(crate) states: OnceLock<States>,
+    /// What follows from the others.
+    pub(crate) derived: Derived,
+}
+
+/// What is derived once, when it is asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Derived {
+    states: OnceLock<States>,
+    passes: OnceLock<Vec<Pass>>,
 }
 
 /// What partial states look like.
 #[derive(Debug)]
-pub(crate) struct States {
+struct States {
     schema: SchemaRef,
     /// Columns of each aggregate.
     widths: Vec<usize>,
@@ -128,7 +136,7 @@ impl AggregateSpec {
     }
 
     fn states(&self) -> Result<&States> {
-        if let Some(states) = self.states.get() {
+        if let Some(states) = self.derived.states.get() {
             return Ok(states);
         }
         let tick = |name: &str| Arc::new(Field::new(name, DataType::Int64, true));
@@ -141,7 +149,7 @@ impl AggregateSpec {
             fields.extend(states.into_iter().map(|field| Arc::new(field.as_ref().clone().with_nullable(true))));
         }
         let schema = Arc::new(Schema::new(fields));
-        Ok(self.states.get_or_init(|| States { schema, widths }))
+        Ok(self.derived.states.get_or_init(|| States { schema, widths }))
     }
 
     /// An output batch of one window's columns after those that say which it is.
@@ -174,9 +182,17 @@ impl AggregateSpec {
         window.shape.next_end(slice.pane, slice.next_end).map(|next_end| Slice { next_end, ..slice })
     }
 
-    /// Whether there is a row even if no row came in: without keys and without a window.
-    pub(super) fn always_answers(&self) -> bool {
+    /// Without keys and without a window there is one group, which is there even if no row came in.
+    pub(super) fn has_one_group(&self) -> bool {
         self.window.is_none() && self.keys.is_empty()
+    }
+
+    /// The aggregates that are done together. One group has nothing to find, and is summed up faster one by one.
+    pub(super) fn passes(&self) -> &[Pass] {
+        self.derived.passes.get_or_init(|| match self.has_one_group() {
+            true => vec![],
+            false => passes(&self.aggregates, &self.filters),
+        })
     }
 
     /// That row: what every aggregate says of nothing.
@@ -187,6 +203,16 @@ impl AggregateSpec {
 
     /// Evaluates every expression over a batch.
     pub(super) fn evaluate(&self, batch: &RecordBatch) -> Result<Evaluated> {
+        self.evaluate_but(batch, |_| false)
+    }
+
+    /// Evaluates every expression that [`super::groups::Groups`] want to know over a batch.
+    pub(super) fn evaluate_for_groups(&self, batch: &RecordBatch) -> Result<Evaluated> {
+        self.evaluate_but(batch, |aggregate| self.passes().iter().any(|pass| pass.only_counts_rows_of(aggregate)))
+    }
+
+    /// Evaluates every expression over a batch, but for the arguments of some aggregates.
+    fn evaluate_but(&self, batch: &RecordBatch, is_left_out: impl Fn(usize) -> bool) -> Result<Evaluated> {
         let array = |expr: &Arc<dyn PhysicalExpr>| expr.evaluate(batch)?.into_array(batch.num_rows());
         let starts = match &self.window {
             Some(window) => Some(ticks(&array(&window.start)?)?),
@@ -194,7 +220,11 @@ impl AggregateSpec {
         };
         let keys = self.keys.iter().map(|(key, _)| array(key)).collect::<Result<_>>()?;
         let mut arguments = vec![];
-        for aggregate in &self.aggregates {
+        for (index, aggregate) in self.aggregates.iter().enumerate() {
+            if is_left_out(index) {
+                arguments.push(vec![]);
+                continue;
+            }
             let exprs = aggregate.all_expressions();
             let all = exprs.args.iter().chain(&exprs.order_by_exprs).map(array).collect::<Result<Vec<_>>>()?;
             arguments.push(all);
@@ -278,7 +308,10 @@ impl Evaluated {
             divided.slices.extend(last.map(|(slice, _)| SliceRows { slice, rows: self }));
             return Ok(divided);
         }
-        let slices = rows_of_slices(&starts, spec, watermark, &mut divided.counters, missed);
+        let slices = match rows_of_two_slices(&starts, spec, watermark) {
+            Some(slices) => slices,
+            None => rows_of_slices(&starts, spec, watermark, &mut divided.counters, missed),
+        };
         divided.counters.used_rows = slices.iter().map(|(_, rows)| rows.len() as u64).sum();
         for (slice, rows) in arrange(slices) {
             divided.slices.push(SliceRows { slice, rows: self.select(rows)? });
@@ -337,6 +370,39 @@ fn rows_of_windows(slices: Vec<RowsOfSlice>, spec: &WindowSpec) -> Vec<RowsOfSli
     }
     windows.values_mut().for_each(|rows| rows.sort_unstable());
     windows.into_iter().collect()
+}
+
+/// The rows of two slices, where there are no others and nothing is late: most batches that do not lie in one are so,
+/// and rows out of order go back and forth between the two.
+fn rows_of_two_slices(
+    starts: &PrimitiveArray<Int64Type>,
+    spec: &WindowSpec,
+    watermark: i64,
+) -> Option<Vec<RowsOfSlice>> {
+    let panes = starts.values();
+    let first = *panes.first().filter(|_| starts.null_count() == 0)?;
+    let second = *panes.iter().find(|pane| **pane != first)?;
+    let whole_slice = |pane| match spec.place(pane, watermark) {
+        Place::In { slice, partly: false } => Some(slice),
+        _ => None,
+    };
+    let slices = [whole_slice(first)?, whole_slice(second)?];
+    if panes.iter().fold(false, |other, pane| other | ((*pane != first) & (*pane != second))) {
+        return None;
+    }
+    let mut rows = [vec![0; panes.len()], vec![0; panes.len()]];
+    let mut lengths = [0, 0];
+    for (row, pane) in panes.iter().enumerate() {
+        // Written to both and kept in one, without a branch to guess wrong.
+        let is_second = usize::from(*pane != first);
+        rows[0][lengths[0]] = row as u32;
+        rows[1][lengths[1]] = row as u32;
+        lengths[is_second] += 1;
+    }
+    for (rows, length) in rows.iter_mut().zip(lengths) {
+        rows.truncate(length);
+    }
+    Some(slices.into_iter().map(Some).zip(rows).collect())
 }
 
 /// The rows of each slice, in order of the slices' first rows. Few panes are open at a time, and neighbours mostly

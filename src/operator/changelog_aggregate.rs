@@ -170,7 +170,7 @@ impl Operator for ChangelogAggregate {
     }
 
     fn finish(&mut self, output: &mut Vec<RecordBatch>) -> Result<()> {
-        if self.spec.always_answers() && !self.state.windows.has_last() {
+        if self.spec.has_one_group() && !self.state.windows.has_last() {
             let answer = self.spec.empty_answer()?;
             output.push(self.changes.output(&self.schema, &[Op::Insert], answer)?);
         }

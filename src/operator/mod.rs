@@ -17,7 +17,6 @@ mod calendar;
 mod changelog_aggregate;
 mod changes;
 mod codes;
-mod float_extreme;
 mod groups;
 mod key_values;
 mod keys;
@@ -31,7 +30,6 @@ mod rows_window;
 mod running_groups;
 mod sessions;
 mod shared_keys;
-mod single_group;
 mod snapshot;
 mod sorted_aggregate;
 #[cfg(test)]
@@ -42,7 +40,7 @@ mod window_aggregate;
 mod window_merge;
 mod window_shape;
 
-pub(crate) use aggregate_spec::{AggregateSpec, WindowSpec};
+pub(crate) use aggregate_spec::{AggregateSpec, Derived, WindowSpec};
 pub(crate) use calendar::{Calendar, Span, ticks_per_second};
 pub(crate) use changelog_aggregate::ChangelogAggregate;
 pub(crate) use changes::{ChangesSpec, OP, Often, Op, Ops};

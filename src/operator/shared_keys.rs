@@ -1,7 +1,7 @@
 //! Keys that all windows share: a key is looked up by value once for each row, or once for each code of a dictionary,
 //! and a number stands for it in every pane and window. So panes are brought together without looking at keys.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::cast;
@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
 use datafusion::common::{Result, internal_datafusion_err};
 use datafusion::physical_expr::expressions::Column;
 
-use super::aggregate_spec::AggregateSpec;
+use super::aggregate_spec::{AggregateSpec, Derived};
 use super::key_values::KeyValues;
 use super::keys::Keys;
 
@@ -97,6 +97,6 @@ pub(super) fn numbered(spec: &AggregateSpec) -> AggregateSpec {
         schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
         is_ordered: spec.is_ordered,
         is_numbered: true,
-        states: OnceLock::new(),
+        derived: Derived::default(),
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Cursor;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::compute::cast;
@@ -29,7 +29,7 @@ use proptest::option::weighted;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::{AggregateSpec, Length, Operator, Stamp, WATERMARK_MIN, WindowShape, WindowSpec};
+use super::{AggregateSpec, Derived, Length, Operator, Stamp, WATERMARK_MIN, WindowShape, WindowSpec};
 
 /// A row of the generated stream.
 #[derive(Debug, Clone, Copy)]
@@ -191,7 +191,7 @@ pub(super) fn group_by(
         schema,
         is_ordered: true,
         is_numbered: false,
-        states: OnceLock::new(),
+        derived: Derived::default(),
     })
 }
 

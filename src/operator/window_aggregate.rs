@@ -105,7 +105,7 @@ impl WindowAggregate {
     }
 
     fn evaluate(&mut self, batch: &RecordBatch) -> Result<Evaluated> {
-        let mut rows = self.spec.evaluate(batch)?;
+        let mut rows = self.spec.evaluate_for_groups(batch)?;
         if let Some(keys) = &mut self.state.keys {
             rows.keys = vec![keys.number(&rows.keys, rows.rows)?];
         }
@@ -226,7 +226,7 @@ impl Operator for WindowAggregate {
     }
 
     fn finish(&mut self, output: &mut Vec<RecordBatch>) -> Result<()> {
-        if self.spec.always_answers() && self.mode == Mode::Final && !self.state.windows.has_last() {
+        if self.spec.has_one_group() && self.mode == Mode::Final && !self.state.windows.has_last() {
             output.push(self.spec.empty_answer()?);
         }
         self.close(WATERMARK_MAX, output)?;

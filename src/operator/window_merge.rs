@@ -39,7 +39,7 @@ pub(crate) struct CompleteWindow {
 impl Merger {
     /// A merger of pieces that start with these watermarks.
     pub(crate) fn new(spec: Arc<AggregateSpec>, start_watermarks: Vec<i64>) -> Self {
-        let owes_answer = spec.always_answers();
+        let owes_answer = spec.has_one_group();
         Self { spec, watermarks: start_watermarks, waiting: OpenWindows::default(), owes_answer }
     }
 

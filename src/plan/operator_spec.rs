@@ -1,6 +1,6 @@
 //! The fixed parameters of a GROUP BY, made from its logical node.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use datafusion::arrow::compute::SortOptions;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
@@ -13,7 +13,8 @@ use datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggrega
 use datafusion::physical_expr::create_physical_expr;
 
 use crate::operator::{
-    AggregateSpec, ChangesSpec, Often, Ops, SessionRowsSpec, TopNSpec, WindowShape, WindowSpec, by_arrival, sorted,
+    AggregateSpec, ChangesSpec, Derived, Often, Ops, SessionRowsSpec, TopNSpec, WindowShape, WindowSpec, by_arrival,
+    sorted,
 };
 use crate::sql::{self, Changes, EmitMode, When};
 
@@ -59,7 +60,7 @@ pub(super) fn aggregate_spec(
         schema: Arc::new(without_op(node.schema().as_arrow(), node.emit)),
         is_ordered,
         is_numbered: false,
-        states: OnceLock::new(),
+        derived: Derived::default(),
     })
 }
 

@@ -57,16 +57,20 @@ impl BoundedWatermarks {
         Ok(cut.segments)
     }
 
-    /// Takes a block in as a whole if none of its rows is behind its watermark: the usual case, told by one pass
-    /// without a branch for a row.
+    /// Takes a block in as a whole if none of its rows is behind its watermark: the usual case.
     fn skim(&mut self, offset: usize, block: &PrimitiveArray<Int64Type>, places: Option<&Places>) -> bool {
         if block.null_count() > 0 {
             return false;
         }
         let (mut highest, mut falls_behind) = (self.highest.unwrap_or(i64::MIN), false);
+        let mut watermark = highest.saturating_sub(self.bound);
         for &time in block.values() {
-            falls_behind |= time < highest.saturating_sub(self.bound);
-            highest = highest.max(time);
+            falls_behind |= time < watermark;
+            // It rises rarely, or with every row: the processor guesses well.
+            if time > highest {
+                highest = time;
+                watermark = time.saturating_sub(self.bound);
+            }
         }
         if !falls_behind && !block.is_empty() {
             if let Some(places) = places

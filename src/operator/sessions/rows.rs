@@ -3,7 +3,7 @@
 //! Rows are held in a pool; those of a session are a chain, so that joining sessions joins their chains.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::{cast, take_record_batch};
@@ -12,7 +12,7 @@ use datafusion::common::{Result, internal_datafusion_err};
 use datafusion::physical_expr::PhysicalExpr;
 
 use super::open::{Apart, OpenSessions, Session};
-use crate::operator::aggregate_spec::{AggregateSpec, WindowSpec};
+use crate::operator::aggregate_spec::{AggregateSpec, Derived, WindowSpec};
 use crate::operator::keys::Keys;
 use crate::operator::pool::{Pool, RELEASED_ROWS_MAX, RowId};
 use crate::operator::snapshot::{counters_batch, split_counters};
@@ -55,7 +55,7 @@ impl SessionRowsSpec {
             schema: Arc::new(Schema::new(fields)),
             is_ordered: false,
             is_numbered: false,
-            states: OnceLock::new(),
+            derived: Derived::default(),
         };
         let apart = Apart::of(&groups)?;
         Ok(Self { groups, apart, input_schema: Arc::clone(input), schema })

@@ -15,7 +15,7 @@ mod tests;
 mod windowed;
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, ListArray, RecordBatch, RecordBatchOptions, UInt32Array, UInt64Array};
 use arrow::compute::{SortOptions, take};
@@ -25,7 +25,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{Column, Literal};
 use datafusion::scalar::ScalarValue;
 
-use super::aggregate_spec::{AggregateSpec, WindowSpec};
+use super::aggregate_spec::{AggregateSpec, Derived, WindowSpec};
 use super::groups::Groups;
 use super::window_merge::{CompleteWindow, merge_window};
 use aggregate::best_rows;
@@ -88,7 +88,7 @@ impl TopNSpec {
             schema: Arc::new(Schema::new(fields)),
             is_ordered: true,
             is_numbered: false,
-            states: OnceLock::new(),
+            derived: Derived::default(),
         };
         Ok(Self { groups: Arc::new(groups), schema, best, kept, order: exprs })
     }

@@ -1,0 +1,185 @@
+//! The groups of one window: which keys there are, and accumulators of all groups.
+//!
+//! Most aggregates have an accumulator each; those that ask simple things of one column share a pass over it.
+
+mod float_extreme;
+mod passes;
+mod single_group;
+mod summary;
+
+use std::any::Any;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use datafusion::common::Result;
+use datafusion::functions_aggregate::min_max::{Max, Min};
+use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
+use datafusion::physical_expr::GroupsAccumulatorAdapter;
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+
+use super::aggregate_spec::{AggregateSpec, Evaluated};
+use super::keys::Keys;
+use super::open_windows::{SLICE_COLUMNS, Slice, slice_columns};
+use float_extreme::FloatExtreme;
+pub(super) use passes::{Pass, passes};
+use single_group::SingleGroup;
+use summary::{Summary, summary};
+
+/// The groups of one window with their accumulators.
+pub(super) struct Groups {
+    keys: Keys,
+    accumulators: Vec<Part>,
+    /// Bytes held, as of the last change.
+    pub(super) size: usize,
+}
+
+/// An accumulator with the aggregates that it is of, and the one whose arguments it takes.
+struct Part {
+    aggregates: Vec<usize>,
+    reads: usize,
+    accumulator: PartAccumulator,
+}
+
+enum PartAccumulator {
+    Alone(Box<dyn GroupsAccumulator>),
+    Together(Box<dyn Summary>),
+}
+
+impl Groups {
+    pub(super) fn try_new(spec: &AggregateSpec) -> Result<Self> {
+        let passes = spec.passes();
+        let mut accumulators: Vec<Part> = passes.iter().map(Part::together).collect();
+        for (index, aggregate) in spec.aggregates.iter().enumerate() {
+            if !passes.iter().any(|pass| pass.holds(index)) {
+                let accumulator =
+                    if spec.has_one_group() { single_group(aggregate) } else { groups_accumulator(aggregate) };
+                let accumulator = PartAccumulator::Alone(accumulator?);
+                accumulators.push(Part { aggregates: vec![index], reads: index, accumulator });
+            }
+        }
+        Ok(Self { keys: Keys::new(spec), accumulators, size: 0 })
+    }
+
+    /// Aggregates a batch's rows.
+    pub(super) fn update(&mut self, rows: &Evaluated) -> Result<()> {
+        self.keys.intern(&rows.keys, rows.rows)?;
+        let (groups, total) = (&self.keys.groups, self.keys.len());
+        for part in &mut self.accumulators {
+            let (arguments, filter) = (&rows.arguments[part.reads], rows.filters[part.reads].as_ref());
+            match &mut part.accumulator {
+                PartAccumulator::Alone(accumulator) => accumulator.update_batch(arguments, groups, filter, total)?,
+                PartAccumulator::Together(summary) => summary.update(&arguments[0], groups, total)?,
+            }
+        }
+        self.measure();
+        Ok(())
+    }
+
+    /// Takes everything out as final values: keys, then aggregates.
+    pub(super) fn finish(mut self) -> Result<(usize, Vec<ArrayRef>)> {
+        let rows = self.keys.len();
+        let mut columns = self.keys.emit()?;
+        let values = self.by_aggregate(|accumulator| match accumulator {
+            PartAccumulator::Alone(accumulator) => Ok(vec![accumulator.evaluate(EmitTo::All)?]),
+            PartAccumulator::Together(summary) => Ok(summary.values(rows)),
+        })?;
+        columns.extend(values);
+        Ok((rows, columns))
+    }
+
+    /// Takes everything out as partial states, in the form of [`AggregateSpec::state_schema`].
+    pub(super) fn into_state(mut self, spec: &AggregateSpec, slice: Option<Slice>) -> Result<RecordBatch> {
+        let rows = self.keys.len();
+        let mut columns = slice_columns(slice, rows);
+        columns.extend(self.keys.emit()?);
+        let states = self.by_aggregate(|accumulator| match accumulator {
+            PartAccumulator::Alone(accumulator) => Ok(vec![accumulator.state(EmitTo::All)?]),
+            PartAccumulator::Together(summary) => Ok(summary.states(rows)),
+        })?;
+        columns.extend(states.into_iter().flatten());
+        with_types(spec, columns)
+    }
+
+    /// What each aggregate gives, given how an accumulator gives it for those that it is of.
+    fn by_aggregate<T>(&mut self, mut give: impl FnMut(&mut PartAccumulator) -> Result<Vec<T>>) -> Result<Vec<T>> {
+        let mut given = vec![];
+        for part in &mut self.accumulators {
+            given.extend(part.aggregates.iter().copied().zip(give(&mut part.accumulator)?));
+        }
+        given.sort_by_key(|(aggregate, _)| *aggregate);
+        Ok(given.into_iter().map(|(_, given)| given).collect())
+    }
+
+    /// Adds the partial states of a window.
+    pub(super) fn merge(&mut self, spec: &AggregateSpec, state: &RecordBatch) -> Result<()> {
+        let (keys, mut rest) = state.columns()[SLICE_COLUMNS..].split_at(spec.keys.len());
+        self.keys.intern(keys, state.num_rows())?;
+        let mut states = vec![];
+        for width in spec.state_widths()? {
+            let (own, others) = rest.split_at(*width);
+            states.push(own);
+            rest = others;
+        }
+        let (groups, total) = (&self.keys.groups, self.keys.len());
+        for part in &mut self.accumulators {
+            match &mut part.accumulator {
+                PartAccumulator::Alone(accumulator) => accumulator.merge_batch(states[part.reads], groups, total)?,
+                PartAccumulator::Together(summary) => {
+                    let states: Vec<&[ArrayRef]> = part.aggregates.iter().map(|index| states[*index]).collect();
+                    summary.merge(&states, groups, total)?;
+                }
+            }
+        }
+        self.measure();
+        Ok(())
+    }
+
+    fn measure(&mut self) {
+        let accumulators = self.accumulators.iter().map(|part| match &part.accumulator {
+            PartAccumulator::Alone(accumulator) => accumulator.size(),
+            PartAccumulator::Together(summary) => summary.size(),
+        });
+        self.size = self.keys.size() + accumulators.sum::<usize>();
+    }
+}
+
+impl Part {
+    fn together(pass: &Pass) -> Self {
+        let aggregates = pass.aggregates().collect();
+        Self { aggregates, reads: pass.reads(), accumulator: PartAccumulator::Together(summary(pass)) }
+    }
+}
+
+/// A state batch; some accumulators give other, equivalent types than they declare (views, dictionaries).
+fn with_types(spec: &AggregateSpec, columns: Vec<ArrayRef>) -> Result<RecordBatch> {
+    let schema = spec.state_schema()?;
+    let cast = columns.into_iter().zip(schema.fields()).map(|(column, field)| {
+        if column.data_type() == field.data_type() {
+            Ok(column)
+        } else {
+            arrow::compute::cast(&column, field.data_type())
+        }
+    });
+    let columns = cast.collect::<Result<Vec<_>, _>>()?;
+    Ok(RecordBatch::try_new(schema, columns)?)
+}
+
+fn single_group(aggregate: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn GroupsAccumulator>> {
+    Ok(Box::new(SingleGroup(aggregate.create_accumulator()?)))
+}
+
+/// An accumulator for all groups at once: the aggregate's own, or one small accumulator for each group.
+fn groups_accumulator(aggregate: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn GroupsAccumulator>> {
+    // DataFusion's accumulator of all groups for bit_xor overlooks DISTINCT, and its state is not the one declared.
+    let overlooks_distinct = aggregate.is_distinct() && aggregate.fun().name() == "bit_xor";
+    if aggregate.groups_accumulator_supported() && !overlooks_distinct {
+        let function: &dyn Any = aggregate.fun().inner().as_ref();
+        let (is_max, is_float) = (function.is::<Max>(), aggregate.field().data_type().is_floating());
+        return Ok(match aggregate.create_groups_accumulator()? {
+            numbers if is_float && (is_max || function.is::<Min>()) => Box::new(FloatExtreme::new(numbers, is_max)),
+            accumulator => accumulator,
+        });
+    }
+    let aggregate = Arc::clone(aggregate);
+    Ok(Box::new(GroupsAccumulatorAdapter::new(move || aggregate.create_accumulator())))
+}

@@ -1,0 +1,363 @@
+//! What a pass keeps of each group: how many values, their sum, the least and the greatest.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, Int64Array, PrimitiveArray, UInt64Array,
+};
+use arrow::buffer::{NullBuffer, ScalarBuffer};
+use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
+use datafusion::common::{Result, internal_datafusion_err};
+
+use super::passes::{Asks, Pass};
+
+/// The groups of one pass, for the aggregates in it.
+pub(super) trait Summary: Send {
+    /// Takes the values of a batch's rows in, each into its group of `total`.
+    fn update(&mut self, column: &ArrayRef, groups: &[usize], total: usize) -> Result<()>;
+
+    /// Adds the partial states of the pass's aggregates, in their order.
+    fn merge(&mut self, states: &[&[ArrayRef]], groups: &[usize], total: usize) -> Result<()>;
+
+    /// The value of each aggregate for `total` groups.
+    fn values(&mut self, total: usize) -> Vec<ArrayRef>;
+
+    /// The partial states of each aggregate for `total` groups, as DataFusion's accumulators have them.
+    fn states(&mut self, total: usize) -> Vec<Vec<ArrayRef>>;
+
+    /// Bytes held.
+    fn size(&self) -> usize;
+}
+
+/// No groups yet.
+pub(super) fn summary(pass: &Pass) -> Box<dyn Summary> {
+    let asks = pass.members.iter().map(|(_, asks)| *asks).collect();
+    match pass.data_type {
+        DataType::Float64 => Box::new(Summaries::<Float64Type>::new(asks)),
+        _ => Box::new(Summaries::<Int64Type>::new(asks)),
+    }
+}
+
+/// Numbers that can be added, and that have a rank: their order as integers, which for floats is the total order of
+/// IEEE 754, so that the order of rows is of no account where one is NaN.
+trait Measure: ArrowPrimitiveType {
+    fn rank(value: Self::Native) -> i64;
+    fn of_rank(rank: i64) -> Self::Native;
+    fn mean(sum: Self::Native, count: i64) -> f64;
+}
+
+impl Measure for Int64Type {
+    fn rank(value: i64) -> i64 {
+        value
+    }
+
+    fn of_rank(rank: i64) -> i64 {
+        rank
+    }
+
+    fn mean(sum: i64, count: i64) -> f64 {
+        sum as f64 / count as f64
+    }
+}
+
+impl Measure for Float64Type {
+    fn rank(value: f64) -> i64 {
+        let bits = value.to_bits() as i64;
+        bits ^ (((bits >> 63) as u64) >> 1) as i64
+    }
+
+    fn of_rank(rank: i64) -> f64 {
+        f64::from_bits((rank ^ (((rank >> 63) as u64) >> 1) as i64) as u64)
+    }
+
+    fn mean(sum: f64, count: i64) -> f64 {
+        sum / count as f64
+    }
+}
+
+/// One group; all of it in one place of memory.
+#[derive(Debug, Clone, Copy)]
+struct Group<N> {
+    /// Values that are not null.
+    count: i64,
+    sum: N,
+    /// Ranks.
+    least: i64,
+    greatest: i64,
+}
+
+impl<N: ArrowNativeTypeOp> Group<N> {
+    const EMPTY: Self = Self { count: 0, sum: N::ZERO, least: i64::MAX, greatest: i64::MIN };
+
+    #[inline(always)]
+    fn take(&mut self, value: N, rank: i64) {
+        self.count += 1;
+        self.sum = self.sum.add_wrapping(value);
+        self.least = self.least.min(rank);
+        self.greatest = self.greatest.max(rank);
+    }
+}
+
+struct Summaries<T: Measure> {
+    asks: Vec<Asks>,
+    groups: Vec<Group<T::Native>>,
+    /// The rows of each group that do not count, as far as there are any.
+    nulls: Vec<i64>,
+}
+
+impl<T: Measure> Summaries<T> {
+    fn new(asks: Vec<Asks>) -> Self {
+        Self { asks, groups: vec![], nulls: vec![] }
+    }
+
+    fn grow(&mut self, total: usize) {
+        if self.groups.len() < total {
+            self.groups.resize(total, Group::EMPTY);
+        }
+    }
+
+    /// The groups without a value.
+    fn unseen(&self) -> Option<NullBuffer> {
+        let is_seen = |group: &Group<_>| group.count > 0;
+        (!self.groups.iter().all(is_seen)).then(|| self.groups.iter().map(is_seen).collect())
+    }
+
+    fn rows(&self) -> Int64Array {
+        let nulls = |index| self.nulls.get(index).copied().unwrap_or(0);
+        let rows = self.groups.iter().enumerate().map(|(index, group)| group.count + nulls(index));
+        Int64Array::from_iter_values(rows)
+    }
+
+    fn counts(&self) -> Int64Array {
+        Int64Array::from_iter_values(self.groups.iter().map(|group| group.count))
+    }
+
+    /// Something of each group that has a value.
+    fn seen<O: ArrowPrimitiveType>(&self, of: impl Fn(&Group<T::Native>) -> O::Native) -> ArrayRef {
+        let values: ScalarBuffer<O::Native> = self.groups.iter().map(of).collect();
+        Arc::new(PrimitiveArray::<O>::new(values, self.unseen()))
+    }
+
+    fn value(&self, asks: Asks) -> ArrayRef {
+        match asks {
+            Asks::Rows => Arc::new(self.rows()),
+            Asks::Count => Arc::new(self.counts()),
+            Asks::Sum => self.seen::<T>(|group| group.sum),
+            Asks::Avg => self.seen::<Float64Type>(|group| T::mean(group.sum, group.count)),
+            Asks::Min => self.seen::<T>(|group| T::of_rank(group.least)),
+            Asks::Max => self.seen::<T>(|group| T::of_rank(group.greatest)),
+        }
+    }
+
+    fn state(&self, asks: Asks) -> Vec<ArrayRef> {
+        match asks {
+            Asks::Avg => {
+                let counts = UInt64Array::from_iter_values(self.groups.iter().map(|group| group.count as u64));
+                vec![Arc::new(counts), self.value(Asks::Sum)]
+            }
+            asks => vec![self.value(asks)],
+        }
+    }
+}
+
+impl<T: Measure> Summary for Summaries<T> {
+    fn update(&mut self, column: &ArrayRef, groups: &[usize], total: usize) -> Result<()> {
+        let column = column.as_primitive_opt::<T>().ok_or_else(|| wrong_type(column))?;
+        self.grow(total);
+        let values = column.values().iter().zip(groups);
+        match (column.nulls().filter(|nulls| nulls.null_count() > 0), self.groups.as_mut_slice()) {
+            (None, [group]) => {
+                // In registers, not in memory.
+                let mut only = *group;
+                column.values().iter().for_each(|value| only.take(*value, T::rank(*value)));
+                *group = only;
+            }
+            (None, all) => values.for_each(|(value, group)| all[*group].take(*value, T::rank(*value))),
+            (Some(valid), all) => {
+                self.nulls.resize(total.max(self.nulls.len()), 0);
+                for ((value, group), is_valid) in values.zip(valid) {
+                    match is_valid {
+                        true => all[*group].take(*value, T::rank(*value)),
+                        false => self.nulls[*group] += 1,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn merge(&mut self, states: &[&[ArrayRef]], groups: &[usize], total: usize) -> Result<()> {
+        let states = States::<T>::try_new(&self.asks, states)?;
+        self.grow(total);
+        if states.rows.is_some() {
+            self.nulls.resize(total.max(self.nulls.len()), 0);
+        }
+        for (row, index) in groups.iter().enumerate() {
+            let (group, count) = (&mut self.groups[*index], states.count(row));
+            group.count += count;
+            if let Some(rows) = states.rows {
+                self.nulls[*index] += rows.value(row) - count;
+            }
+            if count == 0 {
+                continue;
+            }
+            if let Some(sums) = states.sums {
+                group.sum = group.sum.add_wrapping(sums.value(row));
+            }
+            if let Some(least) = states.least {
+                group.least = group.least.min(T::rank(least.value(row)));
+            }
+            if let Some(greatest) = states.greatest {
+                group.greatest = group.greatest.max(T::rank(greatest.value(row)));
+            }
+        }
+        Ok(())
+    }
+
+    fn values(&mut self, total: usize) -> Vec<ArrayRef> {
+        self.grow(total);
+        self.asks.iter().map(|asks| self.value(*asks)).collect()
+    }
+
+    fn states(&mut self, total: usize) -> Vec<Vec<ArrayRef>> {
+        self.grow(total);
+        self.asks.iter().map(|asks| self.state(*asks)).collect()
+    }
+
+    fn size(&self) -> usize {
+        self.groups.capacity() * size_of::<Group<T::Native>>() + self.nulls.capacity() * size_of::<i64>()
+    }
+}
+
+/// The partial states of a pass, what several aggregates keep only once.
+struct States<'a, T: Measure> {
+    rows: Option<&'a Int64Array>,
+    counts: Counts<'a>,
+    sums: Option<&'a PrimitiveArray<T>>,
+    least: Option<&'a PrimitiveArray<T>>,
+    greatest: Option<&'a PrimitiveArray<T>>,
+}
+
+/// How many values a state is of.
+enum Counts<'a> {
+    Counted(&'a Int64Array),
+    Averaged(&'a UInt64Array),
+    /// Nobody has counted. It matters only whether there are any: where there are, this is not null.
+    Seen(&'a dyn Array),
+}
+
+impl<'a, T: Measure> States<'a, T> {
+    fn try_new(asks: &[Asks], states: &[&'a [ArrayRef]]) -> Result<Self> {
+        let state = |wanted: Asks, column: usize| {
+            let index = asks.iter().position(|asks| *asks == wanted)?;
+            states.get(index)?.get(column)
+        };
+        let [sum, mean] = [state(Asks::Sum, 0), state(Asks::Avg, 1)];
+        let [least, greatest] = [state(Asks::Min, 0), state(Asks::Max, 0)];
+        let counts = match (state(Asks::Count, 0), state(Asks::Avg, 0), sum.or(least).or(greatest)) {
+            (Some(counts), ..) => Counts::Counted(typed::<Int64Type>(counts)?),
+            (_, Some(counts), _) => Counts::Averaged(typed::<UInt64Type>(counts)?),
+            (.., Some(values)) => Counts::Seen(values),
+            _ => return Err(internal_datafusion_err!("a pass over no column")),
+        };
+        Ok(Self {
+            rows: state(Asks::Rows, 0).map(typed).transpose()?,
+            counts,
+            sums: sum.or(mean).map(typed).transpose()?,
+            least: least.map(typed).transpose()?,
+            greatest: greatest.map(typed).transpose()?,
+        })
+    }
+
+    fn count(&self, row: usize) -> i64 {
+        match self.counts {
+            Counts::Counted(counts) => counts.value(row),
+            Counts::Averaged(counts) => counts.value(row) as i64,
+            Counts::Seen(values) => i64::from(values.is_valid(row)),
+        }
+    }
+}
+
+fn typed<T: ArrowPrimitiveType>(column: &ArrayRef) -> Result<&PrimitiveArray<T>> {
+    column.as_primitive_opt::<T>().ok_or_else(|| wrong_type(column))
+}
+
+fn wrong_type(column: &ArrayRef) -> datafusion::common::DataFusionError {
+    internal_datafusion_err!("a pass over numbers has a column of {}", column.data_type())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Float64Array;
+    use datafusion::functions_aggregate::average::avg_udaf;
+    use datafusion::functions_aggregate::count::count_udaf;
+    use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
+    use datafusion::functions_aggregate::sum::sum_udaf;
+    use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
+    use proptest::collection::vec;
+    use proptest::option::weighted;
+    use proptest::prelude::*;
+    use proptest::sample::{select, subsequence};
+
+    use super::super::super::testing::{aggregate, cells};
+    use super::super::groups_accumulator;
+    use super::*;
+
+    const ASKS: [Asks; 6] = [Asks::Rows, Asks::Count, Asks::Sum, Asks::Avg, Asks::Min, Asks::Max];
+
+    /// DataFusion's accumulator for what is asked of the column "price".
+    fn accumulator(asks: Asks) -> Box<dyn GroupsAccumulator> {
+        let function = match asks {
+            Asks::Rows | Asks::Count => count_udaf(),
+            Asks::Sum => sum_udaf(),
+            Asks::Avg => avg_udaf(),
+            Asks::Min => min_udaf(),
+            Asks::Max => max_udaf(),
+        };
+        groups_accumulator(&aggregate(function, "price")).unwrap()
+    }
+
+    fn floats() -> impl Strategy<Value = f64> {
+        prop_oneof![
+            8 => -99f64..99.0,
+            1 => select(vec![0.0, -0.0, f64::NAN, -f64::NAN, f64::MAX, f64::MIN, f64::INFINITY, f64::NEG_INFINITY]),
+        ]
+    }
+
+    proptest! {
+        /// Batches go to one of two summaries, whose states are merged, as they do of DataFusion's accumulators.
+        #[test]
+        fn equals_the_accumulators_that_it_stands_for(
+            asks in subsequence(ASKS.to_vec(), 2..=6),
+            batches in vec((0usize..2, vec((weighted(0.8, floats()), 0usize..4), 0..9)), 0..5),
+            total in 1usize..5,
+        ) {
+            prop_assume!(asks.iter().any(|asks| !matches!(asks, Asks::Rows | Asks::Count)));
+            let mut summaries = [0, 1].map(|_| Summaries::<Float64Type>::new(asks.clone()));
+            let mut expected = [0, 1].map(|_| asks.iter().map(|asks| accumulator(*asks)).collect::<Vec<_>>());
+            for (part, rows) in [(0, vec![]), (1, vec![])].into_iter().chain(batches) {
+                let column: ArrayRef = Arc::new(rows.iter().map(|(value, _)| *value).collect::<Float64Array>());
+                let ones: ArrayRef = Arc::new(Int64Array::from(vec![1; rows.len()]));
+                let groups: Vec<usize> = rows.iter().map(|(_, group)| group % total).collect();
+                summaries[part].update(&column, &groups, total).unwrap();
+                for (accumulator, asks) in expected[part].iter_mut().zip(&asks) {
+                    let argument = if *asks == Asks::Rows { &ones } else { &column };
+                    accumulator.update_batch(&[Arc::clone(argument)], &groups, None, total).unwrap();
+                }
+            }
+            let texts = |state: &[ArrayRef]| state.iter().map(|column| cells(Arc::clone(column))).collect::<Vec<_>>();
+            let ([mut all, mut other], [mut expected, mut others]) = (summaries, expected);
+            let groups: Vec<usize> = (0..total).rev().collect();
+            let states = other.states(total);
+            all.merge(&states.iter().map(Vec::as_slice).collect::<Vec<_>>(), &groups, total).unwrap();
+            for ((accumulator, other), state) in expected.iter_mut().zip(&mut others).zip(&states) {
+                let expected = other.state(EmitTo::All).unwrap();
+                prop_assert_eq!(texts(state), texts(&expected));
+                accumulator.merge_batch(&expected, &groups, total).unwrap();
+            }
+            for (value, mut accumulator) in all.values(total).into_iter().zip(expected) {
+                prop_assert_eq!(cells(value), cells(accumulator.evaluate(EmitTo::All).unwrap()));
+            }
+        }
+    }
+}
