@@ -345,16 +345,14 @@ mod tests {
                     accumulator.update_batch(&[Arc::clone(argument)], &groups, None, total).unwrap();
                 }
             }
-            let texts = |state: &[ArrayRef]| state.iter().map(|column| cells(Arc::clone(column))).collect::<Vec<_>>();
+            // Each merges the states of the other kind, for they say the same.
             let ([mut all, mut other], [mut expected, mut others]) = (summaries, expected);
             let groups: Vec<usize> = (0..total).rev().collect();
-            let states = other.states(total);
-            all.merge(&states.iter().map(Vec::as_slice).collect::<Vec<_>>(), &groups, total).unwrap();
-            for ((accumulator, other), state) in expected.iter_mut().zip(&mut others).zip(&states) {
-                let expected = other.state(EmitTo::All).unwrap();
-                prop_assert_eq!(texts(state), texts(&expected));
-                accumulator.merge_batch(&expected, &groups, total).unwrap();
+            for (accumulator, state) in expected.iter_mut().zip(other.states(total)) {
+                accumulator.merge_batch(&state, &groups, total).unwrap();
             }
+            let states: Vec<_> = others.iter_mut().map(|other| other.state(EmitTo::All).unwrap()).collect();
+            all.merge(&states.iter().map(Vec::as_slice).collect::<Vec<_>>(), &groups, total).unwrap();
             for (value, mut accumulator) in all.values(total).into_iter().zip(expected) {
                 prop_assert_eq!(cells(value), cells(accumulator.evaluate(EmitTo::All).unwrap()));
             }
