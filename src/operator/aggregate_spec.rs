@@ -12,8 +12,8 @@ use datafusion::common::{HashMap, Result};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
-use super::groups::{Pass, passes};
 use super::open_windows::{Slice, Window};
+use super::passes::{Pass, passes};
 use super::window_shape::WindowShape;
 use super::{Counters, Missed, MissedRows, ticks};
 
@@ -201,18 +201,8 @@ impl AggregateSpec {
         self.output(None, 1, values.collect::<Result<_>>()?)
     }
 
-    /// Evaluates every expression over a batch.
+    /// Evaluates every expression over a batch, but for arguments that nobody reads.
     pub(super) fn evaluate(&self, batch: &RecordBatch) -> Result<Evaluated> {
-        self.evaluate_but(batch, |_| false)
-    }
-
-    /// Evaluates every expression that [`super::groups::Groups`] want to know over a batch.
-    pub(super) fn evaluate_for_groups(&self, batch: &RecordBatch) -> Result<Evaluated> {
-        self.evaluate_but(batch, |aggregate| self.passes().iter().any(|pass| pass.only_counts_rows_of(aggregate)))
-    }
-
-    /// Evaluates every expression over a batch, but for the arguments of some aggregates.
-    fn evaluate_but(&self, batch: &RecordBatch, is_left_out: impl Fn(usize) -> bool) -> Result<Evaluated> {
         let array = |expr: &Arc<dyn PhysicalExpr>| expr.evaluate(batch)?.into_array(batch.num_rows());
         let starts = match &self.window {
             Some(window) => Some(ticks(&array(&window.start)?)?),
@@ -221,7 +211,7 @@ impl AggregateSpec {
         let keys = self.keys.iter().map(|(key, _)| array(key)).collect::<Result<_>>()?;
         let mut arguments = vec![];
         for (index, aggregate) in self.aggregates.iter().enumerate() {
-            if is_left_out(index) {
+            if self.passes().iter().any(|pass| pass.only_counts_rows_of(index)) {
                 arguments.push(vec![]);
                 continue;
             }

@@ -24,6 +24,7 @@ mod latest_rows;
 mod missed;
 mod numbers;
 mod open_windows;
+mod passes;
 mod pool;
 mod result_time;
 mod rows_window;
@@ -32,6 +33,7 @@ mod sessions;
 mod shared_keys;
 mod snapshot;
 mod sorted_aggregate;
+mod summary;
 #[cfg(test)]
 mod testing;
 mod ticks;

@@ -7,7 +7,7 @@ use arrow::compute::{filter, interleave, take};
 use arrow::datatypes::{Field, Schema};
 use datafusion::common::{Result, internal_datafusion_err};
 
-use super::accumulators::{RunningAggregate, running_aggregate};
+use super::accumulators::RunningAggregates;
 use super::aggregate_spec::{AggregateSpec, Evaluated};
 use super::changes::{ChangesSpec, Op, Ops};
 use super::key_values::{KeyValues, one_zero};
@@ -25,7 +25,7 @@ pub(super) struct ChangedRows {
 /// The groups of one window and their running values.
 pub(super) struct RunningGroups {
     keys: Keys,
-    aggregates: Vec<Box<dyn RunningAggregate>>,
+    aggregates: RunningAggregates,
     /// Whether a group is told of again.
     repeats: bool,
     /// How many groups have been told of: the first ones.
@@ -52,14 +52,13 @@ struct Pending {
 impl RunningGroups {
     /// Groups whose changes are told at once, or when [`RunningGroups::flush`] asks for them.
     pub(super) fn try_new(spec: &AggregateSpec, is_deferred: bool, changes: &ChangesSpec) -> Result<Self> {
-        let aggregates = spec.aggregates.iter().map(running_aggregate).collect::<Result<_>>()?;
         let pending = match is_deferred {
             true => Some(Pending::try_new(spec, changes.ops == Ops::Retractions)?),
             false => None,
         };
         Ok(Self {
             keys: Keys::new(spec),
-            aggregates,
+            aggregates: RunningAggregates::try_new(spec)?,
             repeats: changes.repeats,
             told: 0,
             pending,
@@ -106,9 +105,7 @@ impl RunningGroups {
     /// The columns of the rows' keys and of the values after each of them.
     fn update(&mut self, rows: &Evaluated, total: usize) -> Result<Vec<ArrayRef>> {
         let mut columns = rows.keys.iter().cloned().map(one_zero).collect::<Result<Vec<_>>>()?;
-        for ((aggregate, arguments), filter) in self.aggregates.iter_mut().zip(&rows.arguments).zip(&rows.filters) {
-            columns.push(aggregate.update(&self.keys.groups, total, arguments, filter.as_ref())?);
-        }
+        columns.extend(self.aggregates.update(&self.keys.groups, total, rows)?);
         Ok(columns)
     }
 
@@ -135,7 +132,7 @@ impl RunningGroups {
             rows_of_keys.push(row as u32);
         }
         self.latest.forget(&self.keys.groups);
-        let before = self.values(&known)?;
+        let before = self.aggregates.values(&known)?;
         let rows_of_keys = UInt32Array::from(rows_of_keys);
         let mut columns =
             rows.keys.iter().map(|key| one_zero(take(key, &rows_of_keys, None)?)).collect::<Result<Vec<_>>>()?;
@@ -146,10 +143,6 @@ impl RunningGroups {
         Ok(ChangedRows { ops, columns })
     }
 
-    fn values(&mut self, groups: &[usize]) -> Result<Vec<ArrayRef>> {
-        self.aggregates.iter_mut().map(|aggregate| aggregate.values(groups)).collect()
-    }
-
     /// Takes rows, whose changes are told later.
     pub(super) fn defer(&mut self, rows: &Evaluated) -> Result<()> {
         self.keys.intern(&rows.keys, rows.rows)?;
@@ -158,13 +151,10 @@ impl RunningGroups {
             let keys = rows.keys.iter().cloned().map(one_zero).collect::<Result<Vec<_>>>()?;
             let known = pending.note(&self.keys.groups, total, self.told, self.repeats, &keys)?;
             if !known.is_empty() {
-                let before = self.aggregates.iter_mut().map(|aggregate| aggregate.values(&known));
-                pending.before.push(before.collect::<Result<_>>()?);
+                pending.before.push(self.aggregates.values(&known)?);
             }
         }
-        for ((aggregate, arguments), filter) in self.aggregates.iter_mut().zip(&rows.arguments).zip(&rows.filters) {
-            aggregate.accumulate(&self.keys.groups, total, arguments, filter.as_ref())?;
-        }
+        self.aggregates.accumulate(&self.keys.groups, total, rows)?;
         self.measure();
         Ok(())
     }
@@ -175,7 +165,7 @@ impl RunningGroups {
         let Some(mut pending) = self.pending.take_if(|pending| !pending.groups.is_empty()) else { return Ok(None) };
         let mut groups = std::mem::take(&mut pending.groups);
         groups.sort_unstable();
-        let after = self.values(&groups)?;
+        let after = self.aggregates.values(&groups)?;
         let chunks = pending.before.len();
         let (mut ops, mut sources, mut groups_of_rows) = (vec![], vec![], vec![]);
         for (row, group) in groups.iter().enumerate() {
@@ -210,9 +200,7 @@ impl RunningGroups {
         let before = self.pending.take().map(|pending| pending.state(rows)).transpose()?.unwrap_or_default();
         columns.push(Arc::new(BooleanArray::from_iter((0..rows).map(|group| Some(group < told)))));
         columns.extend(self.keys.emit()?);
-        for aggregate in &mut self.aggregates {
-            columns.extend(aggregate.state()?);
-        }
+        columns.extend(self.aggregates.state()?);
         columns.extend(before);
         let fields = columns
             .iter()
@@ -226,14 +214,10 @@ impl RunningGroups {
         let wrong = || internal_datafusion_err!("the state of another changelog");
         let (told, rest) = state.columns()[SLICE_COLUMNS..].split_first().ok_or_else(wrong)?;
         self.told = told.as_boolean().true_count();
-        let (keys, mut states) = rest.split_at_checked(spec.keys.len()).ok_or_else(wrong)?;
+        let (keys, states) = rest.split_at_checked(spec.keys.len()).ok_or_else(wrong)?;
         self.keys.intern(keys, state.num_rows())?;
-        for aggregate in &mut self.aggregates {
-            let (own, rest) = states.split_at_checked(aggregate.state_width()?).ok_or_else(wrong)?;
-            aggregate.restore(own)?;
-            states = rest;
-        }
-        if let (Some(pending), Some((is_pending, before))) = (&mut self.pending, states.split_first()) {
+        let rest = self.aggregates.restore(states)?;
+        if let (Some(pending), Some((is_pending, before))) = (&mut self.pending, rest.split_first()) {
             pending.restore(&self.keys.groups, keys, is_pending.as_boolean(), before, self.told)?;
         }
         self.measure();
@@ -242,8 +226,7 @@ impl RunningGroups {
 
     fn measure(&mut self) {
         let pending = self.pending.as_ref().map_or(0, Pending::size);
-        let aggregates = self.aggregates.iter().map(|aggregate| aggregate.size());
-        self.size = self.keys.size() + aggregates.sum::<usize>() + pending + self.latest.size();
+        self.size = self.keys.size() + self.aggregates.size() + pending + self.latest.size();
     }
 }
 

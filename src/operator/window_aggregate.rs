@@ -105,7 +105,7 @@ impl WindowAggregate {
     }
 
     fn evaluate(&mut self, batch: &RecordBatch) -> Result<Evaluated> {
-        let mut rows = self.spec.evaluate_for_groups(batch)?;
+        let mut rows = self.spec.evaluate(batch)?;
         if let Some(keys) = &mut self.state.keys {
             rows.keys = vec![keys.number(&rows.keys, rows.rows)?];
         }

@@ -102,6 +102,7 @@ where
     type Slot = (S::Native, u64);
     type Input = ScalarBuffer<T::Native>;
     type Output = Means<T::Native>;
+    type Values = ArrayRef;
 
     fn input(&self, arguments: &[ArrayRef]) -> Result<Self::Input> {
         values_of::<Primitives<T>>(arguments, 0)

@@ -20,6 +20,7 @@ impl Kind for Count {
     type Slot = i64;
     type Input = ();
     type Output = Vec<i64>;
+    type Values = ArrayRef;
 
     fn input(&self, _: &[ArrayRef]) -> Result<()> {
         Ok(())

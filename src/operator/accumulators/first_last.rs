@@ -55,6 +55,7 @@ impl<C: Column, E: End> Kind for FirstLast<C, E> {
     type Slot = Option<Option<Kept<C>>>;
     type Input = (C::Values, Option<NullBuffer>);
     type Output = C::Builder;
+    type Values = ArrayRef;
 
     fn input(&self, arguments: &[ArrayRef]) -> Result<Self::Input> {
         let nulls = arguments.first().and_then(|argument| argument.logical_nulls());

@@ -55,6 +55,7 @@ impl<C: Column, S: Step<C>> Kind for Fold<C, S> {
     type Slot = Option<Kept<C>>;
     type Input = C::Values;
     type Output = C::Builder;
+    type Values = ArrayRef;
 
     fn input(&self, arguments: &[ArrayRef]) -> Result<Self::Input> {
         values_of::<C>(arguments, 0)

@@ -14,7 +14,10 @@
 //! | `moments.rs` | means and sums of products around them |
 //! | `variance.rs`, `covariance.rs`, `correlation.rs` | what is made of those |
 //! | `general.rs` | everything else: one DataFusion accumulator for each group |
+//! | `pass.rs` | several simple aggregates of one column |
+//! | `all.rs` | all aggregates of a GROUP BY |
 
+mod all;
 mod avg;
 mod bits;
 mod column;
@@ -26,6 +29,7 @@ mod first_last;
 mod fold;
 mod general;
 mod moments;
+mod pass;
 #[cfg(test)]
 mod tests;
 mod typed;
@@ -50,9 +54,13 @@ use datafusion::functions_aggregate::sum::Sum;
 use datafusion::functions_aggregate::variance::{VariancePopulation, VarianceSample};
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
+pub(super) use all::RunningAggregates;
+
 /// The values of an aggregate in slots, one for each group. A slot that has seen nothing, or that is not there yet,
 /// has the value that the aggregate has of no rows.
-pub(super) trait RunningAggregate: Send {
+///
+/// `V` is what they are given as: a column, or several where aggregates share a pass.
+pub(super) trait RunningAggregate<V = ArrayRef>: Send {
     /// Takes a batch's rows in order and gives, for each, the value of its group after it. A row that `filter` does
     /// not let pass leaves the value as it was. `groups_total` is the number of slots there are now.
     fn update(
@@ -61,7 +69,7 @@ pub(super) trait RunningAggregate: Send {
         groups_total: usize,
         arguments: &[ArrayRef],
         filter: Option<&BooleanArray>,
-    ) -> Result<ArrayRef>;
+    ) -> Result<V>;
 
     /// Takes rows like [`Self::update`], but gives no values.
     fn accumulate(
@@ -73,7 +81,7 @@ pub(super) trait RunningAggregate: Send {
     ) -> Result<()>;
 
     /// The values of some slots now, in that order.
-    fn values(&mut self, slots: &[usize]) -> Result<ArrayRef>;
+    fn values(&mut self, slots: &[usize]) -> Result<V>;
 
     /// Adds what slot `from` has seen to slot `into`, as if its rows had come after those of `into`, and empties
     /// `from`.

@@ -53,6 +53,7 @@ impl<const N: usize, M: Moments<N>> Kind for Welford<M, N> {
     type Slot = Slot<N>;
     type Input = (ScalarBuffer<f64>, ScalarBuffer<f64>);
     type Output = Float64Builder;
+    type Values = ArrayRef;
 
     fn input(&self, arguments: &[ArrayRef]) -> Result<Self::Input> {
         let last = arguments.len().saturating_sub(1);

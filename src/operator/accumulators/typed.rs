@@ -14,6 +14,8 @@ pub(super) trait Kind: Send + 'static {
     type Input;
     /// Values in the making.
     type Output;
+    /// Values: a column, or several.
+    type Values;
 
     /// The arguments of a batch by their type.
     fn input(&self, arguments: &[ArrayRef]) -> Result<Self::Input>;
@@ -39,7 +41,7 @@ pub(super) trait Kind: Send + 'static {
     ///
     /// # Errors
     /// A value that its type cannot hold.
-    fn finish(&self, output: Self::Output) -> Result<ArrayRef>;
+    fn finish(&self, output: Self::Output) -> Result<Self::Values>;
 
     /// Slots as columns.
     fn state(&self, slots: &[Self::Slot]) -> Result<Vec<ArrayRef>>;
@@ -85,7 +87,7 @@ struct Typed<K: Kind> {
 }
 
 /// An aggregate of a kind.
-pub(super) fn typed<K: Kind>(kind: K) -> Box<dyn RunningAggregate> {
+pub(super) fn typed<K: Kind>(kind: K) -> Box<dyn RunningAggregate<K::Values>> {
     Box::new(Typed { kind, slots: vec![], heap: 0 })
 }
 
@@ -127,14 +129,14 @@ impl<K: Kind> Typed<K> {
     }
 }
 
-impl<K: Kind> RunningAggregate for Typed<K> {
+impl<K: Kind> RunningAggregate<K::Values> for Typed<K> {
     fn update(
         &mut self,
         groups: &[usize],
         groups_total: usize,
         arguments: &[ArrayRef],
         filter: Option<&BooleanArray>,
-    ) -> Result<ArrayRef> {
+    ) -> Result<K::Values> {
         let mut output = Write(self.kind.output(groups.len()));
         self.take(groups, groups_total, arguments, filter, &mut output)?;
         self.kind.finish(output.0)
@@ -150,7 +152,7 @@ impl<K: Kind> RunningAggregate for Typed<K> {
         self.take(groups, groups_total, arguments, filter, &mut ())
     }
 
-    fn values(&mut self, slots: &[usize]) -> Result<ArrayRef> {
+    fn values(&mut self, slots: &[usize]) -> Result<K::Values> {
         let (mut output, empty) = (self.kind.output(slots.len()), K::Slot::default());
         for slot in slots {
             self.kind.write(self.slots.get(*slot).unwrap_or(&empty), &mut output);

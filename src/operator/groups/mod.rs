@@ -2,17 +2,13 @@
 //!
 //! Most aggregates have an accumulator each; those that ask simple things of one column share a pass over it.
 
-mod float_extreme;
-mod passes;
 mod single_group;
-mod summary;
+mod summaries;
 
-use std::any::Any;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use datafusion::common::Result;
-use datafusion::functions_aggregate::min_max::{Max, Min};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_expr::GroupsAccumulatorAdapter;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
@@ -20,10 +16,9 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use super::aggregate_spec::{AggregateSpec, Evaluated};
 use super::keys::Keys;
 use super::open_windows::{SLICE_COLUMNS, Slice, slice_columns};
-use float_extreme::FloatExtreme;
-pub(super) use passes::{Pass, passes};
+use super::passes::Pass;
 use single_group::SingleGroup;
-use summary::{Summary, summary};
+use summaries::{Summaries, summaries};
 
 /// The groups of one window with their accumulators.
 pub(super) struct Groups {
@@ -42,7 +37,7 @@ struct Part {
 
 enum PartAccumulator {
     Alone(Box<dyn GroupsAccumulator>),
-    Together(Box<dyn Summary>),
+    Together(Box<dyn Summaries>),
 }
 
 impl Groups {
@@ -68,7 +63,7 @@ impl Groups {
             let (arguments, filter) = (&rows.arguments[part.reads], rows.filters[part.reads].as_ref());
             match &mut part.accumulator {
                 PartAccumulator::Alone(accumulator) => accumulator.update_batch(arguments, groups, filter, total)?,
-                PartAccumulator::Together(summary) => summary.update(&arguments[0], groups, total)?,
+                PartAccumulator::Together(summaries) => summaries.update(&arguments[0], groups, filter, total)?,
             }
         }
         self.measure();
@@ -81,7 +76,7 @@ impl Groups {
         let mut columns = self.keys.emit()?;
         let values = self.by_aggregate(|accumulator| match accumulator {
             PartAccumulator::Alone(accumulator) => Ok(vec![accumulator.evaluate(EmitTo::All)?]),
-            PartAccumulator::Together(summary) => Ok(summary.values(rows)),
+            PartAccumulator::Together(summaries) => Ok(summaries.values(rows)),
         })?;
         columns.extend(values);
         Ok((rows, columns))
@@ -94,7 +89,7 @@ impl Groups {
         columns.extend(self.keys.emit()?);
         let states = self.by_aggregate(|accumulator| match accumulator {
             PartAccumulator::Alone(accumulator) => Ok(vec![accumulator.state(EmitTo::All)?]),
-            PartAccumulator::Together(summary) => Ok(summary.states(rows)),
+            PartAccumulator::Together(summaries) => Ok(summaries.states(rows)),
         })?;
         columns.extend(states.into_iter().flatten());
         with_types(spec, columns)
@@ -124,9 +119,9 @@ impl Groups {
         for part in &mut self.accumulators {
             match &mut part.accumulator {
                 PartAccumulator::Alone(accumulator) => accumulator.merge_batch(states[part.reads], groups, total)?,
-                PartAccumulator::Together(summary) => {
+                PartAccumulator::Together(summaries) => {
                     let states: Vec<&[ArrayRef]> = part.aggregates.iter().map(|index| states[*index]).collect();
-                    summary.merge(&states, groups, total)?;
+                    summaries.merge(&states, groups, total)?;
                 }
             }
         }
@@ -137,7 +132,7 @@ impl Groups {
     fn measure(&mut self) {
         let accumulators = self.accumulators.iter().map(|part| match &part.accumulator {
             PartAccumulator::Alone(accumulator) => accumulator.size(),
-            PartAccumulator::Together(summary) => summary.size(),
+            PartAccumulator::Together(summaries) => summaries.size(),
         });
         self.size = self.keys.size() + accumulators.sum::<usize>();
     }
@@ -146,7 +141,7 @@ impl Groups {
 impl Part {
     fn together(pass: &Pass) -> Self {
         let aggregates = pass.aggregates().collect();
-        Self { aggregates, reads: pass.reads(), accumulator: PartAccumulator::Together(summary(pass)) }
+        Self { aggregates, reads: pass.reads(), accumulator: PartAccumulator::Together(summaries(pass)) }
     }
 }
 
@@ -173,12 +168,7 @@ fn groups_accumulator(aggregate: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn 
     // DataFusion's accumulator of all groups for bit_xor overlooks DISTINCT, and its state is not the one declared.
     let overlooks_distinct = aggregate.is_distinct() && aggregate.fun().name() == "bit_xor";
     if aggregate.groups_accumulator_supported() && !overlooks_distinct {
-        let function: &dyn Any = aggregate.fun().inner().as_ref();
-        let (is_max, is_float) = (function.is::<Max>(), aggregate.field().data_type().is_floating());
-        return Ok(match aggregate.create_groups_accumulator()? {
-            numbers if is_float && (is_max || function.is::<Min>()) => Box::new(FloatExtreme::new(numbers, is_max)),
-            accumulator => accumulator,
-        });
+        return aggregate.create_groups_accumulator();
     }
     let aggregate = Arc::clone(aggregate);
     Ok(Box::new(GroupsAccumulatorAdapter::new(move || aggregate.create_accumulator())))

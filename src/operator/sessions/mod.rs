@@ -36,7 +36,7 @@ use arrow::compute::{cast, take};
 use arrow::datatypes::{Field, Int64Type, Schema, SchemaRef};
 use datafusion::common::{Result, internal_datafusion_err};
 
-use super::accumulators::{RunningAggregate, running_aggregate};
+use super::accumulators::RunningAggregates;
 use super::aggregate_spec::{AggregateSpec, Evaluated};
 use super::changes::{ChangesSpec, Often, Op, Ops, highest_batch, highest_of};
 use super::key_values::KeyValues;
@@ -66,7 +66,7 @@ struct State {
     keys: Keys,
     values: KeyValues,
     sessions: OpenSessions,
-    aggregates: Vec<Box<dyn RunningAggregate>>,
+    aggregates: RunningAggregates,
     latest: LatestRows,
     /// Where changes are not told row by row.
     told: Option<ToldSessions>,
@@ -85,7 +85,7 @@ impl State {
             keys: Keys::new(spec),
             values: KeyValues::new(&spec.key_schema()),
             sessions: OpenSessions::new(apart),
-            aggregates: spec.aggregates.iter().map(running_aggregate).collect::<Result<_>>()?,
+            aggregates: RunningAggregates::try_new(spec)?,
             latest: LatestRows::default(),
             told,
             highest: None,
@@ -179,11 +179,9 @@ impl SessionAggregate {
             Some(spec) => Some(SessionChanges::new(spec.ops, slots, &placed.bounds[range], latest, aggregates)?),
             None => None,
         };
-        for ((aggregate, arguments), filter) in aggregates.iter_mut().zip(&rows.arguments).zip(&rows.filters) {
-            match &mut changes {
-                Some(changes) => changes.push(&aggregate.update(slots, total, arguments, filter.as_ref())?)?,
-                None => aggregate.accumulate(slots, total, arguments, filter.as_ref())?,
-            }
+        match &mut changes {
+            Some(changes) => changes.push(&aggregates.update(slots, total, &rows)?)?,
+            None => aggregates.accumulate(slots, total, &rows)?,
         }
         match changes {
             Some(changes) => self.give(changes.finish(&self.state.sessions), output),
@@ -244,13 +242,12 @@ impl SessionAggregate {
             let (slots, bounds): (Vec<usize>, Vec<Bounds>) =
                 [join.into].iter().chain(&join.joined).map(|(slot, bounds)| (*slot, *bounds)).unzip();
             let keys = self.state.values.columns(&self.state.sessions.keys(&slots))?;
-            let values = self.state.aggregates.iter_mut().map(|aggregate| aggregate.values(&slots));
-            let values = values.collect::<Result<Vec<_>>>()?;
+            let values = self.state.aggregates.values(&slots)?;
             let rows = self.rows(&bounds, [keys, values].concat())?;
             output.push(spec.output(&self.schema, &vec![Op::Delete; slots.len()], rows)?);
         }
         for (from, _) in &join.joined {
-            self.state.aggregates.iter_mut().try_for_each(|aggregate| aggregate.merge(into, *from))?;
+            self.state.aggregates.merge(into, *from)?;
         }
         Ok(())
     }
@@ -287,13 +284,11 @@ impl SessionAggregate {
         } else if self.changes.is_none() {
             let keys: Vec<usize> = closed.iter().map(|session| session.key).collect();
             let mut columns = state.values.columns(&keys)?;
-            for aggregate in &mut state.aggregates {
-                columns.push(aggregate.values(&slots)?);
-            }
+            columns.extend(state.aggregates.values(&slots)?);
             let bounds: Vec<Bounds> = closed.iter().map(|session| session.bounds).collect();
             output.push(self.rows(&bounds, columns)?);
         }
-        self.state.aggregates.iter_mut().try_for_each(|aggregate| aggregate.clear(&slots))?;
+        self.state.aggregates.clear(&slots)?;
         self.forget_keys()
     }
 
@@ -349,10 +344,8 @@ impl Operator for SessionAggregate {
         let mut columns = vec![bound(|(start, _)| start), bound(|(_, last)| last)];
         columns.extend(state.values.columns(&open.iter().map(|session| session.key).collect::<Vec<_>>())?);
         let slots = UInt32Array::from_iter_values(open.iter().map(|session| session.slot as u32));
-        for aggregate in &mut state.aggregates {
-            for column in aggregate.state()? {
-                columns.push(take(&column, &slots, None)?);
-            }
+        for column in state.aggregates.state()? {
+            columns.push(take(&column, &slots, None)?);
         }
         let field = |(index, column): (usize, &ArrayRef)| {
             Field::new(format!("column_{index}"), column.data_type().clone(), true)
@@ -374,17 +367,13 @@ impl Operator for SessionAggregate {
         let highest = highest_of(highest);
         let mut state = State { counters, highest, ..State::try_new(&self.spec, self.apart, self.changes.as_ref())? };
         let (bounds, rest) = sessions.columns().split_at_checked(2).ok_or_else(wrong)?;
-        let (keys, mut states) = rest.split_at_checked(self.spec.keys.len()).ok_or_else(wrong)?;
+        let (keys, states) = rest.split_at_checked(self.spec.keys.len()).ok_or_else(wrong)?;
         if sessions.num_rows() > 0 {
             state.keys.intern(keys, sessions.num_rows())?;
             state.values.learn(&state.keys.groups, state.keys.len(), keys)?;
             let times = |index: usize| bounds[index].as_primitive_opt::<Int64Type>().ok_or_else(wrong);
             state.sessions.restore(&state.keys.groups, state.keys.len(), times(0)?, times(1)?);
-            for aggregate in &mut state.aggregates {
-                let (own, rest) = states.split_at_checked(aggregate.state_width()?).ok_or_else(wrong)?;
-                aggregate.restore(own)?;
-                states = rest;
-            }
+            state.aggregates.restore(states)?;
         }
         if let Some(known) = &mut state.told {
             known.restore(&state.sessions.in_order(), told)?;
@@ -395,9 +384,8 @@ impl Operator for SessionAggregate {
 
     fn memory(&self) -> usize {
         let State { keys, values, sessions, aggregates, latest, told, .. } = &self.state;
-        let aggregates = aggregates.iter().map(|aggregate| aggregate.size());
         let told = told.as_ref().map_or(0, ToldSessions::size);
-        keys.size() + values.size() + sessions.size() + latest.size() + told + aggregates.sum::<usize>()
+        keys.size() + values.size() + sessions.size() + latest.size() + told + aggregates.size()
     }
 
     fn counters(&self) -> Counters {

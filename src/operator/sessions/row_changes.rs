@@ -5,7 +5,7 @@ use arrow::compute::interleave;
 use datafusion::common::Result;
 
 use super::open::{Bounds, OpenSessions};
-use crate::operator::accumulators::RunningAggregate;
+use crate::operator::accumulators::RunningAggregates;
 use crate::operator::changes::{Op, Ops};
 use crate::operator::latest_rows::LatestRows;
 
@@ -37,7 +37,7 @@ impl SessionChanges {
         slots: &[usize],
         bounds: &[(Bounds, Option<Bounds>)],
         latest: &mut LatestRows,
-        aggregates: &mut [Box<dyn RunningAggregate>],
+        aggregates: &mut RunningAggregates,
     ) -> Result<Self> {
         let mut changes =
             Self { ops: vec![], bounds: vec![], slots: vec![], sources: vec![], before: vec![], values: vec![] };
@@ -59,7 +59,7 @@ impl SessionChanges {
             changes.push_row(if is_replaced { Op::After } else { Op::Insert }, *after, *slot, (1, row));
         }
         latest.forget(slots);
-        changes.before = aggregates.iter_mut().map(|aggregate| aggregate.values(&known)).collect::<Result<_>>()?;
+        changes.before = aggregates.values(&known)?;
         Ok(changes)
     }
 
@@ -70,10 +70,11 @@ impl SessionChanges {
         self.sources.push(source);
     }
 
-    /// The values of the next aggregate, after each row.
-    pub(super) fn push(&mut self, after: &ArrayRef) -> Result<()> {
-        let before = &self.before[self.values.len()];
-        self.values.push(interleave(&[before.as_ref(), after.as_ref()], &self.sources)?);
+    /// The values of the aggregates after each row.
+    pub(super) fn push(&mut self, after: &[ArrayRef]) -> Result<()> {
+        for (before, after) in self.before.iter().zip(after) {
+            self.values.push(interleave(&[before.as_ref(), after.as_ref()], &self.sources)?);
+        }
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use super::ends::SessionEnds;
 use super::open::{Bounds, Session};
 use super::row_changes::Told;
 use crate::operator::WATERMARK_MAX;
-use crate::operator::accumulators::RunningAggregate;
+use crate::operator::accumulators::RunningAggregates;
 use crate::operator::changes::{Op, Ops};
 
 /// Where a row of values lies: which columns, and which of their rows.
@@ -80,7 +80,7 @@ impl ToldSessions {
         &mut self,
         sessions: impl Iterator<Item = Session>,
         slots_total: usize,
-        aggregates: &mut [Box<dyn RunningAggregate>],
+        aggregates: &mut RunningAggregates,
     ) -> Result<()> {
         self.slots.resize(slots_total.max(self.slots.len()), Slot::default());
         let mut known = vec![];
@@ -100,8 +100,7 @@ impl ToldSessions {
             }
         }
         if !known.is_empty() {
-            let values = aggregates.iter_mut().map(|aggregate| aggregate.values(&known));
-            self.before.push(values.collect::<Result<_>>()?);
+            self.before.push(aggregates.values(&known)?);
         }
         Ok(())
     }
@@ -147,7 +146,7 @@ impl ToldSessions {
         &mut self,
         sessions: &[Session],
         reached: i64,
-        aggregates: &mut [Box<dyn RunningAggregate>],
+        aggregates: &mut RunningAggregates,
     ) -> Result<Option<Told>> {
         let (mut rows, mut now) = (Rows::default(), vec![]);
         for Gone { key, bounds, place } in self.gone.drain(..) {
@@ -174,7 +173,7 @@ impl ToldSessions {
                 ends.begin(slot, session.end(self.gap));
             }
         }
-        let after = aggregates.iter_mut().map(|aggregate| aggregate.values(&now)).collect::<Result<Vec<_>>>()?;
+        let after = aggregates.values(&now)?;
         let values = after.iter().enumerate().map(|(index, after)| self.values(index, after, &rows.places));
         let values = values.collect::<Result<_>>()?;
         if !self.changed.iter().any(|slot| self.slots[*slot].is_changed) {

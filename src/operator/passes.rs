@@ -18,7 +18,7 @@ use datafusion::physical_expr::expressions::Literal;
 /// Aggregates of one column that are done together.
 #[derive(Debug)]
 pub(crate) struct Pass {
-    /// The column's type: `Int64` or `Float64`.
+    /// The column's type: 64-bit integers, or floats.
     pub(super) data_type: DataType,
     /// Which aggregates, and what of the column each asks for.
     pub(super) members: Vec<(usize, Asks)>,
@@ -49,7 +49,7 @@ impl Pass {
     }
 
     /// Whether `aggregate` is in it and does without its argument.
-    pub(in crate::operator) fn only_counts_rows_of(&self, aggregate: usize) -> bool {
+    pub(super) fn only_counts_rows_of(&self, aggregate: usize) -> bool {
         self.members.contains(&(aggregate, Asks::Rows))
     }
 
@@ -58,17 +58,22 @@ impl Pass {
     }
 }
 
-/// The passes over more than one aggregate, given each aggregate's FILTER.
-pub(in crate::operator) fn passes(
+/// Those that are worth it, given each aggregate's FILTER: over several aggregates, or over the extremes of floats, which
+/// DataFusion's accumulators of many groups do not order totally.
+pub(super) fn passes(
     aggregates: &[Arc<AggregateFunctionExpr>],
     filters: &[Option<Arc<dyn PhysicalExpr>>],
 ) -> Vec<Pass> {
     let mut columns: Vec<(Arc<dyn PhysicalExpr>, Vec<(usize, Asks)>)> = vec![];
     let mut rows = vec![];
-    for (index, aggregate) in aggregates.iter().enumerate().filter(|(index, _)| filters[*index].is_none()) {
+    for (index, aggregate) in aggregates.iter().enumerate() {
+        let is_of = |(column, members): &&mut (Arc<dyn PhysicalExpr>, Vec<(usize, Asks)>),
+                     wanted: &dyn PhysicalExpr| {
+            column.as_ref() == wanted && members.iter().all(|(member, _)| filters[*member] == filters[index])
+        };
         match asks(aggregate) {
-            Some((Asks::Rows, _)) => rows.push((index, Asks::Rows)),
-            Some((asks, column)) => match columns.iter_mut().find(|(known, _)| known.as_ref() == column.as_ref()) {
+            Some((Asks::Rows, _)) => rows.push(index),
+            Some((asks, column)) => match columns.iter_mut().find(|known| is_of(known, column.as_ref())) {
                 Some((_, members)) => members.push((index, asks)),
                 None => columns.push((column, vec![(index, asks)])),
             },
@@ -82,32 +87,37 @@ pub(in crate::operator) fn passes(
         Some(Pass { data_type: members.iter().find_map(tells_type)?, members })
     };
     let mut passes: Vec<Pass> = columns.into_iter().filter_map(pass).collect();
-    // One of them counts the rows on its way.
-    if let Some(pass) = passes.iter_mut().max_by_key(|pass| pass.members.len()) {
-        pass.members.extend(rows);
+    for index in rows {
+        // One that sees the same rows counts them on its way.
+        let same_rows = passes.iter_mut().filter(|pass| filters[pass.reads()] == filters[index]);
+        if let Some(pass) = same_rows.max_by_key(|pass| pass.members.len()) {
+            pass.members.push((index, Asks::Rows));
+        }
     }
-    passes.retain(|pass| pass.members.len() > 1);
+    let has_extreme = |pass: &Pass| pass.members.iter().any(|(_, asks)| matches!(asks, Asks::Min | Asks::Max));
+    passes.retain(|pass| pass.members.len() > 1 || (pass.data_type.is_floating() && has_extreme(pass)));
     passes
 }
 
-/// What a plain aggregate asks for, and of which column; none if it cannot be part of a pass.
+/// What an aggregate asks for, and of which column; none if it cannot be part of a pass.
 fn asks(aggregate: &AggregateFunctionExpr) -> Option<(Asks, Arc<dyn PhysicalExpr>)> {
     let mut arguments = aggregate.expressions();
     let column = arguments.pop()?;
-    if !arguments.is_empty() || aggregate.is_distinct() || !aggregate.order_bys().is_empty() {
-        return None;
-    }
     let function: &dyn Any = aggregate.fun().inner().as_ref();
-    if function.is::<Count>() {
-        let is_constant = column.downcast_ref::<Literal>().is_some_and(|literal| !literal.value().is_null());
-        return Some((if is_constant { Asks::Rows } else { Asks::Count }, column));
-    }
+    let is_constant = || column.downcast_ref::<Literal>().is_some_and(|literal| !literal.value().is_null());
+    let takes_all = arguments.is_empty() && !aggregate.is_distinct() && aggregate.order_bys().is_empty();
     let asks = match aggregate.field().data_type() {
-        DataType::Int64 | DataType::Float64 if function.is::<Sum>() => Asks::Sum,
-        DataType::Int64 | DataType::Float64 if function.is::<Min>() => Asks::Min,
-        DataType::Int64 | DataType::Float64 if function.is::<Max>() => Asks::Max,
+        DataType::Int64 if function.is::<Count>() && takes_all && is_constant() => Asks::Rows,
+        DataType::Int64 if function.is::<Count>() && takes_all => Asks::Count,
+        DataType::Int64 | DataType::Float64 if function.is::<Sum>() && takes_all => Asks::Sum,
         // Its arguments are floats if its values are.
-        DataType::Float64 if function.is::<Avg>() => Asks::Avg,
+        DataType::Float64 if function.is::<Avg>() && takes_all => Asks::Avg,
+        DataType::Int64 | DataType::Float16 | DataType::Float32 | DataType::Float64 => match function {
+            // Neither order nor repetition matters to them.
+            _ if function.is::<Min>() => Asks::Min,
+            _ if function.is::<Max>() => Asks::Max,
+            _ => return None,
+        },
         _ => return None,
     };
     Some((asks, column))
@@ -115,7 +125,7 @@ fn asks(aggregate: &AggregateFunctionExpr) -> Option<(Asks, Arc<dyn PhysicalExpr
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::testing::{every_aggregate, is_positive};
+    use super::super::testing::{every_aggregate, is_positive};
     use super::*;
 
     /// The names of the aggregates of each pass.
@@ -127,12 +137,31 @@ mod tests {
     #[test]
     fn aggregates_of_a_column_share_a_pass() {
         let aggregates = every_aggregate();
-        let mut found = names(&aggregates, &vec![None; aggregates.len()]);
-        found.iter_mut().for_each(|names| names.sort());
-        let of_price = ["avg", "count", "max", "min", "sum"].map(|name| format!("{name}(price@3)"));
-        let of_value = ["count", "max", "min", "sum"].map(|name| format!("{name}(value@2)"));
-        assert_eq!(found, [&of_price[..], &of_value[..]]);
-        let filters = aggregates.iter().map(|aggregate| (!aggregate.name().starts_with("sum")).then(is_positive));
-        assert_eq!(names(&aggregates, &filters.collect::<Vec<_>>()), Vec::<Vec<String>>::new());
+        let found = names(&aggregates, &vec![None; aggregates.len()]);
+        let of = |column: &str, functions: &[&str]| {
+            functions.iter().map(|function| function.replace(')', &format!("{column})"))).collect::<Vec<_>>()
+        };
+        let extremes = ["max()", "max(DISTINCT )", "min()", "min(DISTINCT )"];
+        let expected = [
+            of("price@3", &[&extremes[..], &["avg()", "count()", "sum()"]].concat()),
+            of("value@2", &[&extremes[..], &["count()", "sum()"]].concat()),
+        ];
+        assert_eq!(found.into_iter().map(sorted).collect::<Vec<_>>(), expected.map(sorted));
+    }
+
+    #[test]
+    fn filters_see_other_rows() {
+        let aggregates = every_aggregate();
+        let filters = aggregates.iter().map(|aggregate| aggregate.name().starts_with("sum").then(is_positive));
+        let found = names(&aggregates, &filters.collect::<Vec<_>>()).concat();
+        assert!(
+            found.contains(&"min(price@3)".into()) && !found.iter().any(|name| name.starts_with("sum")),
+            "{found:?}"
+        );
+    }
+
+    fn sorted(mut names: Vec<String>) -> Vec<String> {
+        names.sort();
+        names
     }
 }
