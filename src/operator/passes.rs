@@ -21,8 +21,11 @@ pub(crate) struct Pass {
     /// The column's type: 64-bit integers, or floats.
     pub(super) data_type: DataType,
     /// Which aggregates, and what of the column each asks for.
-    pub(super) members: Vec<(usize, Asks)>,
+    pub(super) members: Members,
 }
+
+/// Aggregates, and what each asks for.
+type Members = Vec<(usize, Asks)>;
 
 /// What an aggregate asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,29 +67,30 @@ pub(super) fn passes(
     aggregates: &[Arc<AggregateFunctionExpr>],
     filters: &[Option<Arc<dyn PhysicalExpr>>],
 ) -> Vec<Pass> {
-    let mut columns: Vec<(Arc<dyn PhysicalExpr>, Vec<(usize, Asks)>)> = vec![];
-    let mut rows = vec![];
+    let (mut passes, mut rows) = (vec![], vec![]);
+    let mut columns: Vec<(Arc<dyn PhysicalExpr>, Members)> = vec![];
     for (index, aggregate) in aggregates.iter().enumerate() {
-        let is_of = |(column, members): &&mut (Arc<dyn PhysicalExpr>, Vec<(usize, Asks)>),
-                     wanted: &dyn PhysicalExpr| {
-            column.as_ref() == wanted && members.iter().all(|(member, _)| filters[*member] == filters[index])
-        };
         match asks(aggregate) {
             Some((Asks::Rows, _)) => rows.push(index),
-            Some((asks, column)) => match columns.iter_mut().find(|known| is_of(known, column.as_ref())) {
-                Some((_, members)) => members.push((index, asks)),
-                None => columns.push((column, vec![(index, asks)])),
-            },
+            Some((asks, column)) => {
+                let sees_same = |members: &Members| filters[members[0].0] == filters[index];
+                let same = |(known, members): &&mut (Arc<dyn PhysicalExpr>, Members)| {
+                    known.as_ref() == column.as_ref() && sees_same(members)
+                };
+                match columns.iter_mut().find(same) {
+                    Some((_, members)) => members.push((index, asks)),
+                    None => columns.push((column, vec![(index, asks)])),
+                }
+            }
             None => {}
         }
     }
-    let pass = |(_, members): (_, Vec<(usize, Asks)>)| {
-        let tells_type = |(index, asks): &(usize, Asks)| {
-            (*asks != Asks::Count).then(|| aggregates[*index].field().data_type().clone())
-        };
-        Some(Pass { data_type: members.iter().find_map(tells_type)?, members })
-    };
-    let mut passes: Vec<Pass> = columns.into_iter().filter_map(pass).collect();
+    for (_, members) in columns {
+        let tells_type = |(_, asks): &&(usize, Asks)| *asks != Asks::Count;
+        if let Some((index, _)) = members.iter().find(tells_type) {
+            passes.push(Pass { data_type: aggregates[*index].field().data_type().clone(), members });
+        }
+    }
     for index in rows {
         // One that sees the same rows counts them on its way.
         let same_rows = passes.iter_mut().filter(|pass| filters[pass.reads()] == filters[index]);
