@@ -197,14 +197,6 @@ impl<N: Default> Numbers<N> {
         self.values.push(value.unwrap_or_default());
     }
 
-    /// Writes values, none of which is null.
-    pub(super) fn extend(&mut self, values: impl ExactSizeIterator<Item = N>) {
-        if let Some(validity) = &mut self.validity {
-            validity.append_n(values.len(), true);
-        }
-        self.values.extend(values);
-    }
-
     #[cold]
     fn begin_validity(&mut self) {
         let mut validity = BooleanBufferBuilder::new(self.values.capacity());

@@ -48,57 +48,20 @@ where
 }
 
 /// The columns that are asked for, in the making.
-struct Columns<T: Measure> {
-    /// Copies of slots that are still to be written: one column after the other is faster than all for each row.
-    block: Vec<Slot<T::Native>>,
+#[derive(Default)]
+struct Columns<N> {
     rows: Option<Vec<i64>>,
     counts: Option<Vec<i64>>,
-    sums: Option<Numbers<T::Native>>,
+    sums: Option<Numbers<N>>,
     means: Option<Numbers<f64>>,
-    least: Option<Numbers<T::Native>>,
-    greatest: Option<Numbers<T::Native>>,
-}
-
-/// So few that they stay in the processor's nearest cache.
-const BLOCK: usize = 128;
-
-impl<T: Measure> Columns<T> {
-    fn write_block(&mut self) {
-        let block = &self.block;
-        let counts = block.iter().map(|slot| slot.summary.count);
-        let is_seen = counts.clone().all(|count| count > 0);
-        if let Some(rows) = &mut self.rows {
-            rows.extend(block.iter().map(|slot| slot.summary.count + slot.nulls));
-        }
-        if let Some(values) = &mut self.counts {
-            values.extend(counts);
-        }
-        write(&mut self.sums, block, is_seen, |summary| summary.sum);
-        write(&mut self.means, block, is_seen, |summary| T::mean(summary.sum, summary.count));
-        write(&mut self.least, block, is_seen, |summary| T::of_rank(summary.least));
-        write(&mut self.greatest, block, is_seen, |summary| T::of_rank(summary.greatest));
-        self.block.clear();
-    }
-}
-
-/// Writes something of each summary that has a value, which all have if `is_seen`.
-fn write<N: Default, S>(
-    numbers: &mut Option<Numbers<N>>,
-    block: &[Slot<S>],
-    is_seen: bool,
-    of: impl Fn(&Summary<S>) -> N,
-) {
-    let Some(numbers) = numbers else { return };
-    match is_seen {
-        true => numbers.extend(block.iter().map(|slot| of(&slot.summary))),
-        false => block.iter().for_each(|slot| numbers.append((slot.summary.count > 0).then(|| of(&slot.summary)))),
-    }
+    least: Option<Numbers<N>>,
+    greatest: Option<Numbers<N>>,
 }
 
 impl<T: Measure> Kind for PassValues<T> {
     type Slot = Slot<T::Native>;
     type Input = (ScalarBuffer<T::Native>, Option<NullBuffer>);
-    type Output = Columns<T>;
+    type Output = Columns<T::Native>;
     type Values = Vec<ArrayRef>;
 
     fn input(&self, arguments: &[ArrayRef]) -> Result<Self::Input> {
@@ -129,7 +92,6 @@ impl<T: Measure> Kind for PassValues<T> {
         let numbers = |asks| wants(asks).then(|| Primitives::<T>::builder(rows));
         let counts = |asks| wants(asks).then(|| Vec::with_capacity(rows));
         Columns {
-            block: Vec::with_capacity(BLOCK),
             rows: counts(Asks::Rows),
             counts: counts(Asks::Count),
             sums: numbers(Asks::Sum),
@@ -140,15 +102,29 @@ impl<T: Measure> Kind for PassValues<T> {
     }
 
     #[inline(always)]
-    fn write(&self, slot: &Self::Slot, output: &mut Self::Output) {
-        output.block.push(*slot);
-        if output.block.len() == BLOCK {
-            output.write_block();
+    fn write(&self, Slot { summary, nulls }: &Self::Slot, output: &mut Self::Output) {
+        let is_seen = summary.count > 0;
+        if let Some(rows) = &mut output.rows {
+            rows.push(summary.count + nulls);
+        }
+        if let Some(counts) = &mut output.counts {
+            counts.push(summary.count);
+        }
+        if let Some(sums) = &mut output.sums {
+            sums.append(is_seen.then_some(summary.sum));
+        }
+        if let Some(means) = &mut output.means {
+            means.append(is_seen.then(|| T::mean(summary.sum, summary.count)));
+        }
+        if let Some(least) = &mut output.least {
+            least.append(is_seen.then(|| T::of_rank(summary.least)));
+        }
+        if let Some(greatest) = &mut output.greatest {
+            greatest.append(is_seen.then(|| T::of_rank(summary.greatest)));
         }
     }
 
-    fn finish(&self, mut output: Self::Output) -> Result<Vec<ArrayRef>> {
-        output.write_block();
+    fn finish(&self, output: Self::Output) -> Result<Vec<ArrayRef>> {
         let counts = |counts: Option<Vec<i64>>| counts.map(|counts| Arc::new(Int64Array::from(counts)) as ArrayRef);
         let numbers = |numbers: Option<Numbers<T::Native>>| {
             numbers.map(|numbers| Primitives::<T>::finish(numbers, &T::DATA_TYPE)).transpose()
