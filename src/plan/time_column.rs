@@ -4,7 +4,8 @@
 //! comes here as `tumble(size)`, whose first argument is no time but a length. The FROM clause of that SELECT is planned by itself, with the WITH
 //! clauses around it, and the first of its columns that is an event time is the one.
 //!
-//! `window_start` beside `date_bin(…)` is the bin's start, unless what the query reads has a column of that name.
+//! `window_start` beside `date_bin(…)` is the bin's start, unless what the query reads has a column of that name. Beside
+//! `tumble(…)` and the other windows by name it is refused then: it may well be meant either way.
 
 use std::ops::ControlFlow;
 
@@ -20,7 +21,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::error::{Error, Location};
 use crate::sql::names::{
-    WINDOW_TIME, for_each_select, is_window_function, is_window_name, names_bins, resolve_bin_names,
+    WINDOW_TIME, WindowNames, for_each_select, is_window_function, is_window_name, resolve_names, window_names,
 };
 
 use super::event_time::trace_index;
@@ -48,12 +49,16 @@ async fn fill_in<T: VisitMut>(syntax: &mut T, state: &SessionState) -> Result<()
         let Some(open) = finder.found else { return Ok(()) };
         let answer = match open.question {
             Question::Time => Some(Answer::Time(event_time_of(open.with, *open.select, state).await?)),
-            Question::Bin => {
+            Question::Names(names) if names.used.is_empty() => Some(Answer::Names),
+            Question::Names(names) => match columns_of(open.with, *open.select, state).await {
+                Ok(plan) if names.is_bin => {
+                    let is_taken = plan.schema().fields().iter().any(|field| is_window_name(field.name()));
+                    (!is_taken).then_some(Answer::Names)
+                }
+                Ok(plan) => refuse_taken(&names.used, &plan).map(|()| Some(Answer::Names))?,
                 // What is wrong with the query is told when it is planned as a whole.
-                let columns = columns_of(open.with, *open.select, state).await;
-                let is_taken = |plan: LogicalPlan| plan.schema().fields().iter().any(|f| is_window_name(f.name()));
-                columns.is_ok_and(|plan| !is_taken(plan)).then_some(Answer::Bin)
-            }
+                Err(_) => (!names.is_bin).then_some(Answer::Names),
+            },
         };
         match answer {
             Some(answer) => {
@@ -64,18 +69,30 @@ async fn fill_in<T: VisitMut>(syntax: &mut T, state: &SessionState) -> Result<()
     }
 }
 
+/// Names that mean the window that a SELECT groups by and columns that it reads.
+fn refuse_taken(used: &[Ident], read: &LogicalPlan) -> Result<()> {
+    let is_taken = |name: &&Ident| read.schema().has_column_with_unqualified_name(&name.value.to_lowercase());
+    let Some(name) = used.iter().find(is_taken) else { return Ok(()) };
+    let help = format!(
+        "for the column write its table, q.{name}, or rename it in the sub-query; for the window leave the column out of what \
+         the query reads, or select the window's own call with an alias"
+    );
+    let place = Location { line: name.span.start.line, column: name.span.start.column };
+    let message = format!("{name} means two things: a column that the query reads, and the window that it groups by");
+    Err(Error::sql(message).at(Some(place)).help(help).into())
+}
+
 /// What a SELECT leaves open.
-#[derive(Clone, Copy)]
 enum Question {
     /// Which column `tumble(size)` is over.
     Time,
-    /// Whether `window_start` is the bin's.
-    Bin,
+    /// Whether `window_start` is that of the window.
+    Names(WindowNames),
 }
 
 enum Answer {
     Time(Vec<Ident>),
-    Bin,
+    Names,
 }
 
 /// A SELECT that leaves something open, with the WITH clauses that it sees.
@@ -128,7 +145,7 @@ impl Selects {
                     let _ = order_by.visit(&mut call);
                 }
             }
-            Some(Answer::Bin) => resolve_bin_names(select, order_by),
+            Some(Answer::Names) => resolve_names(select, order_by),
             None => {}
         }
     }
@@ -138,7 +155,7 @@ fn question(select: &Select, order_by: Option<&OrderBy>) -> Option<Question> {
     if lacks_time(select) {
         return Some(Question::Time);
     }
-    names_bins(select, order_by).then_some(Question::Bin)
+    window_names(select, order_by).map(Question::Names)
 }
 
 impl VisitorMut for Selects {

@@ -103,8 +103,8 @@ impl ReplayPlan {
     }
 
     /// The type of a text column that may come as codes.
-    pub(super) fn coded_type(&self) -> DataType {
-        self.coded.map_or(DataType::Null, |position| self.schema.field(position).data_type().clone())
+    pub(super) fn coded_type(&self) -> Option<DataType> {
+        self.coded.map(|position| self.schema.field(position).data_type().clone())
     }
 
     /// Whether a text column comes as codes.

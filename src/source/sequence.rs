@@ -225,7 +225,7 @@ impl Sequence {
             _ => (vec![Segment::timeless(self.piece, batch.num_rows())], None),
         };
         let text = self.plan.coded_type();
-        let own = self.own.as_mut().map(|own| own.rows(&batch, &text)).transpose()?;
+        let own = self.own.as_mut().map(|own| own.rows(&batch, text.as_ref())).transpose()?;
         let full = self.plan.full.as_ref().map(|full| batch.project(full)).transpose()?;
         let origin = full.zip(places).map(|(rows, places)| Origin { rows, places, set_by: None });
         let rows = Read { batch: self.plan.asked_for(&batch, numbers)?, stamp: Stamp::timeless(self.piece), origin };

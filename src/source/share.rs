@@ -72,17 +72,17 @@ impl Own {
         Self { share, pipeline, dictionary: None }
     }
 
-    /// Whether each row belongs to the pipeline. A key of `text` that comes as codes has the owner that its text has.
+    /// Whether each row belongs to the pipeline. A key of type `text` that may come as codes has the owner that its text has.
     ///
     /// # Errors
     /// A type of key that has no hash.
-    pub(super) fn rows(&mut self, batch: &RecordBatch, text: &DataType) -> Result<BooleanArray> {
+    pub(super) fn rows(&mut self, batch: &RecordBatch, text: Option<&DataType>) -> Result<BooleanArray> {
         let keys = self.share.columns(batch);
-        let codes = match keys.as_slice() {
-            [key] => key.as_dictionary_opt::<Int32Type>(),
+        let codes = match (keys.as_slice(), text) {
+            ([key], Some(text)) => key.as_dictionary_opt::<Int32Type>().map(|codes| (codes, text)),
             _ => None,
         };
-        let Some(codes) = codes else {
+        let Some((codes, text)) = codes else {
             return Ok(are(&self.share.owners(batch.num_rows(), keys)?, self.pipeline));
         };
         let pipeline = self.pipeline;
@@ -124,7 +124,7 @@ mod tests {
             let share = Share { keys: keys.to_vec(), pipelines: 3, way: Sharing::AtSource };
             (0..3).map(|pipeline| Own::new(share.clone(), pipeline)).collect::<Vec<_>>()
         };
-        let rows = |own: &mut Own, batch: &RecordBatch| own.rows(batch, &DataType::Utf8View).unwrap();
+        let rows = |own: &mut Own, batch: &RecordBatch| own.rows(batch, Some(&DataType::Utf8View)).unwrap();
         let owned: Vec<_> = own(&[0, 1]).iter_mut().map(|own| rows(own, &batch)).collect();
         assert!((0..500).all(|row| owned.iter().filter(|own| own.value(row)).count() == 1));
         assert!(owned.iter().all(|own| own.true_count() > 50), "{owned:?}");
@@ -136,6 +136,8 @@ mod tests {
         let coded = RecordBatch::try_from_iter_with_nullable([("text", codes.unwrap(), true)]).unwrap();
         for (mut of_text, mut of_codes) in own(&[0]).into_iter().zip(own(&[0])) {
             assert_eq!(rows(&mut of_text, &batch), rows(&mut of_codes, &coded));
+            // The column may also be declared so.
+            assert_eq!(of_text.rows(&batch, None).unwrap(), of_text.rows(&coded, None).unwrap());
         }
     }
 }

@@ -13,7 +13,7 @@ mod tokens;
 mod windows;
 
 use datafusion::common::{DataFusionError, Result};
-use datafusion::sql::parser::{CopyToSource, DFParserBuilder, Statement};
+use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::dialect::Dialect;
 use datafusion::sql::sqlparser::parser::ParserError;
 
@@ -50,22 +50,8 @@ fn parse_statement(mut tokens: Tokens, dialect: &dyn Dialect) -> Result<StreamSt
     windows::rewrite_clauses(&mut tokens, dialect)?;
     let mut parser = DFParserBuilder::new(tokens).with_dialect(dialect).build()?;
     let mut statements = parser.parse_statements().map_err(located_error)?;
-    let mut statement = statements.pop_front().ok_or_else(|| Error::sql("no statement"))?;
-    resolve_window_names(&mut statement);
+    let statement = statements.pop_front().ok_or_else(|| Error::sql("no statement"))?;
     Ok(StreamStatement::Query { statement: Box::new(statement), emit, quoted })
-}
-
-fn resolve_window_names(statement: &mut Statement) {
-    match statement {
-        Statement::Statement(statement) => names::resolve_window_names(statement.as_mut()),
-        Statement::Explain(explain) => resolve_window_names(&mut explain.statement),
-        Statement::CopyTo(copy) => {
-            if let CopyToSource::Query(query) = &mut copy.source {
-                names::resolve_window_names(query.as_mut());
-            }
-        }
-        _ => {}
-    }
 }
 
 fn located_error(error: DataFusionError) -> DataFusionError {

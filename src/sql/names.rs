@@ -2,8 +2,8 @@
 //! `date_trunc(…)`.
 //!
 //! The names are replaced by what they mean, over the very call that the query groups by, so that DataFusion's
-//! planner sees expressions over a group key and nothing new. `tumble` is a window by name. The other two are common
-//! functions, over whose results a table may have such columns of its own, so they wait for somebody who knows.
+//! planner sees expressions over a group key and nothing new. What the query reads may have columns of these names: that
+//! is for somebody to say who knows them.
 
 use std::ops::ControlFlow;
 
@@ -17,19 +17,6 @@ pub(crate) const WINDOW_TIME: &str = "window_time";
 const NAMES: [&str; 3] = ["window_start", "window_end", WINDOW_TIME];
 /// Functions that are windows by name.
 const WINDOWS: [&str; 4] = ["tumble", "hop", "cumulate", "session"];
-
-/// Replaces the names in every SELECT of a statement that groups by `tumble`.
-pub(super) fn resolve_window_names<T: VisitMut>(statement: &mut T) {
-    struct Queries;
-    impl VisitorMut for Queries {
-        type Break = ();
-        fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-            for_each_select(query, &mut |select, order_by| resolve(select, order_by, as_window));
-            ControlFlow::Continue(())
-        }
-    }
-    let _ = statement.visit(&mut Queries);
-}
 
 /// Calls `act` with each SELECT of a query, those of a UNION among them, and with the ORDER BY of the only one.
 pub(crate) fn for_each_select(query: &mut Query, act: &mut impl FnMut(&mut Select, Option<&mut OrderBy>)) {
@@ -50,19 +37,53 @@ fn for_each_branch(body: &mut SetExpr, act: &mut impl FnMut(&mut Select, Option<
     }
 }
 
-/// Replaces the names in a SELECT that groups by `date_bin` or `date_trunc`, but not in its sub-queries.
-pub(crate) fn resolve_bin_names(select: &mut Select, order_by: Option<&mut OrderBy>) {
-    resolve(select, order_by, as_bin);
+/// The names that a SELECT speaks of its window by.
+pub(crate) struct WindowNames {
+    /// Where it does.
+    pub(crate) used: Vec<Ident>,
+    /// Whether the window is one of `date_bin` or `date_trunc`, which are common functions.
+    pub(crate) is_bin: bool,
 }
 
-/// Whether a SELECT groups by `date_bin` or `date_trunc` and speaks of a window by name.
-pub(crate) fn names_bins(select: &Select, order_by: Option<&OrderBy>) -> bool {
-    if window_call(select, as_bin).is_none() {
-        return false;
-    }
+/// What [`resolve_names`] would replace in a SELECT; none if that is nothing.
+pub(crate) fn window_names(select: &Select, order_by: Option<&OrderBy>) -> Option<WindowNames> {
+    let is_window = kind_of_window(select)?;
     let (mut resolved, mut order) = (select.clone(), order_by.cloned());
-    resolve_bin_names(&mut resolved, order.as_mut());
-    resolved != *select || order.as_ref() != order_by
+    resolve(&mut resolved, order.as_mut(), is_window);
+    let is_resolved = resolved == *select && order.as_ref() == order_by;
+    (!is_resolved).then(|| WindowNames { used: used_names(select), is_bin: window_call(select, as_window).is_none() })
+}
+
+/// Replaces the names in a SELECT that groups by a window, but not in its sub-queries.
+pub(crate) fn resolve_names(select: &mut Select, order_by: Option<&mut OrderBy>) {
+    if let Some(is_window) = kind_of_window(select) {
+        resolve(select, order_by, is_window);
+    }
+}
+
+/// What a SELECT groups by is a window by name, or one of bins.
+fn kind_of_window(select: &Select) -> Option<IsWindow> {
+    [as_window as IsWindow, as_bin].into_iter().find(|is_window| window_call(select, *is_window).is_some())
+}
+
+/// The names among the expressions of a SELECT, but for those that are aliases beside the SELECT list.
+fn used_names(select: &Select) -> Vec<Ident> {
+    let mut select = select.clone();
+    let aliases: Vec<String> = select.projection.iter().filter_map(alias).collect();
+    let call = kind_of_window(&select).and_then(|is_window| window_call(&select, is_window));
+    let (mut listed, mut others) = (vec![], vec![]);
+    let of = |found: &mut Vec<Ident>, expr: &Expr| match expr {
+        Expr::Identifier(name) => found.extend(window_name(name).map(|_| name.clone())),
+        _ => {}
+    };
+    let mut list = OwnExprs::new(call.as_ref(), |expr: &mut Expr| of(&mut listed, expr));
+    let _ = select.projection.visit(&mut list);
+    let mut rest = OwnExprs::new(call.as_ref(), |expr: &mut Expr| of(&mut others, expr));
+    let _ = select.group_by.visit(&mut rest);
+    let _ = select.having.visit(&mut rest);
+    others.retain(|name| !aliases.contains(&name.value));
+    listed.append(&mut others);
+    listed
 }
 
 /// Whether a column bears one of the names.

@@ -4,7 +4,7 @@ use std::any::{Any, TypeId};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, UInt32Array, new_empty_array};
-use arrow::compute::take_arrays;
+use arrow::compute::{cast, take_arrays};
 use arrow::datatypes::DataType;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::functions_aggregate::all_default_aggregate_functions;
@@ -105,6 +105,14 @@ fn column(values: impl IntoIterator<Item = ScalarValue>, data_type: &DataType) -
     let mut values = values.into_iter().peekable();
     match values.peek() {
         None => Ok(new_empty_array(data_type)),
+        // One dictionary of them all would have an entry for each.
+        Some(ScalarValue::Dictionary(..)) => {
+            let values = values.map(|value| match value {
+                ScalarValue::Dictionary(_, value) => *value,
+                value => value,
+            });
+            Ok(cast(&ScalarValue::iter_to_array(values)?, data_type)?)
+        }
         Some(_) => ScalarValue::iter_to_array(values),
     }
 }
