@@ -100,6 +100,11 @@ impl Check {
         })
     }
 
+    /// Whether a statement has a query whose answers can be compared.
+    pub fn is_query(statement: &StreamStatement) -> bool {
+        question(statement).is_some()
+    }
+
     /// Takes the next statement: compares the answers to a query (or to that of a COPY or INSERT, which writes
     /// nothing), and carries every other statement out in each session.
     ///

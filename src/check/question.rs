@@ -1,7 +1,7 @@
 //! What is asked of each session: the query of a statement, and its variants.
 
 use datafusion::common::Result;
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::sql::parser::{CopyToSource, Statement};
 use datafusion::sql::sqlparser::ast::{Query, Statement as Sql};
@@ -61,6 +61,9 @@ pub(super) fn left_open(plan: &LogicalPlan) -> Result<Option<&'static str>> {
             LogicalPlan::Window(window) if window.window_expr.iter().any(takes_rows) => {
                 Some("SQL leaves the order of rows that tie in ORDER BY of OVER open")
             }
+            LogicalPlan::Aggregate(aggregate) if aggregate.aggr_expr.iter().any(is_sketch) => {
+                Some("approx_percentile_cont and approx_median hang on how rows are divided, in plain DataFusion too")
+            }
             LogicalPlan::Limit(_) => Some("SQL leaves open which rows LIMIT takes where rows tie"),
             LogicalPlan::Aggregate(aggregate) if aggregate.aggr_expr.iter().any(depends_on_order) => {
                 Some("SQL leaves the order of rows in an aggregate open where its ORDER BY does not tell it")
@@ -72,4 +75,11 @@ pub(super) fn left_open(plan: &LogicalPlan) -> Result<Option<&'static str>> {
         Ok(if open.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     Ok(open)
+}
+
+/// Whether an aggregate sketches a distribution: what it says of the same rows depends on how they were brought together.
+fn is_sketch(expr: &Expr) -> bool {
+    let names = ["approx_percentile_cont", "approx_percentile_cont_with_weight", "approx_median"];
+    expr.exists(|part| Ok(matches!(part, Expr::AggregateFunction(call) if names.contains(&call.func.name()))))
+        .unwrap_or(false)
 }

@@ -72,6 +72,8 @@ struct Run {
     check: Check,
     queries: usize,
     outcomes: Vec<Outcome>,
+    /// Queries that could not be answered.
+    failed: usize,
 }
 
 impl Run {
@@ -80,14 +82,25 @@ impl Run {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let setups = (0..options.runs).map(|_| Setup::drawn(random.next_u64())).collect();
         say(&format!("seed {seed}"));
-        Ok(Self { check: Check::new(setups)?, queries: 0, outcomes: vec![] })
+        Ok(Self { check: Check::new(setups)?, queries: 0, outcomes: vec![], failed: 0 })
     }
 
     async fn statements(&mut self, sql: &str) -> Result<()> {
         for statement in parse_statements(&Setup::stream().session()?, sql)? {
-            let Some(comparisons) = self.check.statement(statement).await? else { continue };
-            self.queries += 1;
-            say(&format!("query {}", self.queries));
+            let is_query = Check::is_query(&statement);
+            self.queries += usize::from(is_query);
+            if is_query {
+                say(&format!("query {}", self.queries));
+            }
+            let comparisons = match self.check.statement(statement).await {
+                // The others are compared all the same.
+                Err(error) if is_query => {
+                    errors::print(sql, &error);
+                    self.failed += 1;
+                    continue;
+                }
+                comparisons => comparisons?.unwrap_or_default(),
+            };
             for comparison in comparisons {
                 say(&line(&comparison));
                 self.outcomes.push(comparison.outcome);
@@ -102,14 +115,15 @@ impl Run {
             errors::print("", &error.into());
             return FAILED;
         }
-        say(&summary(&self.outcomes, self.queries));
-        if self.outcomes.iter().all(Outcome::is_fine) { 0 } else { FAILED }
+        say(&summary(&self.outcomes, self.queries, self.failed));
+        if self.failed == 0 && self.outcomes.iter().all(Outcome::is_fine) { 0 } else { FAILED }
     }
 }
 
-fn summary(outcomes: &[Outcome], queries: usize) -> String {
+fn summary(outcomes: &[Outcome], queries: usize, failed: usize) -> String {
     let number = |of: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| of(outcome)).count();
     match number(|outcome| !outcome.is_fine()) {
+        0 if failed > 0 => format!("{failed} of {queries} queries could not be answered"),
         0 => {
             let late = match number(|outcome| matches!(outcome, Outcome::Late(..))) {
                 0 => String::new(),

@@ -149,11 +149,18 @@ fn describe(sequence: &SequenceLateness, found: &Lateness, windows: bool, lines:
         count(sequence.late_rows(0))
     ));
     let most = sequence.late_rows(0).max(1);
+    // Lengths are rounded up: of those that look alike the last one holds.
+    let mut bounds: Vec<(String, u64)> = vec![];
     for bound in sequence.bounds() {
+        let label = shown(bound);
+        bounds.pop_if(|(known, _)| *known == label);
+        bounds.push((label, bound));
+    }
+    for (label, bound) in bounds {
         let late = sequence.late_rows(bound);
         let share = 100.0 * late as f64 / sequence.rows.max(1) as f64;
         let bar = "█".repeat((late as f64 / most as f64 * BAR as f64).ceil() as usize);
-        lines.push(format!("  {:>10} loses {:>12} rows  {share:>7.3} %  {bar}", shown(bound), count(late)));
+        lines.push(format!("  {label:>10} loses {:>12} rows  {share:>7.3} %  {bar}", count(late)));
     }
     for culprit in &sequence.culprits {
         lines.push(format!(

@@ -312,7 +312,10 @@ fn is_key(index: usize, plan: &LogicalPlan) -> bool {
         LogicalPlan::Extension(extension) => {
             let node = extension.node.as_any();
             let is_group = node.downcast_ref::<WindowAggregate>().is_some_and(|node| {
-                index < node.keys.len() + node.window.as_ref().map_or(0, |window| window.columns().len())
+                // What changes do to earlier ones stands before the keys.
+                let first = usize::from(node.emit.has_ops());
+                let window = node.window.as_ref().map_or(0, |window| window.columns().len());
+                (first..first + window + node.keys.len()).contains(&index)
             });
             is_group || node.downcast_ref::<TopN>().is_some_and(|node| node.key_of(index).is_some())
         }

@@ -45,7 +45,7 @@ pub(super) fn filter(filter: Filter, flow: Flow, emit: EmitMode) -> Result<Flow>
     } else if emit.has_ops() {
         extension(ChangesFilter { input, predicate })
     } else {
-        return Err(refuse::filtered_changes().into());
+        return Err(refuse::filtered_changes(emit).into());
     };
     Ok(Flow { plan, ..flow })
 }

@@ -33,6 +33,9 @@ pub(crate) fn window_length(size: &ScalarValue, zone: Option<&str>, time: &DataT
         return Err(no_times(time).into());
     };
     let zone = zone.or(own_zone.as_deref()).filter(|zone| !is_utc(zone)).unwrap_or("+00:00");
+    let known = zone.parse::<Tz>().map_err(|_| {
+        Error::sql(format!("unknown time zone '{zone}'")).help("a name like 'America/New_York', or '+01:00'")
+    })?;
     let parts = Parts::of(size)?;
     let span = match parts {
         Parts { months: 0, days: 0, .. } => None,
@@ -52,12 +55,7 @@ pub(crate) fn window_length(size: &ScalarValue, zone: Option<&str>, time: &DataT
         None => Ok(Length::Ticks(positive_ticks(parts.ticks(unit, time)?)?)),
         Some(Span::Days(days)) if days > MAX_YEARS * 365 => Err(too_long().into()),
         Some(Span::Months(months)) if months > MAX_YEARS * 12 => Err(too_long().into()),
-        Some(span) => {
-            let zone = zone.parse::<Tz>().map_err(|_| {
-                Error::sql(format!("unknown time zone '{zone}'")).help("a name like 'America/New_York', or '+01:00'")
-            })?;
-            Ok(Length::Calendar(Calendar { span, zone, ticks_per_second: ticks_per_second(unit) }))
-        }
+        Some(span) => Ok(Length::Calendar(Calendar { span, zone: known, ticks_per_second: ticks_per_second(unit) })),
     }
 }
 

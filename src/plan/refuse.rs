@@ -43,12 +43,9 @@ pub(super) fn every_without_time() -> Error {
 
 pub(super) fn sorted_changes(emit: EmitMode, at: Option<Location>) -> Result<()> {
     refuse_if(emit.is_changes(), || {
-        Error::refused(
-            "ORDER BY with EMIT CHANGES",
-            "an order over all changes is known only when the stream ends",
-            "leave ORDER BY out (changes of a key come in order), or use EMIT FINAL",
-        )
-        .at(at)
+        let help = format!("leave ORDER BY out (changes of a key come in order), or use {}", final_instead(emit));
+        let reason = "an order over all changes is known only when the stream ends";
+        Error::refused(format!("ORDER BY with {}", emit.clause()), reason, help).at(at)
     })
 }
 
@@ -96,12 +93,21 @@ pub(super) fn late_ranks() -> Error {
     )
 }
 
-pub(super) fn filtered_changes() -> Error {
+pub(super) fn filtered_changes(emit: EmitMode) -> Error {
+    let instead = final_instead(emit);
     Error::refused(
-        "HAVING with EMIT CHANGES",
+        format!("HAVING with {}", emit.clause()),
         "a row that no longer qualifies would have to be withdrawn",
-        "EMIT CHANGES WITH OP or WITH RETRACTIONS, which withdraw it (-D), or EMIT FINAL",
+        format!("EMIT … WITH OP or WITH RETRACTIONS, which withdraw it (-D), or {instead}"),
     )
+}
+
+/// What gives each row once.
+fn final_instead(emit: EmitMode) -> &'static str {
+    match emit.clause() {
+        "ALLOWED LATENESS" => "EMIT FINAL without ALLOWED LATENESS",
+        _ => "EMIT FINAL",
+    }
 }
 
 pub(super) fn joined_changes() -> Error {

@@ -28,13 +28,19 @@ pub(super) fn join_of_streams(join: &Join) -> Error {
 }
 
 pub(super) fn join_type(join: &Join, table: &LogicalPlan) -> Error {
-    Error::refused(
-        format!("a {} JOIN that keeps unmatched rows of the table", join.join_type.to_string().to_uppercase()),
-        "which rows of the table stay without a match is known only when the stream ends",
-        "keep the stream's rows: stream LEFT JOIN table, or use an inner JOIN",
-    )
-    .at(place_of_join(join))
-    .about(first_table(table).as_deref())
+    let (kind, help) = match join.join_type {
+        JoinType::LeftSemi | JoinType::RightSemi | JoinType::LeftAnti | JoinType::RightAnti => {
+            let words = join.join_type.to_string().replace("Left", "LEFT ").replace("Right", "RIGHT ").to_uppercase();
+            (words, "select the stream's rows by the table's: WHERE k IN (SELECT k FROM table)")
+        }
+        kind => {
+            (kind.to_string().to_uppercase(), "keep the stream's rows: stream LEFT JOIN table, or use an inner JOIN")
+        }
+    };
+    let reason = "which rows of the table stay without a match is known only when the stream ends";
+    Error::refused(format!("a {kind} JOIN that keeps unmatched rows of the table"), reason, help)
+        .at(place_of_join(join))
+        .about(first_table(table).as_deref())
 }
 
 /// The first table that a plan reads.

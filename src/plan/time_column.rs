@@ -72,12 +72,13 @@ async fn fill_in<T: VisitMut>(syntax: &mut T, state: &SessionState) -> Result<()
 /// Names that mean the window that a SELECT groups by and columns that it reads.
 fn refuse_taken(used: &[Ident], read: &LogicalPlan) -> Result<()> {
     let is_taken = |name: &&Ident| read.schema().has_column_with_unqualified_name(&name.value.to_lowercase());
-    let Some(name) = used.iter().find(is_taken) else { return Ok(()) };
+    let Some(used) = used.iter().find(is_taken) else { return Ok(()) };
+    let name = used.value.to_lowercase();
     let help = format!(
         "for the column write its table, q.{name}, or rename it in the sub-query; for the window leave the column out of what \
          the query reads, or select the window's own call with an alias"
     );
-    let place = Location { line: name.span.start.line, column: name.span.start.column };
+    let place = Location { line: used.span.start.line, column: used.span.start.column };
     let message = format!("{name} means two things: a column that the query reads, and the window that it groups by");
     Err(Error::sql(message).at(Some(place)).help(help).into())
 }

@@ -45,6 +45,8 @@ pub struct SequenceLateness {
     pub null_times: u64,
     /// Of each row that needs a bound, the least one in ticks that keeps it from being late.
     needed: Histogram<u64>,
+    /// The greatest of them, exactly.
+    greatest: u64,
     /// Bounds that were asked for, in ticks, and the rows that are late under each.
     asked: Vec<(u64, u64)>,
     /// The rows that set the watermark that most others are late by, worst first.
@@ -71,10 +73,11 @@ impl SequenceLateness {
     fn try_new(name: String, asked: &[u64]) -> Result<Self> {
         let needed = Histogram::new(3).map_err(|error| internal_datafusion_err!("{error}"))?;
         let asked = asked.iter().map(|bound| (*bound, 0)).collect();
-        Ok(Self { name, rows: 0, null_times: 0, needed, asked, culprits: vec![] })
+        Ok(Self { name, rows: 0, null_times: 0, needed, greatest: 0, asked, culprits: vec![] })
     }
 
     fn record(&mut self, needed: u64) {
+        self.greatest = self.greatest.max(needed);
         // The histogram grows as it needs to, and a time of less than 2^63 ticks has a place in it.
         if self.needed.record(needed).is_err() {
             self.needed.saturating_record(needed);
@@ -86,13 +89,14 @@ impl SequenceLateness {
     pub fn late_rows(&self, bound: u64) -> u64 {
         match self.asked.iter().find(|(asked, _)| *asked == bound) {
             Some((_, late)) => *late,
+            None if bound >= self.greatest => 0,
             None => self.needed.len() - self.needed.count_between(0, bound),
         }
     }
 
     /// The least bound that loses no row, in ticks.
     pub fn greatest_needed(&self) -> u64 {
-        if self.needed.is_empty() { 0 } else { self.needed.max() }
+        self.greatest
     }
 
     /// Bounds, ascending: those that were asked for, some that lose at most a tenth, a hundredth and so on of the rows,
@@ -102,7 +106,7 @@ impl SequenceLateness {
         let bound = |share: f64| {
             // Of those that need a bound, as many may be lost as this share of all rows.
             let lost = self.rows as f64 * share / (self.needed.len() as f64).max(1.0);
-            if lost >= 1.0 { 0 } else { self.needed.value_at_quantile(1.0 - lost) }
+            if lost >= 1.0 { 0 } else { self.needed.value_at_quantile(1.0 - lost).min(self.greatest) }
         };
         let mut bounds: Vec<u64> = shares.into_iter().map(bound).chain([0, self.greatest_needed()]).collect();
         bounds.extend(self.asked.iter().map(|(bound, _)| bound));
@@ -122,6 +126,7 @@ impl SequenceLateness {
         for sequence in sequences {
             all.rows += sequence.rows;
             all.null_times += sequence.null_times;
+            all.greatest = all.greatest.max(sequence.greatest);
             all.needed.add(&sequence.needed).map_err(|error| internal_datafusion_err!("{error}"))?;
             all.asked.iter_mut().zip(&sequence.asked).for_each(|(all, one)| all.1 += one.1);
             all.culprits.extend(sequence.culprits.iter().cloned());
@@ -248,12 +253,12 @@ impl StreamTable {
         let bounds = bounds_ns.iter().map(|ns| ns.unsigned_abs().div_ceil(tick_ns.unsigned_abs())).collect();
         let question = Question { time, by, size, bounds };
         let mut tasks = JoinSet::new();
-        for partition in 0..self.partitions() {
+        for (place, files) in self.units(&question).into_iter().enumerate() {
             let (table, question, task) = (self.clone(), question.clone(), Arc::clone(task));
-            tasks.spawn(async move { (partition, table.lateness_of(partition, &question, &task).await) });
+            tasks.spawn(async move { (place, table.lateness_of(&files, &question, &task).await) });
         }
         let mut found = tasks.join_all().await;
-        found.sort_by_key(|(partition, _)| *partition);
+        found.sort_by_key(|(place, _)| *place);
         let mut sequences = vec![];
         for (_, of_partition) in found {
             sequences.extend(of_partition?);
@@ -261,13 +266,23 @@ impl StreamTable {
         Ok(Lateness { time: question.time.column.clone(), tick_ns, sequences })
     }
 
+    /// Files that are read by themselves: those of each partition, or, where a key's rows may be in several, all of them.
+    fn units(&self, question: &Question) -> Vec<Vec<StreamFile>> {
+        let partitions = &self.inner.partitions;
+        let name = question.by.map(|by| self.inner.schema.field(by).name());
+        let keys = self.inner.partitioned_by.as_deref();
+        match name {
+            Some(name) if keys != Some(std::slice::from_ref(name)) => vec![partitions.concat()],
+            _ => partitions.clone(),
+        }
+    }
+
     async fn lateness_of(
         &self,
-        partition: usize,
+        files: &[StreamFile],
         question: &Question,
         task: &Arc<TaskContext>,
     ) -> Result<Vec<SequenceLateness>> {
-        let files = &self.inner.partitions[partition];
         let mut whole = Sequence::try_new(name_of(files), question)?;
         let mut keys: HashMap<String, Sequence> = HashMap::new();
         let columns: Vec<usize> = [question.time.index].into_iter().chain(question.by).collect();

@@ -99,7 +99,12 @@ impl StreamParser<'_> {
         }
         loop {
             if self.words(&["WATERMARK", "FOR"]) {
-                watermark = Some(self.watermark()?);
+                let declared = self.watermark()?;
+                let at = declared.at;
+                if watermark.replace(declared).is_some() {
+                    let error = Error::sql("a second WATERMARK").at(Some(at)).help("a stream has one event time");
+                    return Err(error.into());
+                }
             } else {
                 columns.push(self.parser.parse_column_def().map_err(located)?);
             }

@@ -64,5 +64,12 @@ pub(super) fn nanoseconds(tokens: &[TokenWithSpan]) -> Result<i64> {
     let parsed = parse_interval_month_day_nano(&interval).ok().filter(|parsed| parsed.months == 0);
     let ns = parsed
         .and_then(|parsed| i64::from(parsed.days).checked_mul(86_400_000_000_000)?.checked_add(parsed.nanoseconds));
-    ns.filter(|ns| *ns > 0).ok_or_else(|| no_duration(tokens))
+    match ns {
+        Some(ns) if ns > 0 => Ok(ns),
+        Some(_) => Err(Error::sql(format!("'{}' is not positive", text(tokens)))
+            .at(location_at(tokens, 0))
+            .help("write INTERVAL '1' SECOND or longer")
+            .into()),
+        None => Err(no_duration(tokens)),
+    }
 }

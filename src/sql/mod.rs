@@ -167,6 +167,14 @@ impl EmitMode {
         matches!(self, Self::Changes(_))
     }
 
+    /// The clause that asks for changes: what FINAL with it lacks is leaving it out.
+    pub(crate) fn clause(self) -> &'static str {
+        match self {
+            Self::Changes(Changes { when: When::AtClose { .. }, .. }) => "ALLOWED LATENESS",
+            _ => "EMIT CHANGES",
+        }
+    }
+
     /// Whether rows say what they do to earlier ones.
     pub(crate) fn has_ops(self) -> bool {
         matches!(self, Self::Changes(Changes { ops, .. }) if ops != Ops::None)

@@ -72,9 +72,10 @@ fn used_names(select: &Select) -> Vec<Ident> {
     let aliases: Vec<String> = select.projection.iter().filter_map(alias).collect();
     let call = kind_of_window(&select).and_then(|is_window| window_call(&select, is_window));
     let (mut listed, mut others) = (vec![], vec![]);
-    let of = |found: &mut Vec<Ident>, expr: &Expr| match expr {
-        Expr::Identifier(name) => found.extend(window_name(name).map(|_| name.clone())),
-        _ => {}
+    let of = |found: &mut Vec<Ident>, expr: &Expr| {
+        if let Expr::Identifier(name) = expr {
+            found.extend(window_name(name).map(|_| name.clone()));
+        }
     };
     let mut list = OwnExprs::new(call.as_ref(), |expr: &mut Expr| of(&mut listed, expr));
     let _ = select.projection.visit(&mut list);

@@ -70,37 +70,58 @@ pub(super) fn rewrite_table_functions(tokens: &mut Tokens, dialect: &dyn Dialect
 fn table_function(tokens: &Tokens, index: usize) -> Option<(usize, &'static TableFunction)> {
     let name = word(tokens, index)?;
     let function = TABLE_FUNCTIONS.iter().find(|function| function.name == name)?;
-    let has_data = is_word(tokens, index + 2, "TABLE")
-        || (is_word(tokens, index + 2, "DATA") && is(tokens, index + 3, &Token::RArrow));
-    (is(tokens, index + 1, &Token::LParen) && has_data).then_some((index, function))
+    if !is(tokens, index + 1, &Token::LParen) {
+        return None;
+    }
+    let first = name_of(&tokens[index + 2..]).map_or(index + 2, |_| index + 4);
+    let in_table = is(tokens, index.checked_sub(1)?, &Token::LParen) && is_word(tokens, index.checked_sub(2)?, "TABLE");
+    (is_word(tokens, first, "TABLE") || first > index + 2 || in_table || reads_bare_table(tokens, index))
+        .then_some((index, function))
+}
+
+/// Whether a call is that of a table function by its place and by its arguments, as in `FROM TUMBLE(t, ts, size)`. What
+/// `EXTRACT(hour FROM tumble(ts, size))` has after its time is a length.
+fn reads_bare_table(tokens: &Tokens, call: usize) -> bool {
+    let stands_for_table = ["FROM", "JOIN"].iter().any(|word| call > 0 && is_word(tokens, call - 1, word));
+    let Some(close) = closing(tokens, call + 1).ok().filter(|_| stands_for_table) else { return false };
+    let items = list_items(&tokens[call + 2..close]);
+    items.len() > 2 && !is_duration(items[1])
+}
+
+/// The arguments of a table function, by what they are.
+#[derive(Default)]
+struct Arguments<'a> {
+    data: Option<&'a [TokenWithSpan]>,
+    /// More of what its sessions go by.
+    keys: Vec<&'a [TokenWithSpan]>,
+    time: Option<&'a [TokenWithSpan]>,
+    /// By name or by place.
+    lengths: Vec<Option<String>>,
 }
 
 impl TableFunction {
     fn subquery(&self, tokens: &Tokens, call: usize, close: usize) -> Result<String> {
         let usage = |message: String| Error::sql(message).at(location_at(tokens, call)).help(self.usage);
         let name = self.name.to_uppercase();
-        let items = list_items(&tokens[call + 2..close]);
-        let is_time = |item: &&[TokenWithSpan]| is_word(argument(item, "TIMECOL"), 0, "DESCRIPTOR");
-        let Some(time_at) = items.iter().position(is_time) else {
-            return Err(usage(format!("{name} takes a table and DESCRIPTOR(time column)")).into());
+        let arguments = self.arguments(&tokens[call + 2..close])?;
+        let time = match arguments.time {
+            None => return Err(usage(format!("{name} takes a table and DESCRIPTOR(time column)")).into()),
+            Some(time) if !is_word(time, 0, "DESCRIPTOR") => time,
+            Some(time) if is(time, 1, &Token::LParen) && time.len() > 3 => &time[2..time.len() - 1],
+            Some(_) => return Err(usage("the time column stands in DESCRIPTOR(…)".to_string()).into()),
         };
-        let time = argument(items[time_at], "TIMECOL");
-        if !is(time, 1, &Token::LParen) || time.len() < 4 {
-            return Err(usage("the time column stands in DESCRIPTOR(…)".to_string()).into());
-        }
-        let time = &time[2..time.len() - 1];
         if list_items(time).len() != 1 {
             return Err(usage("DESCRIPTOR takes the time column alone".to_string()).into());
         }
         let time = text(time);
-        let (data, keys) = self
-            .data(&items[..time_at])
-            .ok_or_else(|| usage(format!("the first argument of {name} is TABLE and a name")))?;
-        let lengths = self.lengths(&items[time_at + 1..]).map_err(|error| Error::locate(error, None))?;
-        let Some(lengths) = lengths else {
+        let (data, keys) =
+            self.data(&arguments).ok_or_else(|| usage(format!("the first argument of {name} is TABLE and a name")))?;
+        let lengths: Vec<String> = arguments.lengths.iter().map_while(Clone::clone).collect();
+        let has_gap = arguments.lengths.iter().flatten().count() > lengths.len();
+        if has_gap || lengths.len() <= self.length || lengths.len() > self.parameters.len() {
             let parameters = self.parameters.join(", ").to_lowercase();
             return Err(usage(format!("{name} takes a table, a time column and {parameters}")).into());
-        };
+        }
         let length = &lengths[self.length];
         let window = match keys.as_str() {
             "" => format!("{}({time}, {})", self.name, lengths.join(", ")),
@@ -112,55 +133,95 @@ impl TableFunction {
         ))
     }
 
-    /// The table, and what its sessions go by.
-    fn data(&self, items: &[&[TokenWithSpan]]) -> Option<(String, String)> {
-        let (first, more) = items.split_first()?;
-        let data = argument(first, "DATA");
-        if !is_word(data, 0, "TABLE") || data.len() < 2 {
-            return None;
+    fn arguments<'a>(&self, tokens: &'a [TokenWithSpan]) -> Result<Arguments<'a>> {
+        let mut found = Arguments { lengths: vec![None; self.parameters.len()], ..Arguments::default() };
+        let mut place = 0;
+        for item in list_items(tokens) {
+            let wrong = |message: String| Error::sql(message).at(location_at(item, 0)).help(self.usage);
+            let (name, value) = name_of(item).map_or((None, item), |name| (Some(name), &item[2..]));
+            let twice = |name: &str| wrong(format!("{} has {name} twice", self.name.to_uppercase()));
+            let length = |name: &String| self.parameters.iter().position(|known| known == name);
+            match (&name, name.as_ref().map(length)) {
+                (Some(name), _) if name == "DATA" => {
+                    if found.data.replace(value).is_some() {
+                        return Err(twice(name).into());
+                    }
+                }
+                (Some(name), _) if name == "TIMECOL" => {
+                    if found.time.replace(value).is_some() {
+                        return Err(twice(name).into());
+                    }
+                }
+                (Some(name), Some(Some(at))) => {
+                    let length = duration(value).map_err(|error| Error::locate(error, None))?;
+                    if found.lengths[at].replace(length).is_some() {
+                        return Err(twice(name).into());
+                    }
+                }
+                (Some(_), _) => {
+                    let message = format!("{} has no argument {}", self.name.to_uppercase(), text(&item[..1]));
+                    return Err(wrong(message).into());
+                }
+                (None, _) if found.data.is_none() => found.data = Some(value),
+                (None, _) if found.time.is_none() && self.is_time(&found, value) => found.time = Some(value),
+                (None, _) if found.time.is_none() => found.keys.push(value),
+                (None, _) => {
+                    let length = duration(value).map_err(|error| Error::locate(error, None))?;
+                    match found.lengths.get_mut(place) {
+                        Some(slot) => *slot = Some(length),
+                        None => found.lengths.push(Some(length)),
+                    }
+                    place += 1;
+                }
+            }
         }
-        let partition = (1..data.len()).find(|index| are_words(data, *index, &["PARTITION", "BY"]));
+        Ok(found)
+    }
+
+    /// Whether an argument after the table is the time column: it is, but for more of the keys of sessions.
+    fn is_time(&self, found: &Arguments, value: &[TokenWithSpan]) -> bool {
+        let has_keys = found.data.is_some_and(|data| partition_of(data).is_some());
+        is_word(value, 0, "DESCRIPTOR") || !has_keys && found.data.is_some_and(|data| !is_word(data, 0, "TABLE"))
+    }
+
+    /// The table, and what its sessions go by.
+    fn data(&self, arguments: &Arguments) -> Option<(String, String)> {
+        let data = arguments.data?;
+        let data = if is_word(data, 0, "TABLE") { &data[1..] } else { data };
+        let partition = partition_of(data);
         match partition {
+            _ if data.is_empty() => None,
             Some(partition) if self.name == "session" => {
                 let keys = &data[partition + 2..];
                 let keys = match keys {
                     [open, inner @ .., close] if open.token == Token::LParen && close.token == Token::RParen => inner,
                     keys => keys,
                 };
-                let keys: Vec<String> = [keys].iter().chain(more).map(|key| text(key)).collect();
-                Some((text(&data[1..partition]), keys.join(", ")))
+                let keys: Vec<String> = [keys].iter().chain(&arguments.keys).map(|key| text(key)).collect();
+                Some((text(&data[..partition]), keys.join(", ")))
             }
-            None if more.is_empty() => {
+            None if arguments.keys.is_empty() => {
                 // Without keys, all rows are in the same sessions.
                 let keys = if self.name == "session" { "TRUE" } else { "" };
-                Some((text(&data[1..]), keys.to_string()))
+                Some((text(data), keys.to_string()))
             }
             _ => None,
         }
     }
-
-    /// The lengths in order, by name or by place; none if there are too few or too many.
-    fn lengths(&self, items: &[&[TokenWithSpan]]) -> Result<Option<Vec<String>>> {
-        let mut lengths: Vec<Option<String>> = vec![None; self.parameters.len()];
-        for (place, item) in items.iter().enumerate() {
-            let named = self.parameters.iter().position(|name| argument(item, name).len() < item.len());
-            if named.is_none() && is(item, 1, &Token::RArrow) {
-                let message = format!("{} has no argument {}", self.name.to_uppercase(), text(&item[..1]));
-                return Err(Error::sql(message).at(location_at(item, 0)).help(self.usage).into());
-            }
-            let Some(slot) = lengths.get_mut(named.unwrap_or(place)) else { return Ok(None) };
-            let name = named.and_then(|named| self.parameters.get(named)).unwrap_or(&"");
-            *slot = Some(duration(argument(item, name))?);
-        }
-        let given: Vec<String> = lengths.iter().map_while(Clone::clone).collect();
-        let all = lengths.iter().flatten().count() == given.len();
-        Ok((all && given.len() > self.length).then_some(given))
-    }
 }
 
-/// An argument without its name, if it has one.
-fn argument<'a>(tokens: &'a [TokenWithSpan], name: &str) -> &'a [TokenWithSpan] {
-    if is_word(tokens, 0, name) && is(tokens, 1, &Token::RArrow) { &tokens[2..] } else { tokens }
+fn partition_of(data: &[TokenWithSpan]) -> Option<usize> {
+    (1..data.len()).find(|index| are_words(data, *index, &["PARTITION", "BY"]))
+}
+
+/// The name of an argument, if it has one, in capitals. Some names are words of SQL, and quoted therefore.
+fn name_of(argument: &[TokenWithSpan]) -> Option<String> {
+    match argument {
+        [TokenWithSpan { token: Token::Word(name), .. }, arrow, ..] if arrow.token == Token::RArrow => {
+            Some(name.value.to_uppercase())
+        }
+        _ => None,
+    }
 }
 
 /// Rewrites `… GROUP BY k WINDOW TUMBLING (ts, SIZE 1 HOUR)` and its like.

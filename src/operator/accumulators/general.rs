@@ -233,3 +233,19 @@ impl RunningAggregate for General {
         self.groups.capacity() * size_of::<Group>() + self.heap
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_of_many_rows_fit_into_a_small_type() {
+        let data_type = DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::Utf8));
+        let value = |text: Option<&str>| {
+            ScalarValue::Dictionary(Box::new(DataType::Int8), Box::new(ScalarValue::Utf8(text.map(String::from))))
+        };
+        let values = (0..1000).map(|row| value([Some("a"), None, Some("b")][row % 3]));
+        let column = column(values, &data_type).unwrap();
+        assert_eq!((column.len(), column.data_type(), column.logical_null_count()), (1000, &data_type, 333));
+    }
+}
