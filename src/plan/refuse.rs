@@ -94,12 +94,9 @@ pub(super) fn late_ranks() -> Error {
 }
 
 pub(super) fn filtered_changes(emit: EmitMode) -> Error {
-    let instead = final_instead(emit);
-    Error::refused(
-        format!("HAVING with {}", emit.clause()),
-        "a row that no longer qualifies would have to be withdrawn",
-        format!("EMIT … WITH OP or WITH RETRACTIONS, which withdraw it (-D), or {instead}"),
-    )
+    let (clause, instead) = (emit.clause(), final_instead(emit));
+    let help = format!("{clause} WITH OP or WITH RETRACTIONS, which withdraw it (-D), or {instead}");
+    Error::refused(format!("HAVING with {clause}"), "a row that no longer qualifies would have to be withdrawn", help)
 }
 
 /// What gives each row once.

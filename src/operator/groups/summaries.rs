@@ -286,7 +286,7 @@ mod tests {
     fn floats() -> impl Strategy<Value = f64> {
         prop_oneof![
             8 => -99f64..99.0,
-            1 => select(vec![0.0, -0.0, f64::NAN, -f64::NAN, f64::MAX, f64::MIN, f64::INFINITY, f64::NEG_INFINITY]),
+            1 => select(vec![0.0, -0.0, f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY]),
         ]
     }
 
