@@ -15,8 +15,6 @@ use super::stamps::Segment;
 
 /// Rows that are looked at together.
 const BLOCK_ROWS: usize = 1024;
-/// So few that hardly any is late if the last came first.
-const FEW_ROWS: usize = 16;
 
 /// Makes the watermarks of one data partition, or of a piece of one.
 #[derive(Debug, Clone)]
@@ -65,18 +63,14 @@ impl BoundedWatermarks {
             return false;
         }
         let (mut highest, mut falls_behind) = (self.highest.unwrap_or(i64::MIN), false);
-        for rows in block.values().chunks(FEW_ROWS) {
-            let bounds = |(low, high): (i64, i64), time: &i64| (low.min(*time), high.max(*time));
-            let (low, high) = rows.iter().fold((i64::MAX, i64::MIN), bounds);
-            // In time whichever came first; else it depends on their order.
-            if low < highest.max(high).saturating_sub(self.bound) {
-                let mut reached = highest;
-                for &time in rows {
-                    falls_behind |= time < reached.saturating_sub(self.bound);
-                    reached = reached.max(time);
-                }
+        let mut watermark = highest.saturating_sub(self.bound);
+        for &time in block.values() {
+            falls_behind |= time < watermark;
+            // It rises rarely, or with every row.
+            if time > highest {
+                highest = time;
+                watermark = time.saturating_sub(self.bound);
             }
-            highest = highest.max(high);
         }
         if !falls_behind && !block.is_empty() {
             if let Some(places) = places
