@@ -215,9 +215,8 @@ impl Job {
         let boundaries = self.boundaries();
         let all = || boundaries.iter().filter_map(|boundary| Some((boundary, boundary.scan()?.replay())));
         // No row is late without a bound: then the ledger is empty, with the columns of the first stream.
-        let has_bound = |replay: &ReplayPlan| replay.event_time().is_some_and(|time| time.bound.is_some());
-        let bounded = all().filter(|(_, replay)| has_bound(replay)).count();
-        let streams = || all().filter(|(_, replay)| has_bound(replay) || bounded == 0).take(bounded.max(1));
+        let bounded = all().filter(|(_, replay)| replay.has_bound()).count();
+        let streams = || all().filter(|(_, replay)| replay.has_bound() || bounded == 0).take(bounded.max(1));
         let mut schemas = streams().map(|(_, replay)| ledger_schema(replay));
         let Some(schema) = schemas.next() else { return Ok(None) };
         if schemas.any(|other| other != schema) {

@@ -51,7 +51,7 @@ impl Work {
     /// Nobody there who would write them, though they were asked for.
     pub(super) fn ledger(&self) -> Result<Option<LedgerPart>> {
         let ledger = self.runs.ledger();
-        if ledger.is_none() && self.replay().is_some_and(|replay| replay.keeps_origin()) {
+        if ledger.is_none() && self.replay().is_some_and(|replay| replay.keeps_origin() && replay.has_bound()) {
             let error = Error::sql("streamlines.late is set, and only a Job writes late rows");
             return Err(error.help("Job::new(query).await?.run(&sink).await?, or RESET streamlines.late").into());
         }

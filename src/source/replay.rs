@@ -119,6 +119,11 @@ impl ReplayPlan {
         self
     }
 
+    /// Whether rows may be late: without a bound none is.
+    pub(crate) fn has_bound(&self) -> bool {
+        self.event_time().is_some_and(|time| time.bound.is_some())
+    }
+
     /// Whether it is known of each row where it comes from.
     pub(crate) fn keeps_origin(&self) -> bool {
         self.full.is_some()
