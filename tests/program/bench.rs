@@ -102,6 +102,7 @@ fn latency_is_that_of_all_rows_that_were_due() {
     for row in rows(&found, "latency") {
         // A thousand rows are there, and not 10,000.
         assert_eq!(row["rows"], 1000, "{row}");
+        assert!(row["note"].as_str().is_some_and(|note| note.starts_with("all rows were read after")), "{row}");
         let achieved = row["achieved_rows_per_s"].as_f64().unwrap();
         assert!(achieved > 500.0 && achieved < 2100.0, "{row}");
         assert!(row["p50_ms"].as_f64().unwrap() <= row["max_ms"].as_f64().unwrap(), "{row}");
@@ -127,11 +128,18 @@ fn own_queries_are_measured() {
     let json = folder.path().join("out.json");
     let mut command = program();
     command.args(["bench", "--runs", "1", "--init", "examples/streams.sql", "--sql"]).arg(&query);
+    command.args(["--routings", "auto,aligned,merge_on_close"]);
     command.arg("--json").arg(&json).assert().success().stdout(contains("datafusion").and(contains("336,776").not()));
     let found: Value = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
     assert!(rows(&found, "throughput").iter().all(|row| row["rows_in"] == 336_776), "{found:#}");
+    let notes: Vec<&Value> = rows(&found, "throughput").iter().map(|row| &row["note"]).collect();
+    assert!(notes.iter().any(|note| note.to_string().contains("merge_on_close")), "{notes:?}");
+    // What was there stays until there is something else.
     fs::write(&query, "SELECT origin FROM no_such_stream").unwrap();
-    program().args(["bench", "--sql"]).arg(&query).assert().code(1).stderr(contains("no_such_stream"));
+    let mut command = program();
+    command.args(["bench", "--sql"]).arg(&query).arg("--json").arg(&json);
+    command.assert().code(1).stderr(contains("no_such_stream"));
+    assert!(fs::read_to_string(&json).unwrap().contains("throughput"));
 }
 
 #[test]
@@ -145,6 +153,13 @@ fn wrong_usage_says_what_is_accepted() {
     wrong(&["--routings", "any"], "possible values: auto, aligned");
     wrong(&["--rates", "0"], "--rates");
     wrong(&["--sql", "query.sql", "--keys", "5"], "cannot be used with");
+    let refused = |arguments: &[&str], said: &str| {
+        let folder = TempDir::new().unwrap();
+        bench(folder.path(), arguments).assert().code(1).stdout(is_empty()).stderr(contains(said));
+    };
+    refused(&["--init", "examples/streams.sql"], "--init without --sql");
+    refused(&["--runs", "0"], "nothing to measure");
+    refused(&["--against", "none,datafusion"], "--against none and something");
     let folder = TempDir::new().unwrap();
     let nowhere = folder.path().join("no/such/report.html");
     let report = ["--report", nowhere.to_str().unwrap()];

@@ -139,7 +139,8 @@ pub fn streamlines(options: &BenchOptions) -> Vec<Candidate> {
                     routing,
                     ledger: false,
                 };
-                let spread = !matches!(routing, "auto" | "aligned");
+                // A query of the user's has its own files.
+                let spread = options.sql.is_none() && !matches!(routing, "auto" | "aligned");
                 let candidate = |handoff| Candidate { spread, ..Candidate::new(Engine::Streamlines, setup(handoff)) };
                 all.extend(handoffs.iter().map(candidate));
             }

@@ -4,7 +4,8 @@ use super::options::BenchOptions;
 
 /// How it was measured, each with its name.
 pub fn conditions(options: &BenchOptions, has_processes: bool) -> Vec<(&'static str, String)> {
-    let mut all = vec![];
+    let answers = "the same as plain DataFusion's by rows and checksum, but where a note says otherwise; of changes, the last of each key";
+    let mut all = vec![("answers", answers.to_string())];
     if options.runs > 0 {
         all.extend([
             ("runs", format!(
@@ -12,9 +13,14 @@ pub fn conditions(options: &BenchOptions, has_processes: bool) -> Vec<(&'static 
                 options.runs
             )),
             ("ratio", "to datafusion at as many partitions, or to the first candidate; of processes, to duckdb".to_string()),
-            ("answers", "the same as plain DataFusion's by rows and checksum; of changes, the last of each key".to_string()),
             ("memory", "resident, of one run by a process of its own".to_string()),
         ]);
+    }
+    let is_spread = |routing: &String| !matches!(routing.as_str(), "auto" | "aligned");
+    if options.sql.is_none() && options.routings.iter().any(is_spread) {
+        let text = "merge_on_close, hash_at_source and exchange read those with each symbol in every file, all others those with \
+                    each symbol in one";
+        all.push(("files", text.to_string()));
     }
     if has_processes && options.runs > 0 {
         let text =
@@ -23,8 +29,8 @@ pub fn conditions(options: &BenchOptions, has_processes: bool) -> Vec<(&'static 
     }
     if !options.rates.is_empty() {
         all.push(("latency", format!(
-            "of each row from when it was due to when what it caused was written; rows due one by one for {} s, over all \
-             pipelines; after a second to warm up",
+            "of each row from when it was due to when what it caused was written; rows due one by one for {} s or until \
+             all are read, over all pipelines; after up to a second to warm up",
             options.seconds
         )));
     }

@@ -23,7 +23,7 @@ pub fn json(results: &Results) -> Value {
             "load_before": machine.load,
         },
         "versions": named(&machine.versions),
-        "conditions": named(&results.conditions),
+        "conditions": results.conditions.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect::<Vec<_>>(),
         "throughput": results.throughput.iter().map(|row| throughput(results, row)).collect::<Vec<_>>(),
         "latency": results.latency.iter().map(latency).collect::<Vec<_>>(),
     })

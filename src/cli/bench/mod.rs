@@ -49,9 +49,10 @@ pub async fn bench(options: &BenchOptions) -> u8 {
 }
 
 async fn run(options: &BenchOptions) -> Result<()> {
+    options.refuse_nonsense()?;
     // What cannot be written is told before anything is measured.
     for path in options.report.iter().chain(&options.json) {
-        write(path, "")?;
+        try_to_open(path)?;
     }
     let results = Benchmark::new(options)?.run().await?;
     // That nobody reads it is no failure.
@@ -65,7 +66,17 @@ async fn run(options: &BenchOptions) -> Result<()> {
     Ok(())
 }
 
+/// Whether a file can be written, which stays as it is.
+fn try_to_open(path: &Path) -> Result<(), Error> {
+    let is_new = !path.exists();
+    std::fs::OpenOptions::new().append(true).create(true).open(path).map_err(|error| unwritable(path, &error))?;
+    if is_new { std::fs::remove_file(path).map_err(|error| unwritable(path, &error)) } else { Ok(()) }
+}
+
 fn write(path: &Path, text: &str) -> Result<(), Error> {
-    std::fs::write(path, text)
-        .map_err(|error| Error::data(format!("cannot be written: {error}")).in_file(path.display().to_string()))
+    std::fs::write(path, text).map_err(|error| unwritable(path, &error))
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Error {
+    Error::data(format!("cannot be written: {error}")).in_file(path.display().to_string())
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 
+use streamlines::Error;
+
 use super::super::generate::Format;
 use super::scenario::SCENARIOS;
 
@@ -76,6 +78,27 @@ pub struct BenchOptions {
 }
 
 impl BenchOptions {
+    /// What options mean together is something to measure.
+    ///
+    /// # Errors
+    /// Which do not go together.
+    pub fn refuse_nonsense(&self) -> Result<(), Error> {
+        let wrong = |message: &str, help: &str| Err(Error::sql(message).help(help));
+        if self.init.is_some() && self.sql.is_none() {
+            return wrong("--init without --sql", "scenarios make streams of their own");
+        }
+        if self.runs == 0 && self.rates.is_empty() {
+            return wrong("--runs 0 without --rates: nothing to measure", "--rates 100000,1000000 measures latency");
+        }
+        if self.is_against("none") && self.against.len() > 1 {
+            return wrong("--against none and something", "name what to compare with, or none");
+        }
+        if self.report.is_some() && self.report == self.json {
+            return wrong("--report and --json are one file", "name two");
+        }
+        Ok(())
+    }
+
     /// How many pipelines run at once.
     pub fn partitions(&self) -> Vec<usize> {
         match self.partitions.is_empty() {

@@ -7,8 +7,12 @@ use std::time::{Duration, Instant};
 
 use streamlines::Error;
 
-/// How often memory is looked at.
+/// How often memory is looked at, and how often at first, for some processes soon end.
 const SAMPLED_EVERY: Duration = Duration::from_millis(10);
+const SAMPLED_EVERY_AT_FIRST: Duration = Duration::from_millis(1);
+const AT_FIRST: Duration = Duration::from_millis(100);
+/// What is resident of a process before it has become another program is less.
+const LEAST_BYTES: u64 = 1 << 20;
 
 /// What a process took.
 #[derive(Debug, Clone)]
@@ -62,11 +66,11 @@ pub fn run(command: &mut Command) -> Result<Used, Error> {
 fn sampled(process: u32, started: Instant, has_ended: &AtomicBool) -> Option<Memory> {
     let mut memory = Memory::default();
     while !has_ended.load(Ordering::Relaxed) {
-        if let Some((now, peak)) = resident(process) {
+        if let Some((now, peak)) = resident(process).filter(|(now, _)| *now >= LEAST_BYTES) {
             memory.samples.push((started.elapsed().as_secs_f64(), now));
             memory.peak_bytes = memory.peak_bytes.max(peak).max(now);
         }
-        std::thread::sleep(SAMPLED_EVERY);
+        std::thread::sleep(if started.elapsed() < AT_FIRST { SAMPLED_EVERY_AT_FIRST } else { SAMPLED_EVERY });
     }
     (!memory.samples.is_empty()).then_some(memory)
 }

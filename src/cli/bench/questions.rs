@@ -136,18 +136,20 @@ impl<'a> Benchmark<'a> {
         say(&format!("{}: {}{of_keys}", question.name, question.what));
         let asked = Asked { scenario: question.name.clone(), what: question.what.clone(), keys };
         let ground = Ground { question, asked, scratch: self.scratch.path(), duckdb: self.duckdb.as_ref() };
-        if self.options.runs > 0 {
+        if self.options.runs > 0 || !self.options.rates.is_empty() {
             let mut all = vec![];
             for candidate in self.candidates() {
                 let source = &sources[usize::from(candidate.spread)];
                 all.push(Ready::new(&ground, candidate, &source.init, &source.view, rows).await?);
             }
             check(&ground, questions, sources, &mut all).await?;
-            rounds(&ground, &mut all, self.options.runs).await?;
-            for ready in all.iter_mut().filter(|ready| ready.can_run) {
-                ready.watch_memory(&ground)?;
+            if self.options.runs > 0 {
+                rounds(&ground, &mut all, self.options.runs).await?;
+                for ready in all.iter_mut().filter(|ready| ready.can_run) {
+                    ready.watch_memory(&ground)?;
+                }
+                self.results.throughput.extend(all.into_iter().map(|ready| ready.measured));
             }
-            self.results.throughput.extend(all.into_iter().map(|ready| ready.measured));
         }
         for candidate in streamlines(self.options) {
             let init = std::fs::read_to_string(&sources[usize::from(candidate.spread)].init)?;

@@ -34,7 +34,14 @@ pub async fn at_rate(
     }
     run_for(&ctx, &ground.question.stream, WARM_UP.min(length)).await?;
     let (latency, left) = run_for(&ctx, &ground.question.stream, length).await?;
-    let note = latency.is_none().then(|| "no row was due".to_string());
+    let note = match &latency {
+        None => Some("no row was due".to_string()),
+        Some(latency) => {
+            let seconds = latency.rows() as f64 / latency.rows_per_s().max(1e-9);
+            let is_short = left == 0 && seconds < 0.9 * length.as_secs_f64();
+            is_short.then(|| format!("all rows were read after {seconds:.1} s"))
+        }
+    };
     let waiting = latency.as_ref().map_or(0, |latency| waiting(latency, rate).min(left));
     Ok(AtRate { latency, waiting, note, ..result })
 }

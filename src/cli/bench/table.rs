@@ -106,12 +106,13 @@ fn throughput(results: &Results) -> String {
     table(&THROUGHPUT, THROUGHPUT_TEXT, &rows)
 }
 
-pub const LATENCY: [&str; 11] = [
+pub const LATENCY: [&str; 12] = [
     "scenario",
     "keys",
     "candidate",
     "routing",
     "partitions",
+    "batch rows",
     "rate, rows/s",
     "achieved, rows/s",
     "p50 ms",
@@ -133,6 +134,7 @@ pub fn latency_row(row: &AtRate) -> Vec<String> {
         row.candidate.name(),
         row.candidate.routing().to_string(),
         row.candidate.setup.partitions.to_string(),
+        count(row.candidate.setup.batch_rows as u64),
         count(row.rate),
         achieved.unwrap_or_else(|| "–".to_string()),
         ms(0.5),
