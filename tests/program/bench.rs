@@ -134,6 +134,10 @@ fn own_queries_are_measured() {
     assert!(rows(&found, "throughput").iter().all(|row| row["rows_in"] == 336_776), "{found:#}");
     let notes: Vec<&Value> = rows(&found, "throughput").iter().map(|row| &row["note"]).collect();
     assert!(notes.iter().any(|note| note.to_string().contains("merge_on_close")), "{notes:?}");
+    for (wrong, said) in [("SELECT 1; SELECT 2", "holds 2 statements"), ("EXPLAIN SELECT 1", "holds no query")] {
+        fs::write(&query, wrong).unwrap();
+        program().args(["bench", "--sql"]).arg(&query).assert().code(1).stderr(contains(said));
+    }
     // What was there stays until there is something else.
     fs::write(&query, "SELECT origin FROM no_such_stream").unwrap();
     let mut command = program();

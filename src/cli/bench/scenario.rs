@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use regex::Regex;
-use streamlines::Error;
+use streamlines::{Check, Error, Setup, parse_statements};
 
 /// The names of scenarios.
 pub const SCENARIOS: [&str; 6] = ["0", "1", "2", "2c", "3a", "3b"];
@@ -87,14 +87,17 @@ fn for_duckdb(sql: &str) -> String {
 ///
 /// # Errors
 /// A file that cannot be read, or is empty.
-pub fn own(path: &Path) -> Result<Question, Error> {
+pub fn own(path: &Path) -> datafusion::error::Result<Question> {
     let shown = path.display().to_string();
     let help = "--sql takes a file of one query, and --init one of its CREATE statements";
     let wrong = |error: String| Error::data(error).in_file(&shown).help(help);
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
     let sql = text.trim().trim_end_matches(';').trim_end();
-    if sql.is_empty() {
-        return Err(wrong("holds no query".to_string()));
+    let statements = parse_statements(&Setup::stream().session()?, sql)?;
+    match statements.as_slice() {
+        [only] if Check::is_query(only) => {}
+        [] | [_] => return Err(wrong("holds no query".to_string()).into()),
+        several => return Err(wrong(format!("holds {} statements", several.len())).into()),
     }
     let name = path.file_stem().map_or(shown.clone(), |stem| stem.to_string_lossy().into_owned());
     let of_rows = final_answer(sql).map_err(|error| wrong(error.to_string()))?;
