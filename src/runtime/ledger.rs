@@ -218,7 +218,8 @@ pub(super) fn ledger_rows(late: LateRows, replay: &ReplayPlan, schema: &SchemaRe
 /// Seconds from each row's event time to the watermark.
 fn behind(rows: &RecordBatch, replay: &ReplayPlan, watermark: i64) -> Result<Float64Array> {
     let time = replay.event_time().ok_or_else(|| internal_datafusion_err!("late rows without an event time"))?;
-    let tick_s = time.tick_ns().unwrap_or(1) as f64 / 1e9;
+    let tick_ns = i128::from(time.tick_ns().unwrap_or(1));
     let times = ticks(rows.column(time.index))?;
-    Ok(times.iter().map(|time| Some((i128::from(watermark) - i128::from(time?)) as f64 * tick_s)).collect())
+    let behind_ns = |time: i64| (i128::from(watermark) - i128::from(time)) * tick_ns;
+    Ok(times.iter().map(|time| Some(behind_ns(time?) as f64 / 1e9)).collect())
 }
