@@ -99,12 +99,14 @@ impl DataSet {
 
     /// The same as a view of DuckDB's.
     pub fn create_view(&self) -> String {
-        let reader = match self.format {
-            Format::Parquet => "read_parquet",
-            Format::Csv => "read_csv",
-        };
+        let columns = "header = true, columns = {'symbol': 'VARCHAR', 'event_time': 'TIMESTAMP', 'price': 'DOUBLE', 'quantity': \
+                       'BIGINT', 'trade_id': 'BIGINT'}";
         let folder = quoted(&self.folder);
-        format!("CREATE VIEW trades AS SELECT * FROM {reader}('{folder}/*.{}');", self.format.extension())
+        let files = match self.format {
+            Format::Parquet => format!("read_parquet('{folder}/*.parquet')"),
+            Format::Csv => format!("read_csv('{folder}/*.csv', {columns})"),
+        };
+        format!("CREATE VIEW trades AS SELECT * FROM {files};")
     }
 
     /// The trades in words.

@@ -84,7 +84,14 @@ impl<'a> Benchmark<'a> {
         for set in &sets {
             let init = self.scratch.path().join(format!("init-{keys}-{}.sql", set.spread));
             std::fs::write(&init, set.create_stream())?;
-            sources.push(Source { init, view: set.create_view() });
+            let source = Source { init, view: set.create_view() };
+            let found = rows_read("SELECT symbol FROM trades", &source).await?;
+            if found != set.rows {
+                let error = Error::data(format!("holds {} trades, not {}", count(found), count(set.rows)));
+                let error = error.in_file(set.folder.display().to_string());
+                return Err(error.help("remove the folder: it is made anew").into());
+            }
+            sources.push(source);
             let text = format!("{}, {:.1} MB, {}", set.describe(), set.bytes() as f64 / 1e6, set.folder.display());
             self.results.conditions.push(("data", text));
         }
@@ -107,7 +114,7 @@ impl<'a> Benchmark<'a> {
         std::fs::write(&init, text.map_err(named)?.unwrap_or_default())?;
         self.results.conditions.push(("query", question.stream.clone()));
         let sources = [Source { init, view: String::new() }];
-        let rows = rows_of(&question, &sources[0]).await?;
+        let rows = rows_read(&question.stream, &sources[0]).await?;
         self.question(&[question], None, &sources, rows).await
     }
 
@@ -193,8 +200,8 @@ async fn check(ground: &Ground<'_>, questions: &[Question], sources: &[Source], 
 }
 
 /// Rows that a query reads.
-async fn rows_of(question: &Question, source: &Source) -> Result<u64> {
+async fn rows_read(query: &str, source: &Source) -> Result<u64> {
     let candidate = Candidate::new(Engine::Scan, Setup::stream());
     let ctx = candidate.session(&std::fs::read_to_string(&source.init)?).await?;
-    Job::new(ctx.stream_sql(&question.stream).await?).await?.scan_only().await
+    Job::new(ctx.stream_sql(query).await?).await?.scan_only().await
 }
