@@ -123,11 +123,12 @@ fn uneven_partitions_end_together() {
 #[test]
 fn data_that_is_not_what_it_is_called_is_refused() {
     let folder = TempDir::new().unwrap();
-    let bench = || bench(folder.path(), &["--scenarios", "2"]);
-    bench().assert().success();
-    let set = folder.path().join("trades-1000-rows-200-keys-2-files-parquet");
-    fs::copy(set.join("trades-0.parquet"), set.join("trades-2.parquet")).unwrap();
-    bench().assert().code(1).stderr(contains("trades, not 1,000").and(contains("remove the folder")));
+    let bench = |rows: &str| bench(folder.path(), &["--scenarios", "2", "--rows", rows]);
+    bench("1000").assert().success();
+    bench("500").assert().success();
+    let file = |rows: u32| folder.path().join(format!("trades-{rows}-rows-200-keys-2-files-parquet/trades-1.parquet"));
+    fs::copy(file(500), file(1000)).unwrap();
+    bench("1000").assert().code(1).stderr(contains("trades, not 1,000").and(contains("remove the folder")));
 }
 
 #[test]

@@ -99,7 +99,7 @@ impl DataSet {
 
     /// The same as a view of DuckDB's.
     pub fn create_view(&self) -> String {
-        let columns = "header = true, columns = {'symbol': 'VARCHAR', 'event_time': 'TIMESTAMP', 'price': 'DOUBLE', 'quantity': \
+        let columns = "auto_detect = false, header = true, columns = {'symbol': 'VARCHAR', 'event_time': 'TIMESTAMP', 'price': 'DOUBLE', 'quantity': \
                        'BIGINT', 'trade_id': 'BIGINT'}";
         let folder = quoted(&self.folder);
         let files = match self.format {
