@@ -82,6 +82,14 @@ pub(crate) struct AggregateSpec {
     pub(crate) derived: Derived,
 }
 
+/// Aggregates that are done at once.
+pub(super) struct Part<'a> {
+    /// The arguments of the first are what is read.
+    pub(super) aggregates: Vec<usize>,
+    /// None where there is only one.
+    pub(super) pass: Option<&'a Pass>,
+}
+
 /// What is derived once, when it is asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Derived {
@@ -185,6 +193,16 @@ impl AggregateSpec {
     /// Without keys and without a window there is one group, which is there even if no row came in.
     pub(super) fn has_one_group(&self) -> bool {
         self.window.is_none() && self.keys.is_empty()
+    }
+
+    /// The aggregates by what is done with them: those of each pass together, then each of the others by itself.
+    pub(super) fn parts(&self) -> impl Iterator<Item = Part<'_>> {
+        let passes = self.passes();
+        let together = |pass: &Pass| pass.members.iter().map(|(aggregate, _)| *aggregate).collect::<Vec<_>>();
+        let is_alone = |aggregate: &usize| !passes.iter().any(|pass| together(pass).contains(aggregate));
+        let alone = (0..self.aggregates.len()).filter(is_alone).collect::<Vec<_>>();
+        let of_passes = passes.iter().map(move |pass| Part { aggregates: together(pass), pass: Some(pass) });
+        of_passes.chain(alone.into_iter().map(|aggregate| Part { aggregates: vec![aggregate], pass: None }))
     }
 
     /// The aggregates that are done together. One group has nothing to find, and is summed up faster one by one.

@@ -41,23 +41,9 @@ pub(super) enum Asks {
 }
 
 impl Pass {
-    /// Which aggregates it is of.
-    pub(super) fn aggregates(&self) -> impl Iterator<Item = usize> {
-        self.members.iter().map(|(aggregate, _)| *aggregate)
-    }
-
-    /// An aggregate that has the column as its argument: the first does.
-    pub(super) fn reads(&self) -> usize {
-        self.members.first().map_or(0, |(aggregate, _)| *aggregate)
-    }
-
     /// Whether `aggregate` is in it and does without its argument.
     pub(super) fn only_counts_rows_of(&self, aggregate: usize) -> bool {
         self.members.contains(&(aggregate, Asks::Rows))
-    }
-
-    pub(super) fn holds(&self, aggregate: usize) -> bool {
-        self.aggregates().any(|member| member == aggregate)
     }
 }
 
@@ -93,7 +79,7 @@ pub(super) fn passes(
     }
     for index in rows {
         // One that sees the same rows counts them on its way.
-        let same_rows = passes.iter_mut().filter(|pass| filters[pass.reads()] == filters[index]);
+        let same_rows = passes.iter_mut().filter(|pass| filters[pass.members[0].0] == filters[index]);
         if let Some(pass) = same_rows.max_by_key(|pass| pass.members.len()) {
             pass.members.push((index, Asks::Rows));
         }

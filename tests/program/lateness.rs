@@ -1,7 +1,10 @@
 //! Late rows, as a run and `lateness` tell of them.
 
+use std::fs;
+
 use predicates::prelude::*;
 use predicates::str::contains;
+use tempfile::TempDir;
 
 use crate::{FLIGHTS, program, sql};
 
@@ -33,4 +36,16 @@ fn lateness_says_what_a_bound_costs() {
     let wrong = program().args(["lateness", flights[1], "--time", "origin"]).assert().code(1);
     wrong.stderr(contains("not a timestamp").and(contains("help: ")));
     program().args(["lateness", flights[1]]).assert().code(1).stderr(contains("--time ts"));
+}
+
+/// A carrier flies from several files.
+#[test]
+fn a_key_is_one_sequence_of_rows_whatever_its_files() {
+    let folder = TempDir::new().unwrap();
+    let init = folder.path().join("streams.sql");
+    let files = "LOCATION 'testdata/nycflights/flights-*.parquet' OPTIONS ('partitions' 'files')";
+    fs::write(&init, format!("CREATE STREAM spread (WATERMARK FOR scheduled) {files}")).unwrap();
+    let mut command = program();
+    command.args(["lateness", "spread", "--by", "carrier", "--init"]).arg(&init);
+    command.assert().success().stdout(contains("\nUA: ").count(1).and(contains("\nUA: 58,665 rows, ")));
 }

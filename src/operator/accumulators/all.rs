@@ -5,8 +5,7 @@ use datafusion::common::{Result, internal_datafusion_err};
 
 use super::pass::pass;
 use super::{RunningAggregate, running_aggregate};
-use crate::operator::aggregate_spec::{AggregateSpec, Evaluated};
-use crate::operator::passes::Pass;
+use crate::operator::aggregate_spec::{self, AggregateSpec, Evaluated};
 
 /// The values of a GROUP BY's aggregates in slots, as [`RunningAggregate`] has those of one.
 pub(in crate::operator) struct RunningAggregates {
@@ -38,19 +37,15 @@ macro_rules! either {
 
 impl RunningAggregates {
     pub(in crate::operator) fn try_new(spec: &AggregateSpec) -> Result<Self> {
-        let passes = spec.passes();
-        let together = |own: &Pass| Part {
-            aggregates: own.aggregates().collect(),
-            reads: own.reads(),
-            values: PartValues::Together(pass(own)),
+        let part = |part: aggregate_spec::Part| {
+            let reads = part.aggregates[0];
+            let values = match part.pass {
+                Some(shared) => PartValues::Together(pass(shared)),
+                None => PartValues::Alone(running_aggregate(&spec.aggregates[reads])?),
+            };
+            Ok(Part { aggregates: part.aggregates, reads, values })
         };
-        let mut parts: Vec<Part> = passes.iter().map(together).collect();
-        for (index, aggregate) in spec.aggregates.iter().enumerate() {
-            if !passes.iter().any(|pass| pass.holds(index)) {
-                let values = PartValues::Alone(running_aggregate(aggregate)?);
-                parts.push(Part { aggregates: vec![index], reads: index, values });
-            }
-        }
+        let parts = spec.parts().map(part).collect::<Result<_>>()?;
         Ok(Self { parts, aggregates: spec.aggregates.len() })
     }
 

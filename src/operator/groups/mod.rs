@@ -13,10 +13,9 @@ use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_expr::GroupsAccumulatorAdapter;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
-use super::aggregate_spec::{AggregateSpec, Evaluated};
+use super::aggregate_spec::{self, AggregateSpec, Evaluated};
 use super::keys::Keys;
 use super::open_windows::{SLICE_COLUMNS, Slice, slice_columns};
-use super::passes::Pass;
 use single_group::SingleGroup;
 use summaries::{Summaries, summaries};
 
@@ -42,16 +41,17 @@ enum PartAccumulator {
 
 impl Groups {
     pub(super) fn try_new(spec: &AggregateSpec) -> Result<Self> {
-        let passes = spec.passes();
-        let mut accumulators: Vec<Part> = passes.iter().map(Part::together).collect();
-        for (index, aggregate) in spec.aggregates.iter().enumerate() {
-            if !passes.iter().any(|pass| pass.holds(index)) {
-                let accumulator =
-                    if spec.has_one_group() { single_group(aggregate) } else { groups_accumulator(aggregate) };
-                let accumulator = PartAccumulator::Alone(accumulator?);
-                accumulators.push(Part { aggregates: vec![index], reads: index, accumulator });
-            }
-        }
+        let part = |part: aggregate_spec::Part| {
+            let reads = part.aggregates[0];
+            let aggregate = &spec.aggregates[reads];
+            let accumulator = match part.pass {
+                Some(pass) => PartAccumulator::Together(summaries(pass)),
+                None if spec.has_one_group() => PartAccumulator::Alone(single_group(aggregate)?),
+                None => PartAccumulator::Alone(groups_accumulator(aggregate)?),
+            };
+            Ok(Part { aggregates: part.aggregates, reads, accumulator })
+        };
+        let accumulators = spec.parts().map(part).collect::<Result<_>>()?;
         Ok(Self { keys: Keys::new(spec), accumulators, size: 0 })
     }
 
@@ -135,13 +135,6 @@ impl Groups {
             PartAccumulator::Together(summaries) => summaries.size(),
         });
         self.size = self.keys.size() + accumulators.sum::<usize>();
-    }
-}
-
-impl Part {
-    fn together(pass: &Pass) -> Self {
-        let aggregates = pass.aggregates().collect();
-        Self { aggregates, reads: pass.reads(), accumulator: PartAccumulator::Together(summaries(pass)) }
     }
 }
 
