@@ -99,7 +99,8 @@ fn palette(data_type: &DataType, with_nan: bool) -> ArrayRef {
 
 fn floats(data_type: &DataType, with_nan: bool) -> ArrayRef {
     let nans = if with_nan { [f64::NAN, -f64::NAN] } else { [7.25, -1e4] };
-    let values = [None, Some(0.0), Some(-0.0), Some(0.1), Some(-3.5), Some(nans[0]), Some(nans[1])];
+    // Sums of a few of these are exact: the rounding of equal values would be all that corr divides by.
+    let values = [None, Some(0.0), Some(-0.0), Some(0.25), Some(-3.5), Some(nans[0]), Some(nans[1])];
     cast(&Float64Array::from_iter(values), data_type).unwrap()
 }
 
@@ -210,7 +211,8 @@ proptest! {
             let mut running = running_aggregate(aggregate).unwrap();
             let mut silent = running_aggregate(aggregate).unwrap();
             for (index, batch) in batches.iter().enumerate() {
-                if index == cut.index(batches.len()) {
+                // DataFusion's digests do not take back the states that they give for zeros of both signs alone.
+                if index == cut.index(batches.len()) && !(is_sketch(aggregate) && data_type.is_floating()) {
                     running = restored(aggregate, running.as_mut());
                     silent.state().unwrap();
                 }
@@ -242,7 +244,9 @@ proptest! {
     ) {
         let stream = Stream::new(&data_type, with_nan, rows, lengths);
         let of = |group| stream.of_group(group, stream.rows.len());
-        for aggregate in stream.aggregates.iter().filter(|aggregate| !is_sketch(aggregate)) {
+        // DataFusion's median of an even number of values with NaN hangs on their order.
+        let hangs_on_order = |aggregate: &AggregateFunctionExpr| with_nan && aggregate.fun().name() == "median";
+        for aggregate in stream.aggregates.iter().filter(|of| !is_sketch(of) && !hangs_on_order(of)) {
             let mut running = running_aggregate(aggregate).unwrap();
             stream.accumulate(aggregate, running.as_mut());
             running.merge(2, 0).unwrap();
