@@ -18,10 +18,10 @@ use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Result, internal_datafusion_err};
+use datafusion::common::{Column, Result, internal_datafusion_err};
 use datafusion::logical_expr::dml::CopyTo;
 use datafusion::logical_expr::{
-    Aggregate, Distinct, DistinctOn, Expr, Extension, Join, JoinType, LogicalPlan, Projection, SubqueryAlias,
+    Aggregate, Distinct, DistinctOn, Expr, Extension, Join, JoinType, LogicalPlan, LogicalPlanBuilder, SubqueryAlias,
     UserDefinedLogicalNodeCore,
 };
 use datafusion::optimizer::AnalyzerRule;
@@ -36,6 +36,7 @@ use super::aggregate::Grouping;
 use super::event_time::{first_stream, reads_stream};
 use super::explode::{expand_or_explode, explode, explode_aggregate, explode_projection};
 use super::nodes::{Emit, Pipelines, Repeats, WriteFiles};
+use super::over::Stack;
 use super::overlapping::calls_session;
 use super::result_time::comes_out_by_time;
 use super::routing::{KeyedState, Routings, Stage};
@@ -314,43 +315,45 @@ impl Rewriter {
         }
     }
 
-    /// OVER columns: DataFusion stacks one node for each distinct OVER clause, a pipeline keeps them all at once. What
-    /// no pipeline can keep is a tail.
+    /// OVER columns: a pipeline keeps all those that follow the event time, the others are a tail.
     fn over(&self, plan: LogicalPlan, emit: EmitMode) -> Result<Flow> {
-        let mut functions = vec![];
-        let mut below = &plan;
-        while let LogicalPlan::Window(window) = below {
-            functions.splice(0..0, window.window_expr.iter().cloned());
-            below = &window.input;
+        let stack = Stack::under(&plan)?;
+        let flow = self.rewrite_below(&stack.below, emit)?;
+        if flow.is_changelog {
+            return Err(refuse::over_changes().at(self.emit_at).into());
         }
-        let flow = self.rewrite_below(below, emit)?;
-        let time = match flow.shape {
-            Shape::Rows => over::event_time(&functions, &flow.plan),
-            Shape::Results if comes_out_by_time(&flow.plan) => over::event_time(&functions, &flow.plan),
-            _ => None,
+        let streams = match flow.shape {
+            Shape::Rows => true,
+            Shape::Results => comes_out_by_time(&flow.plan),
+            Shape::Table | Shape::Tail => false,
         };
-        match time {
-            Some(time) => over::stream(flow, time, functions),
-            None if flow.is_changelog => Err(refuse::over_changes().at(self.emit_at).into()),
-            None => self.over_at_end(plan, emit),
+        match stack.divide(&flow.plan) {
+            (Some((time, columns)), others) if streams && others.is_empty() => over::stream(flow, time, columns),
+            (streaming, others) if streams => self.over_at_end(others, streaming, plan.schema().columns(), emit),
+            _ => self.over_at_end(stack, None, plan.schema().columns(), emit),
         }
     }
 
-    /// OVER columns that DataFusion computes, where rows tie in the order of the stream.
-    fn over_at_end(&self, plan: LogicalPlan, emit: EmitMode) -> Result<Flow> {
-        let (columns, windows) = match ties::in_order(plan)? {
-            LogicalPlan::Projection(projection) => (Some(projection.expr), Arc::unwrap_or_clone(projection.input)),
-            windows => (None, windows),
+    /// OVER columns that DataFusion computes, where rows tie in the order of the stream, above those that stream.
+    fn over_at_end(
+        &self,
+        stack: Stack,
+        streaming: Option<(Expr, Vec<Expr>)>,
+        columns: Vec<Column>,
+        emit: EmitMode,
+    ) -> Result<Flow> {
+        let windows = match ties::in_order(stack.plan()?)? {
+            LogicalPlan::Projection(projection) => Arc::unwrap_or_clone(projection.input),
+            windows => windows,
         };
-        let mut below = &windows;
-        while let LogicalPlan::Window(window) = below {
-            below = &window.input;
-        }
-        let input = self.close(self.rewrite_below(below, emit)?)?;
-        let mut plan = replace_input_of_windows(windows, input)?;
-        if let Some(columns) = columns {
-            plan = LogicalPlan::Projection(Projection::try_new(columns, Arc::new(plan))?);
-        }
+        let stack = Stack::under(&windows)?;
+        let flow = self.rewrite_below(&stack.below, emit)?;
+        let flow = match streaming {
+            Some((time, functions)) => over::stream(flow, time, functions)?,
+            None => flow,
+        };
+        let plan = Stack { below: self.close(flow)?, ..stack }.plan()?;
+        let plan = LogicalPlanBuilder::from(plan).project(columns.into_iter().map(Expr::Column))?.build()?;
         Ok(Flow::stateless(plan, Shape::Tail))
     }
 
@@ -434,16 +437,5 @@ fn only_input(plan: &LogicalPlan) -> Result<LogicalPlan> {
     match plan.inputs().as_slice() {
         [input] => Ok((*input).clone()),
         _ => Err(internal_datafusion_err!("{} has exactly one input", plan.display())),
-    }
-}
-
-/// The same stack of window nodes over another input.
-fn replace_input_of_windows(plan: LogicalPlan, input: LogicalPlan) -> Result<LogicalPlan> {
-    match plan {
-        LogicalPlan::Window(ref window) => {
-            let below = replace_input_of_windows(window.input.as_ref().clone(), input)?;
-            plan.with_new_exprs(plan.expressions(), vec![below])
-        }
-        _ => Ok(input),
     }
 }

@@ -1,11 +1,11 @@
-//! OVER columns of a stream become a [`RowsWindow`], if they follow the event time; else DataFusion computes them when
-//! the stream has ended.
+//! OVER columns of a stream become a [`RowsWindow`], if they follow the event time; the others of a SELECT DataFusion
+//! computes when the stream has ended.
 
 use std::sync::Arc;
 
 use datafusion::common::Result;
 use datafusion::logical_expr::expr::WindowFunction;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Window};
 
 use super::analyze::{Flow, Shape, extension};
 use super::event_time::{stream_key, trace};
@@ -14,12 +14,62 @@ use super::over_spec::streams;
 use super::result_time::result_time;
 use super::routing::KeyedState;
 
-/// The event time by which the OVER columns `functions` come out of a stream of `input`; none if any of them has
-/// another order, or a function or frame that only the end of the stream decides.
-pub(super) fn event_time(functions: &[Expr], input: &LogicalPlan) -> Option<Expr> {
-    let mut calls = functions.iter().filter_map(window_function);
-    let time = order_of(calls.clone().next()?, input)?;
-    calls.all(|call| order_of(call, input).as_ref() == Some(&time) && streams(call, input.schema())).then_some(time)
+/// The OVER columns of one SELECT, for which DataFusion stacks a node for each distinct OVER clause.
+pub(super) struct Stack {
+    /// The columns of each node, the lowest first.
+    pub(super) nodes: Vec<Vec<Expr>>,
+    /// What they are over.
+    pub(super) below: LogicalPlan,
+}
+
+impl Stack {
+    /// The stack under the node `top`.
+    ///
+    /// # Errors
+    /// None for a plan that DataFusion has made.
+    pub(super) fn under(top: &LogicalPlan) -> Result<Self> {
+        let (mut nodes, mut below) = (vec![], top);
+        while let LogicalPlan::Window(window) = below {
+            let mut columns = nodes.iter().flatten().flat_map(Expr::column_refs);
+            if !columns.all(|column| window.input.schema().has_column(column)) {
+                // What is computed of OVER columns belongs to a SELECT of its own, as in SQL.
+                let columns = below.schema().columns().into_iter().map(Expr::Column);
+                let below = LogicalPlanBuilder::from(below.clone()).project(columns)?.build()?;
+                return Ok(Self { nodes, below });
+            }
+            nodes.insert(0, window.window_expr.clone());
+            below = &window.input;
+        }
+        Ok(Self { nodes, below: below.clone() })
+    }
+
+    /// The columns that a stream of `input` has in order of one event time, with this time; and the others, which have
+    /// another order, or a function or frame that only the end of the stream decides.
+    pub(super) fn divide(&self, input: &LogicalPlan) -> (Option<(Expr, Vec<Expr>)>, Self) {
+        let time_of = |column: &Expr| {
+            let call = window_function(column).filter(|call| streams(call, input.schema()))?;
+            order_of(call, input)
+        };
+        let time = self.nodes.iter().flatten().find_map(time_of);
+        let is_streaming = |column: &Expr| time.is_some() && time_of(column) == time;
+        let (streaming, others): (Vec<_>, Vec<_>) = self.nodes.iter().flatten().cloned().partition(is_streaming);
+        let nodes = self.nodes.iter().map(|node| node.iter().filter(|column| others.contains(column)).cloned());
+        let nodes = nodes.map(Iterator::collect).filter(|node: &Vec<_>| !node.is_empty()).collect();
+        (time.map(|time| (time, streaming)), Self { nodes, below: self.below.clone() })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// The nodes over what they are over.
+    ///
+    /// # Errors
+    /// None for what [`Stack::under`] gives.
+    pub(super) fn plan(self) -> Result<LogicalPlan> {
+        let over = |below, node| Ok(LogicalPlan::Window(Window::try_new(node, Arc::new(below))?));
+        self.nodes.into_iter().try_fold(self.below, over)
+    }
 }
 
 /// Rewrites the OVER columns `functions` over what flows out of a plan, whose event time is `time`.
