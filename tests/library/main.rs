@@ -16,8 +16,12 @@ use datafusion::common::{Result, ScalarValue, exec_err};
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::functions_aggregate::expr_fn::count;
+use datafusion::functions_aggregate::sum::sum_udaf;
+use datafusion::functions_window::expr_fn::row_number;
+use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::{
-    Accumulator, ColumnarValue, PartitionEvaluator, ScalarUDF, Volatility, create_udaf, create_udf, create_udwf,
+    Accumulator, ColumnarValue, Expr, ExprFunctionExt, PartitionEvaluator, ScalarUDF, Volatility, create_udaf,
+    create_udf, create_udwf,
 };
 use datafusion::physical_plan::execute_stream_partitioned;
 use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
@@ -310,6 +314,21 @@ impl Writer for Counting {
     async fn abort(self: Box<Self>) {
         self.aborted.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+#[tokio::test]
+async fn over_columns_of_over_columns() {
+    let of = async |strategy| {
+        let by_time = || vec![col("scheduled").sort(true, false)];
+        let number = row_number().order_by(by_time()).build().unwrap().alias("number");
+        let of_number = Expr::from(WindowFunction::new(sum_udaf(), vec![col("number")]));
+        let of_number = of_number.order_by(by_time()).build().unwrap().alias("of_number");
+        let flights = session(strategy).await.table("sequence").await.unwrap();
+        let numbered = flights.window(vec![number]).unwrap().window(vec![of_number]).unwrap();
+        let sums = numbered.filter(col("number").lt(lit(1000))).unwrap().select_columns(&["number", "of_number"]);
+        sorted(&sums.unwrap().collect().await.unwrap())
+    };
+    assert_eq!(of("partitioned").await, of("batch").await);
 }
 
 /// `check(delay)`: passes values on, and does `what` at a delay that one flight alone has had.
