@@ -66,6 +66,8 @@ async fn routing_follows_from_partitions_and_keys() {
         "SELECT origin, count(*) FROM flights GROUP BY origin",
         "SELECT carrier, count(*) FROM flights GROUP BY carrier",
         "SELECT origin, count(*) FROM spread GROUP BY origin",
+        "SELECT carrier, count(*) FROM spread GROUP BY carrier",
+        "SELECT carrier, origin, count(*) FROM spread GROUP BY carrier, origin EMIT CHANGES",
         "SELECT * FROM flights WHERE dep_delay > 60",
         "SELECT carrier, window_start, count(*) FROM flights GROUP BY carrier, tumble(scheduled, INTERVAL '1 day')",
         "SELECT sum(distance) OVER (PARTITION BY origin ORDER BY scheduled ROWS BETWEEN 9 PRECEDING AND CURRENT ROW) FROM flights",

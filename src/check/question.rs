@@ -2,6 +2,7 @@
 
 use datafusion::common::Result;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::sql::parser::{CopyToSource, Statement};
 use datafusion::sql::sqlparser::ast::{Query, Statement as Sql};
@@ -61,6 +62,9 @@ pub(super) fn left_open(plan: &LogicalPlan) -> Result<Option<&'static str>> {
             LogicalPlan::Window(window) if window.window_expr.iter().any(takes_rows) => {
                 Some("SQL leaves the order of rows that tie in ORDER BY of OVER open")
             }
+            LogicalPlan::Window(window) if window.window_expr.iter().any(takes_rows_back) => {
+                Some("plain DataFusion takes rows that leave a frame back from variances and the like, which rounds")
+            }
             LogicalPlan::Aggregate(aggregate) if aggregate.aggr_expr.iter().any(is_sketch) => {
                 Some("approx_percentile_cont and approx_median hang on how rows are divided, in plain DataFusion too")
             }
@@ -75,6 +79,14 @@ pub(super) fn left_open(plan: &LogicalPlan) -> Result<Option<&'static str>> {
         Ok(if open.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     Ok(open)
+}
+
+/// Whether an OVER column is one of moments over a frame that rows leave.
+fn takes_rows_back(expr: &Expr) -> bool {
+    let is_of_moments = |name: &str| ["stddev", "var", "covar", "corr", "regr"].iter().any(|of| name.starts_with(of));
+    let slides = |call: &WindowFunction| !call.params.window_frame.start_bound.is_unbounded();
+    expr.exists(|part| Ok(matches!(part, Expr::WindowFunction(call) if is_of_moments(call.fun.name()) && slides(call))))
+        .unwrap_or(false)
 }
 
 /// Whether an aggregate sketches a distribution: what it says of the same rows depends on how they were brought together.

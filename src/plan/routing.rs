@@ -279,6 +279,10 @@ fn pick_auto(stream: &StreamTable, stage: &Stage, follows: Option<RoutingKind>) 
     if let Some(columns) = covered {
         return routing(RoutingKind::Aligned, format!("the stream is partitioned by {}", columns.join(", ")));
     }
+    if let Some(column) = stream.columns_apart().iter().find(|column| stage.keys.contains(column)) {
+        let why = format!("by their statistics no two partitions have the same {column}");
+        return routing(RoutingKind::Aligned, why);
+    }
     match (stage.state, follows) {
         // Which pipeline gives a window that has been merged is a matter of chance.
         (KeyedState::Aggregate(EmitMode::Final), Some(RoutingKind::MergeOnClose)) if !stage.is_free_of_order => {

@@ -8,6 +8,7 @@
 //! A partition is a unit of data, fixed by the CREATE STREAM and never by the number of cores. Lateness is decided
 //! here, over every row in its order in the files, before any filter.
 
+mod apart;
 mod bounded_watermark;
 mod csv_rows;
 mod csv_time;

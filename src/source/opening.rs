@@ -8,12 +8,14 @@ use datafusion::common::config::TableParquetOptions;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::parquet::file::metadata::ParquetMetaData;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use crate::error::{Error, Location};
 use crate::sql::{CreateStream, FileFormat, Watermark};
 
+use super::apart::Apart;
 use super::csv_rows;
 use super::early_pass::FoundTimes;
 use super::event_time::{EventTime, overlap};
@@ -142,11 +144,13 @@ impl Opening {
                 None => (0..file_schema.fields().len()).collect(),
             };
             for file in &mut files {
-                file.footer = Some(self.footer(file, &file_schema, &times, store.as_ref(), state).await?);
+                let metadata = self.metadata(file, store.as_ref(), state).await?;
+                file.footer = Some(Footer::read(&metadata, &file_schema, &times)?);
             }
         }
         let (partitioned_by, checks_keys) = self.partition_columns(&hive_columns, &schema)?;
         let partitions = self.partitions(files, &found, &hive_columns);
+        let columns_apart = self.columns_apart(&partitions, &file_schema, store.as_ref(), state).await?;
         let warnings = self.overlap_warnings(&partitions, event_time.as_ref());
         let inner = Inner {
             name: self.name,
@@ -157,6 +161,7 @@ impl Opening {
             event_time,
             partitioned_by,
             checks_keys,
+            columns_apart,
             partitions,
             options: self.options,
             parquet,
@@ -274,21 +279,41 @@ impl Opening {
         Ok(checked.unwrap_or_else(|| Arc::new(Schema::new(listed))))
     }
 
-    async fn footer(
+    async fn metadata(
         &self,
         file: &StreamFile,
-        schema: &SchemaRef,
-        times: &[usize],
         store: &dyn ObjectStore,
         state: &dyn Session,
-    ) -> Result<Footer> {
+    ) -> Result<Arc<ParquetMetaData>> {
         let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
-        let metadata = DFParquetMetadata::new(store, &file.object)
-            .with_file_metadata_cache(Some(cache))
-            .fetch_metadata()
-            .await
-            .map_err(|error| while_opening(file, self.format, &self.options, &error))?;
-        Footer::read(&metadata, schema, times)
+        let metadata = DFParquetMetadata::new(store, &file.object).with_file_metadata_cache(Some(cache));
+        let metadata = metadata.fetch_metadata().await;
+        Ok(metadata.map_err(|error| while_opening(file, self.format, &self.options, &error))?)
+    }
+
+    /// Columns that no two partitions have a value of.
+    async fn columns_apart(
+        &self,
+        partitions: &[Vec<StreamFile>],
+        schema: &SchemaRef,
+        store: &dyn ObjectStore,
+        state: &dyn Session,
+    ) -> Result<Vec<String>> {
+        if self.format != FileFormat::Parquet || partitions.len() == 1 {
+            return Ok(vec![]);
+        }
+        let mut apart = Apart::new(Arc::clone(schema));
+        for files in partitions {
+            if apart.is_empty() {
+                break;
+            }
+            let mut metadata = vec![];
+            for file in files {
+                metadata.push(self.metadata(file, store, state).await?);
+            }
+            apart.add(&metadata)?;
+        }
+        Ok(apart.names())
     }
 
     /// Columns that keep a key in one partition, and whether that is to be checked.

@@ -116,6 +116,8 @@ pub(super) struct Inner {
     pub(super) partitioned_by: Option<Vec<String>>,
     /// Whether keys were declared to live in one file each, which is checked while reading.
     pub(super) checks_keys: bool,
+    /// Columns each of whose values is in one partition only, as the statistics of the files have it.
+    pub(super) columns_apart: Vec<String>,
     /// Files of each data partition, in order.
     pub(super) partitions: Vec<Vec<StreamFile>>,
     pub(super) options: StreamOptions,
@@ -167,6 +169,11 @@ impl StreamTable {
     /// Columns whose values each live in one partition only.
     pub(crate) fn partitioned_by(&self) -> Option<&[String]> {
         self.inner.partitioned_by.as_deref()
+    }
+
+    /// Columns each of whose values lives in one partition only, whether that was declared or not: the files say so.
+    pub(crate) fn columns_apart(&self) -> &[String] {
+        &self.inner.columns_apart
     }
 
     /// Number of data partitions.

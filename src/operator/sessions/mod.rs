@@ -127,7 +127,7 @@ impl SessionAggregate {
         }
         state.counters.null_time_rows += times.null_count() as u64;
         if let Some(told) = &mut state.told {
-            let joined = placed.joins.iter().flat_map(|join| &join.joined).map(|(slot, _)| slot);
+            let joined = placed.joins.iter().map(|join| &join.from.0);
             let touched = placed.slots.iter().chain(joined).map(|slot| state.sessions.session(*slot));
             told.note(touched, state.sessions.slots(), &mut state.aggregates)?;
         }
@@ -234,22 +234,18 @@ impl SessionAggregate {
 
     /// Joins sessions that a row has brought together, whose own change comes next.
     fn join(&mut self, join: &Join, output: &mut Vec<RecordBatch>) -> Result<()> {
-        let (into, _) = join.into;
+        let (into, from) = (join.into.0, join.from.0);
         if let Some(told) = &mut self.state.told {
             let key = self.state.sessions.session(into).key;
-            join.joined.iter().for_each(|(from, _)| told.join(*from, key));
+            told.join(from, key);
         } else if let Some(spec) = self.changes.as_ref().filter(|spec| spec.ops != Ops::None) {
-            let (slots, bounds): (Vec<usize>, Vec<Bounds>) =
-                [join.into].iter().chain(&join.joined).map(|(slot, bounds)| (*slot, *bounds)).unzip();
+            let (slots, bounds) = ([into, from], [join.into.1, join.from.1]);
             let keys = self.state.values.columns(&self.state.sessions.keys(&slots))?;
             let values = self.state.aggregates.values(&slots)?;
             let rows = self.rows(&bounds, [keys, values].concat())?;
-            output.push(spec.output(&self.schema, &vec![Op::Delete; slots.len()], rows)?);
+            output.push(spec.output(&self.schema, &[Op::Delete; 2], rows)?);
         }
-        for (from, _) in &join.joined {
-            self.state.aggregates.merge(into, *from)?;
-        }
-        Ok(())
+        self.state.aggregates.merge(into, from)
     }
 
     /// Rows of sessions with these bounds.

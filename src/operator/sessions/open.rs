@@ -46,13 +46,14 @@ pub(super) struct Placed {
     pub(super) joins: Vec<Join>,
 }
 
-/// Sessions that a row joins to its own.
+/// Two sessions that a row brings together, with their bounds before the row.
 pub(super) struct Join {
     /// Which of the placed rows it is.
     pub(super) at: usize,
-    /// The row's session, and its bounds before the row.
+    /// The row's session.
     pub(super) into: (usize, Bounds),
-    pub(super) joined: Vec<(usize, Bounds)>,
+    /// The one that is no more.
+    pub(super) from: (usize, Bounds),
 }
 
 /// Where a row's session is, and the bounds of the session.
@@ -86,12 +87,14 @@ struct Slot {
     /// Sessions are numbered in the order in which they began; [`GONE`] if the session is no more.
     number: u64,
     key: u32,
-    /// The slot of the key's next session.
+    /// The slot of the key's next session, which began before.
     next: u32,
 }
 
 const NONE: u32 = u32::MAX;
 const GONE: u64 = u64::MAX;
+/// Rows whose sessions are fetched at once: so few that they stay near.
+const FETCHED: usize = 256;
 /// So far apart, and the wrong way round, that no row is near.
 const NO_TIME: (i64, i64) = (i64::MAX, i64::MIN);
 
@@ -106,7 +109,8 @@ impl Slot {
     }
 }
 
-/// Open sessions: a list for each key, in slots that are used again.
+/// Open sessions: a list for each key, in slots that are used again. The session that begins last comes first, for most
+/// rows come to it; before it those without a time.
 pub(super) struct OpenSessions {
     apart: Apart,
     slots: Vec<Slot>,
@@ -141,6 +145,9 @@ impl OpenSessions {
         let (rows, slots) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
         let mut placed = Placed { rows, slots, ..Placed::default() };
         for (row, key) in keys.iter().enumerate() {
+            if row % FETCHED == 0 {
+                self.fetch(&keys[row..keys.len().min(row + FETCHED)]);
+            }
             let place = match times.is_valid(row) {
                 true => self.place_at(*key, row, times.value(row), watermark, &mut placed),
                 false => Some(self.place_nowhere(*key)),
@@ -155,6 +162,13 @@ impl OpenSessions {
         placed
     }
 
+    /// Brings the first sessions of keys near, all at once: what a row does hangs on what it finds, so without that each
+    /// row would wait for its session from afar before the next one is looked for.
+    fn fetch(&self, keys: &[usize]) {
+        let last = |key: &usize| self.slots.get(self.heads[*key] as usize).map_or(0, |session| session.last);
+        std::hint::black_box(keys.iter().map(last).fold(0, |all, last| all ^ last));
+    }
+
     /// The session of a row at `time`; none if the session that the row is by itself has ended.
     fn place_at(&mut self, key: usize, row: usize, time: i64, watermark: i64, placed: &mut Placed) -> Option<Place> {
         let gap = self.apart.gap;
@@ -163,45 +177,58 @@ impl OpenSessions {
             placed.late.push((row, (time, end)));
             return None;
         }
-        let (mut first, mut others) = (None::<u32>, vec![]);
-        let (mut start, mut last) = (time, time);
-        let mut next = self.heads[key];
-        while next != NONE {
-            let (slot, session) = (next, &self.slots[next as usize]);
-            next = session.next;
-            if time.saturating_sub(session.last) < gap && session.start.saturating_sub(time) < gap {
-                (start, last) = (start.min(session.start), last.max(session.last));
-                match first {
-                    // The session that began first takes the others in.
-                    Some(known) if self.slots[known as usize].number > session.number => {
-                        others.push(known);
-                        first = Some(slot);
-                    }
-                    Some(_) => others.push(slot),
-                    None => first = Some(slot),
-                }
+        let (later, earlier) = self.around(key, time);
+        let is_near = |slot: &u32| {
+            let session = &self.slots[*slot as usize];
+            time.saturating_sub(session.last) < gap && session.start.saturating_sub(time) < gap
+        };
+        match (later.filter(is_near), earlier.filter(is_near)) {
+            (None, None) => {
+                let bounds = Some((time, time));
+                Some(Place { slot: self.begin(key, bounds, later), bounds, before: None })
+            }
+            (Some(slot), None) | (None, Some(slot)) => {
+                let before = self.extend(slot, (time, time));
+                let bounds = self.slots[slot as usize].bounds();
+                Some(Place { slot: slot as usize, bounds, before: Some(before) })
+            }
+            // The session that began first takes the other one in.
+            (Some(later), Some(earlier)) => {
+                let number = |slot: u32| self.slots[slot as usize].number;
+                let is_first = number(later) < number(earlier);
+                let (slot, other) = if is_first { (later, earlier) } else { (earlier, later) };
+                let of_other = self.slots[other as usize];
+                let before = self.extend(slot, (of_other.start, of_other.last));
+                self.unlink(other);
+                self.joined.push(other);
+                let from = (other as usize, of_other.bounds());
+                placed.joins.push(Join { at: placed.rows.len(), into: (slot as usize, before), from });
+                // Whoever joins them withdraws what was told of each.
+                Some(Place { slot: slot as usize, bounds: self.slots[slot as usize].bounds(), before: None })
             }
         }
-        let bounds = Some((start, last));
-        let Some(slot) = first.map(|slot| slot as usize) else {
-            return Some(Place { slot: self.begin(key, bounds), bounds, before: None });
-        };
-        let session = &mut self.slots[slot];
+    }
+
+    /// The key's sessions on both sides of a time: the last one that begins after it, and the one before.
+    fn around(&self, key: usize, time: i64) -> (Option<u32>, Option<u32>) {
+        let (mut later, mut next) = (None, self.heads[key]);
+        while next != NONE && self.slots[next as usize].start > time {
+            later = Some(next);
+            next = self.slots[next as usize].next;
+        }
+        (later, (next != NONE).then_some(next))
+    }
+
+    /// Extends a session, and gives its bounds before.
+    fn extend(&mut self, slot: u32, (start, last): (i64, i64)) -> Bounds {
+        let session = &mut self.slots[slot as usize];
         let before = session.bounds();
-        (session.start, session.last) = (start, last);
-        self.ends.put_off(slot, self.apart.leaves(last));
-        if others.is_empty() {
-            return Some(Place { slot, bounds, before: Some(before) });
+        session.start = session.start.min(start);
+        if last > session.last {
+            session.last = last;
+            self.ends.put_off(slot as usize, self.apart.leaves(last));
         }
-        let mut joined = vec![];
-        for other in others {
-            joined.push((other as usize, self.slots[other as usize].bounds()));
-            self.unlink(other);
-            self.joined.push(other);
-        }
-        placed.joins.push(Join { at: placed.rows.len(), into: (slot, before), joined });
-        // Whoever joins them withdraws what was told of each.
-        Some(Place { slot, bounds, before: None })
+        before
     }
 
     /// The session of a row without a time: one for each key, which the end of the stream closes.
@@ -214,12 +241,17 @@ impl OpenSessions {
             }
             slot = session.next;
         }
-        Place { slot: self.begin(key, None), bounds: None, before: None }
+        Place { slot: self.begin(key, None, None), bounds: None, before: None }
     }
 
-    fn begin(&mut self, key: usize, bounds: Bounds) -> usize {
+    /// Begins a session, next after the one that `later` says.
+    fn begin(&mut self, key: usize, bounds: Bounds, later: Option<u32>) -> usize {
         let slot = self.free.pop().unwrap_or(self.slots.len() as u32);
-        let next = std::mem::replace(&mut self.heads[key], slot);
+        let next = match later {
+            Some(later) => &mut self.slots[later as usize].next,
+            None => &mut self.heads[key],
+        };
+        let next = std::mem::replace(next, slot);
         let (start, last) = bounds.unwrap_or(NO_TIME);
         let session = Slot { start, last, number: self.began, key: key as u32, next };
         match self.slots.get_mut(slot as usize) {
@@ -309,7 +341,9 @@ impl OpenSessions {
     ) {
         self.heads.resize(keys_total, NONE);
         for (row, key) in keys.iter().enumerate() {
-            self.begin(*key, starts.is_valid(row).then(|| (starts.value(row), lasts.value(row))));
+            let bounds = starts.is_valid(row).then(|| (starts.value(row), lasts.value(row)));
+            let later = bounds.and_then(|(start, _)| self.around(*key, start).0);
+            self.begin(*key, bounds, later);
         }
     }
 

@@ -162,10 +162,8 @@ impl SessionRows {
             state.append(slot, (id, id));
         }
         for join in placed.joins {
-            for (from, _) in join.joined {
-                let chain = std::mem::replace(&mut state.chains[from], (NONE, NONE));
-                state.append(join.into.0, chain);
-            }
+            let chain = std::mem::replace(&mut state.chains[join.from.0], (NONE, NONE));
+            state.append(join.into.0, chain);
         }
         state.sessions.release_joined();
         Ok(())
