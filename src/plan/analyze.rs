@@ -143,7 +143,7 @@ impl Rewriter {
             return Ok(flow.plan);
         }
         let stream = first_stream(&flow.plan).ok_or_else(|| internal_datafusion_err!("a stream without a scan"))?;
-        let routing = Routings::pick(&stream, &flow.stages, &self.options.routing)?;
+        let routing = Routings::pick(&stream, &flow.stages, &self.options)?;
         refuse::spread_lateness(&flow.stages, &routing, &stream, self.emit_at)?;
         // Where rows of several partitions meet, it is in the order of their event time, whether windows want it or not.
         let is_ordered =

@@ -1,6 +1,5 @@
 //! Logical nodes to plan nodes, and DataFusion's nodes that would hold rows back to ours that do not.
 
-use std::num::NonZero;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -35,7 +34,7 @@ use crate::exec::scan::StreamScanExec;
 use crate::exec::unnest::StreamUnnestExec;
 use crate::exec::used::UsedRowsExec;
 use crate::operator::WindowShape;
-use crate::runtime::{PipelinesExec, WriteExec, strategy};
+use crate::runtime::{PipelinesExec, WriteExec, strategy, workers};
 use crate::sink::{FileSink, OutputFormat};
 use crate::source::{Division, Sharing, Split};
 use crate::sql::EmitMode;
@@ -183,11 +182,7 @@ fn plan_pipelines(
     session: &dyn Session,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let options = session.config_options().extensions.get::<StreamlinesOptions>().cloned().unwrap_or_default();
-    let strategy = strategy(&options);
-    let workers = strategy.workers(match options.partitions {
-        0 => std::thread::available_parallelism().map_or(1, NonZero::get),
-        workers => workers,
-    });
+    let (strategy, workers) = (strategy(&options), workers(&options));
     let input = input.transform_up(without_holding_back).data()?;
     let routing = &node.routing;
     let all = |pipelines, way| Split::All { pipelines, order: routing.order, way };

@@ -4,7 +4,9 @@ use std::fmt;
 
 use datafusion::arrow::datatypes::DataType;
 
+use crate::config::StreamlinesOptions;
 use crate::error::Error;
+use crate::runtime::workers;
 use crate::source::{ReadOrder, StreamTable};
 use crate::sql::{EmitMode, When};
 
@@ -155,16 +157,25 @@ impl fmt::Display for Routings {
 impl Routings {
     /// Picks the routing of each stage of a query over `stream`.
     ///
-    /// `setting` is `streamlines.routing`: `auto`, or a routing that each stage must be able to take.
+    /// Of the settings it is the number of workers, and `routing`: `auto`, or one that each stage must be able to take.
     ///
     /// # Errors
     /// A setting that a stage cannot take.
-    pub(crate) fn pick(stream: &StreamTable, stages: &[Stage], setting: &str) -> Result<Self, Error> {
-        let order = read_order(stages);
+    pub(crate) fn pick(stream: &StreamTable, stages: &[Stage], options: &StreamlinesOptions) -> Result<Self, Error> {
+        let (order, setting) = (read_order(stages), options.routing.as_str());
+        let merges = |stage: &Stage| stage.is_mergeable() && stage.is_free_of_order;
+        let leaves_idle = setting != "aligned" && stream.partitions() < workers(options) && stages.iter().all(merges);
         let mut picked: Vec<Routing> = vec![];
         for stage in stages {
             let follows = picked.last().map(|routing| routing.kind);
-            picked.push(forced(stream, stage, pick_auto(stream, stage, follows), setting)?);
+            let auto = match pick_auto(stream, stage, follows) {
+                Routing { kind: RoutingKind::Aligned, why } if leaves_idle => Routing {
+                    kind: RoutingKind::MergeOnClose,
+                    why: format!("{why}; but there are fewer partitions than workers"),
+                },
+                auto => auto,
+            };
+            picked.push(forced(stream, stage, auto, setting)?);
         }
         let is_hashed = |routing: &Routing| matches!(routing.kind, RoutingKind::HashAtSource | RoutingKind::Exchange);
         let mut hashed = vec![];

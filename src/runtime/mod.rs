@@ -27,5 +27,5 @@ mod written;
 pub(crate) use boundary::PipelinesExec;
 pub use job::{Job, PipelineProgress, Progress, Summary};
 pub(crate) use ledger::IN_MEMORY;
-pub(crate) use strategy::strategy;
+pub(crate) use strategy::{strategy, workers};
 pub(crate) use write::WriteExec;

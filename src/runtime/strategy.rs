@@ -1,6 +1,7 @@
 //! The ways to run the pipelines of a plan: the same plans, operators, readers and writers, put to work differently.
 
 use std::fmt;
+use std::num::NonZero;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
@@ -21,6 +22,14 @@ pub(crate) trait Strategy: fmt::Debug + fmt::Display + Send + Sync {
 
     /// The rows of one worker: it takes pipelines until none is left.
     fn rows(&self, work: Work) -> BoxStream<'static, Result<RecordBatch>>;
+}
+
+/// How many workers there are by the settings.
+pub(crate) fn workers(options: &StreamlinesOptions) -> usize {
+    strategy(options).workers(match options.partitions {
+        0 => std::thread::available_parallelism().map_or(1, NonZero::get),
+        workers => workers,
+    })
 }
 
 /// The strategy of the settings.
