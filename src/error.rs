@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use arrow::error::ArrowError;
 use datafusion::common::Span;
 use datafusion::error::DataFusionError;
 
@@ -143,7 +144,7 @@ impl Error {
             DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => Self::find(inner),
             DataFusionError::Shared(inner) => Self::find(inner),
             DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
-                arrow::error::ArrowError::ExternalError(inner) => inner
+                ArrowError::ExternalError(inner) => inner
                     .downcast_ref::<Self>()
                     .or_else(|| inner.downcast_ref::<DataFusionError>().and_then(Self::find)),
                 _ => None,
@@ -216,14 +217,38 @@ pub fn render_error(sql: &str, error: &DataFusionError) -> String {
             let help: Vec<String> = notes.chain(helps).collect();
             let at = diagnostic.span.map(Location::from);
             let message = match help.is_empty() {
-                true => error.strip_backtrace(),
+                true => plain(error),
                 false => format!("{}\n  help: {}", diagnostic.message, help.join("; ")),
             };
             (message, at)
         }
-        None => (error.strip_backtrace(), None),
+        None => (plain(error), None),
     };
     with_caret(sql, &message, at)
+}
+
+/// What an error says in the end, and on the way there, without the kinds of errors that it has been.
+pub(crate) fn plain(error: &DataFusionError) -> String {
+    let message = match error {
+        DataFusionError::Context(context, inner) if context.starts_with("Optimizer rule") => plain(inner),
+        DataFusionError::Context(context, inner) => format!("{context}: {}", plain(inner)),
+        DataFusionError::Diagnostic(_, inner) => plain(inner),
+        DataFusionError::Shared(inner) => plain(inner),
+        DataFusionError::External(inner) => inner.downcast_ref().map_or_else(|| inner.to_string(), plain),
+        DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
+            ArrowError::CastError(message)
+            | ArrowError::ComputeError(message)
+            | ArrowError::InvalidArgumentError(message)
+            | ArrowError::ParseError(message) => message.clone(),
+            ArrowError::ExternalError(inner) => inner.downcast_ref().map_or_else(|| inner.to_string(), plain),
+            inner => inner.to_string(),
+        },
+        DataFusionError::Plan(message)
+        | DataFusionError::Execution(message)
+        | DataFusionError::Configuration(message) => message.clone(),
+        other => other.to_string(),
+    };
+    message.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or_default().to_string()
 }
 
 /// The place that DataFusion's planner gives to an error, if the session collects places.

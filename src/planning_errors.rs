@@ -42,7 +42,10 @@ pub(crate) fn told(ctx: &SessionContext, statement: &Statement, error: DataFusio
         let error = Error::sql(format!("'{text}' is no interval")).at(places::text(statement, text));
         return error.help("write INTERVAL '1 hour', INTERVAL '5' MINUTE or INTERVAL '1 day 2 hours'").into();
     }
-    if let Some(told) = name_or_frame(statement, &message) {
+    if let Some(told) = name_or_frame(statement, &message)
+        .or_else(|| literal(statement, &message))
+        .or_else(|| aggregate(ctx, statement, &message))
+    {
         return told.into();
     }
     let quoted = |before: &str| message.split_once(before).and_then(|(_, rest)| rest.split('\'').next());
@@ -74,6 +77,30 @@ fn name_or_frame(statement: &Statement, message: &str) -> Option<Error> {
     }
     let ambiguous = || after(" and unqualified field name ").and_then(|rest| rest.split(' ').next());
     repeated_name(message).or_else(ambiguous).map(|name| two_columns(statement, name))
+}
+
+/// Text that stands for a value of another type, and is none.
+fn literal(statement: &Statement, message: &str) -> Option<Error> {
+    let between = |before: &str, after: &str| Some(message.split_once(before)?.1.split_once(after)?.0);
+    if let Some(text) = between("Error parsing timestamp from '", "': ") {
+        let error = Error::sql(format!("'{text}' is no timestamp")).at(Some(places::text(statement, text)?));
+        return Some(error.help("write '2024-03-01T12:00:00'"));
+    }
+    let text = between("Cannot cast string '", "' to value of ")?;
+    let data_type = between("' to value of ", " type")?;
+    let error = Error::sql(format!("'{text}' is no {data_type}")).at(Some(places::text(statement, text)?));
+    Some(error.help("compare values of one type, or cast the column to text"))
+}
+
+/// An aggregate where there can be none.
+fn aggregate(ctx: &SessionContext, statement: &Statement, message: &str) -> Option<Error> {
+    if !message.contains("Aggregate functions are not allowed in the WHERE clause") {
+        return None;
+    }
+    let state = ctx.state();
+    let at = places::call_in_where(statement, &|name| state.aggregate_functions().contains_key(name));
+    let error = Error::sql("an aggregate in WHERE, which is about single rows").at(at);
+    Some(error.help("write it into HAVING, after GROUP BY"))
 }
 
 /// The name of a SELECT's columns that `message` says are called the same.

@@ -23,7 +23,7 @@ use datafusion::dataframe::DataFrame;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::LogicalPlan;
 
-use crate::error::Error;
+use crate::error::{Error, plain};
 use crate::plan::{with_ties_broken, without_last_limit};
 use crate::session::StreamlinesContext;
 use crate::source::{LeftOut, StreamTable};
@@ -172,7 +172,7 @@ impl Check {
             Ok(given) => given.answer,
             // A stream may answer what batch has not implemented.
             Err(error) => {
-                let why = format!("plain DataFusion cannot answer: {}", error.strip_backtrace());
+                let why = format!("plain DataFusion cannot answer: {}", plain(&error));
                 return Ok(comparison(what, Outcome::NotCompared(why)));
             }
         };

@@ -348,6 +348,7 @@ impl Rewriter {
         };
         let stack = Stack::under(&windows)?;
         let flow = self.rewrite_below(&stack.below, emit)?;
+        over::at_end(&stack, &flow.plan)?;
         let flow = match streaming {
             Some((time, functions)) => over::stream(flow, time, functions)?,
             None => flow,

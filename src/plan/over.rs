@@ -10,7 +10,8 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Window};
 use super::analyze::{Flow, Shape, extension};
 use super::event_time::{stream_key, trace};
 use super::nodes::RowsWindow;
-use super::over_spec::streams;
+use super::over_spec::{keeps_what_leaves, streams};
+use super::refuse;
 use super::result_time::result_time;
 use super::routing::KeyedState;
 
@@ -69,6 +70,18 @@ impl Stack {
     pub(super) fn plan(self) -> Result<LogicalPlan> {
         let over = |below, node| Ok(LogicalPlan::Window(Window::try_new(node, Arc::new(below))?));
         self.nodes.into_iter().try_fold(self.below, over)
+    }
+}
+
+/// Whether DataFusion can compute OVER columns of what flows out of a plan when the stream has ended.
+///
+/// # Errors
+/// A frame that it cannot slide.
+pub(super) fn at_end(stack: &Stack, input: &LogicalPlan) -> Result<()> {
+    let mut calls = stack.nodes.iter().flatten().filter_map(window_function);
+    match calls.find(|call| keeps_what_leaves(call, input.schema())) {
+        Some(call) => Err(refuse::sliding_at_end(call.fun.name()).into()),
+        None => Ok(()),
     }
 }
 

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::Session;
-use datafusion::common::{DFSchema, Result, ScalarValue, internal_datafusion_err, plan_datafusion_err};
+use datafusion::common::{
+    DFSchema, DataFusionError, Result, ScalarValue, internal_datafusion_err, plan_datafusion_err,
+};
 use datafusion::execution::context::ExecutionProps;
 use datafusion::functions_window::lead_lag::{lag_udwf, lead_udwf};
 use datafusion::functions_window::nth_value::{first_value_udwf, last_value_udwf, nth_value_udwf};
@@ -48,6 +50,21 @@ pub(super) fn streams(call: &WindowFunction, input: &DFSchema) -> bool {
     !call.params.distinct
         && !ignores_nulls
         && function_of(call, input).is_some_and(|function| frame(&function, call).is_some())
+}
+
+/// An aggregate over a frame that rows leave, which cannot take them back, as DataFusion would have it.
+pub(super) fn keeps_what_leaves(call: &WindowFunction, input: &DFSchema) -> bool {
+    let WindowFunctionDefinition::AggregateUDF(fun) = &call.fun else { return false };
+    let sliding = || {
+        let (properties, context) = (ExecutionProps::new(), PhysicalPlanningContext::default());
+        let physical = |arg| create_physical_expr(arg, input, &properties, &context);
+        let args = call.params.args.iter().map(physical).collect::<Result<Vec<_>>>()?;
+        let aggregate = AggregateExprBuilder::new(Arc::clone(fun), args).schema(Arc::clone(input.inner()));
+        let aggregate = aggregate.alias(fun.name()).with_distinct(call.params.distinct).build()?;
+        aggregate.create_sliding_accumulator()
+    };
+    let refuses = |error: DataFusionError| matches!(error.find_root(), DataFusionError::NotImplemented(_));
+    !call.params.window_frame.is_ever_expanding() && sliding().is_err_and(refuses)
 }
 
 fn function_of(call: &WindowFunction, input: &DFSchema) -> Option<Streams> {

@@ -123,6 +123,15 @@ pub(super) fn over_changes() -> Error {
     )
 }
 
+pub(super) fn sliding_at_end(name: &str) -> Error {
+    Error::refused(
+        format!("{name} over a sliding frame in an order other than the event time's"),
+        "DataFusion, which sorts the rows when the stream has ended, cannot take rows back from it",
+        "ORDER BY the event time, or let the frame begin with UNBOUNDED PRECEDING",
+    )
+    .about(Some(name))
+}
+
 pub(super) fn lateness_without_window() -> Error {
     Error::refused(
         "ALLOWED LATENESS without a window",

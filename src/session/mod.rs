@@ -17,6 +17,7 @@ use datafusion::prelude::SessionConfig;
 use crate::config::StreamlinesOptions;
 use crate::error::Error;
 use crate::plan::{StreamAnalyzer, StreamQueryPlanner, functions};
+use crate::planning_errors::told;
 use crate::runtime::Job;
 use crate::sink::NullSink;
 use crate::sql::{self, StreamStatement};
@@ -143,9 +144,17 @@ impl StreamlinesContext for SessionContext {
     }
 
     async fn plan_job(&self, statement: StreamStatement) -> Result<Job> {
-        match planned(self, statement).await? {
+        let sql = match &statement {
+            StreamStatement::Query { statement, .. } => Some(statement.clone()),
+            _ => None,
+        };
+        let job = match planned(self, statement).await? {
             Planned::Query(query) => Job::new(query).await,
             Planned::Table(table) => Job::into_table(self, table).await,
-        }
+        };
+        job.map_err(|error| match sql {
+            Some(sql) if Error::find(&error).is_none() => told(self, &sql, error),
+            _ => error,
+        })
     }
 }

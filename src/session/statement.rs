@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
 use datafusion::common::config::{ConfigExtension, ExtensionOptions};
-use datafusion::common::{Result, TableReference};
+use datafusion::common::{DataFusionError, Result, TableReference};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{CreateMemoryTable, DdlStatement, LogicalPlan, Statement as PlanStatement, TableType};
+use datafusion::sql::parser::Statement;
 
 use crate::config::StreamlinesOptions;
-use crate::error::{Error, Location};
+use crate::error::{Error, Location, plain};
 use crate::planning_errors::{told, unknown};
 use crate::source::StreamTable;
-use crate::sql::{CreateStream, StreamStatement};
+use crate::sql::{CreateStream, StreamStatement, nearest, places};
 
 use super::query::{QuotedPaths, plan_query};
 
@@ -38,7 +39,13 @@ pub(super) async fn planned(ctx: &SessionContext, statement: StreamStatement) ->
             let plan = plan_query(&mut statement, emit, &state).await;
             let plan = plan.map_err(|error| told(ctx, &statement, error));
             paths.deregister(ctx)?;
-            plan?
+            let plan = plan?;
+            if let LogicalPlan::Statement(PlanStatement::SetVariable(set)) = &plan {
+                let (variable, value) = (set.variable.clone(), set.value.clone());
+                let done = ctx.execute_logical_plan(plan).await.map(Planned::Query);
+                return done.map_err(|error| not_set(ctx, &statement, &variable, &value, error));
+            }
+            plan
         }
     };
     match plan {
@@ -63,6 +70,30 @@ pub(super) async fn planned(ctx: &SessionContext, statement: StreamStatement) ->
 
 fn is_own_setting(variable: &str) -> bool {
     variable.split_once('.').is_some_and(|(prefix, _)| prefix == StreamlinesOptions::PREFIX)
+}
+
+/// Why a setting cannot have a value.
+fn not_set(
+    ctx: &SessionContext,
+    statement: &Statement,
+    variable: &str,
+    value: &str,
+    error: DataFusionError,
+) -> DataFusionError {
+    if Error::find(&error).is_some() {
+        return error;
+    }
+    let entries = ctx.state().config_options().entries();
+    let names = entries.iter().map(|entry| entry.key.as_str());
+    if names.clone().all(|name| name != variable) {
+        let told = Error::sql(format!("there is no setting {variable}"));
+        return match nearest(variable, names) {
+            Some(nearest) => told.help(format!("did you mean {nearest}?")).into(),
+            None => told.help("SHOW ALL lists the settings; ours begin with streamlines.").into(),
+        };
+    }
+    let told = Error::sql(format!("{variable} cannot be '{value}': {}", plain(&error)));
+    told.at(places::text(statement, value)).help(format!("SHOW {variable} gives what it is now")).into()
 }
 
 /// DataFusion resets its own settings only.

@@ -3,7 +3,9 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::parser::{CopyToSource, Statement};
-use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName, Value, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{
+    Expr, Ident, ObjectName, ObjectNamePart, Query, SetExpr, Value, Visit, Visitor, visit_expressions,
+};
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use crate::error::Location;
@@ -27,6 +29,21 @@ pub(crate) fn call(statement: &Statement, name: &str) -> Option<Location> {
             function.name.0.last()?.as_ident().filter(|ident| ident.value.eq_ignore_ascii_case(name))
         }
         _ => None,
+    })
+}
+
+/// The first call in a WHERE of a function that `is_wanted` knows by its name.
+pub(crate) fn call_in_where(statement: &Statement, is_wanted: &dyn Fn(&str) -> bool) -> Option<Location> {
+    first(statement, |part| {
+        let Part::Where(condition) = part else { return None };
+        let found = visit_expressions(condition, |expr| match expr {
+            Expr::Function(function) => match function.name.0.last().and_then(ObjectNamePart::as_ident) {
+                Some(ident) if is_wanted(&ident.value.to_lowercase()) => ControlFlow::Break(ident.span),
+                _ => ControlFlow::Continue(()),
+            },
+            _ => ControlFlow::Continue(()),
+        });
+        found.break_value()
     })
 }
 
@@ -55,20 +72,21 @@ pub(crate) fn relation(statement: &Statement, name: &str) -> Option<Location> {
             let ident = relation.0.last()?.as_ident().filter(|ident| ident.value.eq_ignore_ascii_case(name))?;
             Some(ident.span)
         }
-        Part::Expr(_) => None,
+        Part::Expr(_) | Part::Where(_) => None,
     })
 }
 
 fn find(statement: &Statement, ident: impl Fn(&Expr) -> Option<&Ident>) -> Option<Location> {
     first(statement, |part| match part {
         Part::Expr(expr) => ident(expr).map(|ident| ident.span),
-        Part::Relation(_) => None,
+        Part::Relation(_) | Part::Where(_) => None,
     })
 }
 
 /// A part of a statement that may be what is looked for.
 enum Part<'a> {
     Expr(&'a Expr),
+    Where(&'a Expr),
     Relation(&'a ObjectName),
 }
 
@@ -108,6 +126,16 @@ impl<F: Fn(Part) -> Option<Span>> Visitor for Finder<F> {
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         self.look(Part::Expr(expr))
+    }
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        match query.body.as_ref() {
+            SetExpr::Select(select) => select
+                .selection
+                .as_ref()
+                .map_or(ControlFlow::Continue(()), |condition| self.look(Part::Where(condition))),
+            _ => ControlFlow::Continue(()),
+        }
     }
 
     fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {

@@ -58,6 +58,37 @@ fn an_unknown_function() {
 }
 
 #[test]
+fn text_that_is_no_value_of_its_column() {
+    let folder = Folder::with_trips();
+    folder.refuses_query(
+        "SELECT * FROM trips WHERE distance > 'far'",
+        "'far'",
+        &["error: 'far' is no ", "help: compare values of one type"],
+    );
+    let since = "SELECT * FROM trips WHERE ts > 'yesterday'";
+    folder.refuses_query(since, "'yesterday'", &["'yesterday' is no timestamp", "write '2024-03-01T12:00:00'"]);
+}
+
+#[test]
+fn aggregates_where_they_cannot_be() {
+    let folder = Folder::with_trips();
+    folder.refuses_query(
+        "SELECT origin, sum(fare) FROM trips WHERE sum(fare) > 1 GROUP BY origin",
+        "sum(fare) > 1",
+        &["an aggregate in WHERE", "help: write it into HAVING"],
+    );
+}
+
+#[test]
+fn settings_that_cannot_be() {
+    let folder = Folder::with_trips();
+    let many = "SET streamlines.partitions = 'many'";
+    folder.refuses_query(many, "'many'", &["partitions cannot be 'many'", "help: SHOW streamlines.partitions"]);
+    folder.refuses("SET streamlines.rooting = 'aligned'", &["no setting streamlines.rooting", "streamlines.routing?"]);
+    folder.refuses("SET datafusion.execution.batch_size = 'x'", &["batch_size cannot be 'x'", "invalid digit"]);
+}
+
+#[test]
 fn emit_inside_a_sub_query() {
     let folder = Folder::with_trips();
     let query = "SELECT * FROM (SELECT origin, count(*) FROM trips GROUP BY origin EMIT CHANGES) AS counts";

@@ -23,8 +23,8 @@ pub fn conditions(options: &BenchOptions, has_processes: bool) -> Vec<(&'static 
         all.push(("files", text.to_string()));
     }
     if has_processes && options.runs > 0 {
-        let text =
-            "from start to exit, rows written as Parquet; where rows are changes, duckdb writes the final answer";
+        let text = "from start to exit, rows written as Parquet with Snappy; where rows are changes, duckdb writes the \
+                    final answer";
         all.push(("processes", text.to_string()));
     }
     if !options.rates.is_empty() {

@@ -44,7 +44,8 @@ impl DuckDb {
     /// A process that writes the rows of a query as Parquet.
     pub fn command(&self, init: &str, sql: &str, threads: usize, output: &Path) -> Command {
         let output = quoted(output);
-        let text = format!("SET threads = {threads}; {init} COPY ({sql}) TO '{output}' (FORMAT parquet);");
+        let text =
+            format!("SET threads = {threads}; {init} COPY ({sql}) TO '{output}' (FORMAT parquet, COMPRESSION snappy);");
         let mut command = Command::new(&self.program);
         command.args(if self.is_python { ["-c", SCRIPT] } else { ["-init", "/dev/null"] });
         if !self.is_python {

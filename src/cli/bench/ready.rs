@@ -178,7 +178,12 @@ impl Ready {
         command.args(["--set", &format!("streamlines.routing={}", setup.routing)]);
         command.args(["--set", &format!("streamlines.handoff_rows={}", setup.handoff_rows)]);
         match output {
-            Some(folder) => command.args(["--format", "parquet", "--output", &format!("{}/", folder.display())]),
+            Some(folder) => {
+                if self.candidate.is_process {
+                    command.args(["--set", "datafusion.execution.parquet.compression=snappy"]);
+                }
+                command.args(["--format", "parquet", "--output", &format!("{}/", folder.display())])
+            }
             None => command.args(["--format", "none"]),
         };
         command.args(["--", self.sql(question)]);
