@@ -21,6 +21,8 @@ pub async fn open(options: &QueryOptions) -> Result<SessionContext> {
     config.options_mut().sql_parser.collect_spans = true;
     // At level 1 Parquet's files are about as small as at DataFusion's level 3, and made sooner.
     config.options_mut().execution.parquet.compression = Some("zstd(1)".to_string());
+    // A row group is held until it is whole: half of DataFusion's takes half of the memory.
+    config.options_mut().execution.parquet.max_row_group_size = 1 << 19;
     let mut settings = options.settings.clone();
     settings.extend(options.strategy.iter().map(|name| ("streamlines.strategy".to_string(), name.clone())));
     settings.extend(options.speed.iter().map(|speed| ("streamlines.speed".to_string(), speed.clone())));
