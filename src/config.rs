@@ -6,6 +6,7 @@ use std::fmt::Display;
 use datafusion::common::config::{ConfigEntry, ConfigExtension, ConfigField, ExtensionOptions, Visit};
 use datafusion::common::{Result, config_namespace};
 
+use crate::checkpoint::Interval;
 use crate::error::Error;
 use crate::source::Speed;
 
@@ -31,6 +32,13 @@ config_namespace! {
         /// Where late rows go, with the file and row that each comes from: a file, a folder (ending in `/`) with one file
         /// for each pipeline, or `:memory:`; empty for nowhere. A [`Job`](crate::Job) writes them.
         pub late: String, default = String::new()
+        /// A folder of checkpoints: a job saves its pipelines there, and goes on from where they were when it is run again;
+        /// empty for none.
+        pub checkpoint_dir: String, default = String::new()
+        /// How often each pipeline saves itself: `10s`, `200ms`, `5min` or `1000000rows`.
+        pub checkpoint_interval: String, default = "10s".to_string()
+        /// How many checkpoints of each pipeline are kept.
+        pub checkpoints_kept: usize, default = 3
         /// Bytes to spend on checking that the keys of a declared `partitioned_by` live in one partition each.
         pub key_check_bytes: usize, default = 64 * 1024 * 1024
     }
@@ -46,6 +54,11 @@ pub(crate) const STRATEGIES: [&str; 4] = ["partitioned", "inline", "single_queue
 pub(crate) const ROUTINGS: [&str; 5] = ["auto", "aligned", "merge_on_close", "hash_at_source", "exchange"];
 
 impl StreamlinesOptions {
+    /// Whether jobs save themselves.
+    pub(crate) fn saves(&self) -> bool {
+        !self.checkpoint_dir.is_empty()
+    }
+
     /// Checks the settings that have few values. A program may have put anything into the fields.
     ///
     /// # Errors
@@ -59,6 +72,7 @@ impl StreamlinesOptions {
                 return Err(Error::sql(format!("unknown {key} '{value}'")).help(help));
             }
         }
+        Interval::parse(&self.checkpoint_interval)?;
         Speed::parse(&self.speed).map(|_| ())
     }
 }

@@ -16,6 +16,7 @@
 #![deny(missing_docs)]
 
 mod check;
+mod checkpoint;
 mod config;
 mod error;
 mod exec;
@@ -39,7 +40,7 @@ pub use session::{
     LatenessQuestion, StreamlinesContext, StreamlinesStateBuilder, lateness, parse_statements, streaming_session,
     streaming_session_with_runtime,
 };
-pub use sink::{FileSink, NullSink, OutputFormat, Sink, StdoutSink, Writer, Written, is_broken_pipe};
+pub use sink::{Epochs, FileSink, NullSink, OutputFormat, Sink, StdoutSink, Writer, Written, is_broken_pipe};
 pub use source::{Culprit, Latency, Lateness, SequenceLateness};
 pub use sql::StreamStatement;
 

@@ -120,7 +120,7 @@ pub fn main() -> ExitCode {
         Command::Explain { sql, options } => runtime.block_on(explain::explain(&sql, &options)),
         Command::Check(options) => runtime.block_on(check::check(&options)),
         Command::Lateness(options) => runtime.block_on(lateness::report(&options)),
-        Command::Bench(options) => runtime.block_on(bench::bench(&options)),
+        Command::Bench(options) => runtime.block_on(bench::bench(&options.without_repeats())),
         Command::Generate(generate) => {
             let _context = runtime.enter();
             tokio::spawn(generate.clone().when_interrupted());

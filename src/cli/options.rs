@@ -45,6 +45,12 @@ pub struct QueryOptions {
     /// Writes late rows there, each with its file and row: a file, or a folder (ending in /).
     #[arg(long, value_name = "PATH")]
     pub late: Option<String>,
+    /// Saves the job there, and goes on from where it was when it is run again.
+    #[arg(long, value_name = "DIR")]
+    pub checkpoint_dir: Option<String>,
+    /// How often it is saved: 10s, 200ms, 5min or 1000000rows [default: 10s].
+    #[arg(long, value_name = "INTERVAL", requires = "checkpoint_dir")]
+    pub checkpoint_interval: Option<String>,
     /// When to draw a progress bar.
     #[arg(long, value_enum, default_value = "auto")]
     pub progress: ProgressMode,

@@ -5,7 +5,9 @@ use std::path::Path;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::{LogicalPlan, SetVariable, Statement};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use streamlines::{Error, NullSink, StreamlinesContext, StreamlinesOptions, parse_statements, streaming_session};
+use streamlines::{
+    Error, NullSink, StreamlinesContext, StreamlinesOptions, parse_statements, render_error, streaming_session,
+};
 
 use super::errors::say;
 use super::options::QueryOptions;
@@ -27,6 +29,9 @@ pub async fn open(options: &QueryOptions) -> Result<SessionContext> {
     settings.extend(options.strategy.iter().map(|name| ("streamlines.strategy".to_string(), name.clone())));
     settings.extend(options.speed.iter().map(|speed| ("streamlines.speed".to_string(), speed.clone())));
     settings.extend(options.late.iter().map(|path| ("streamlines.late".to_string(), path.clone())));
+    for (key, value) in [("dir", &options.checkpoint_dir), ("interval", &options.checkpoint_interval)] {
+        settings.extend(value.iter().map(|value| (format!("streamlines.checkpoint_{key}"), value.clone())));
+    }
     if let Some(partitions) = options.partitions {
         settings.push(("streamlines.partitions".to_string(), partitions.to_string()));
         settings.push(("datafusion.execution.target_partitions".to_string(), partitions.to_string()));
@@ -53,7 +58,7 @@ fn not_set(key: &str, value: &str, error: DataFusionError) -> Error {
     if let Some(own) = Error::find(&error) {
         return own.clone();
     }
-    Error::sql(format!("--set {key}={value}: {}", error.find_root()))
+    Error::sql(format!("--set {key}={value}: {}", render_error("", &error)))
         .help("SHOW ALL lists the settings; ours begin with streamlines.")
 }
 

@@ -5,7 +5,7 @@
 //! touches it, so its lock is never waited for; a merger's lock is taken once for each window
 //! close, and for each batch where another operator follows.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
@@ -15,6 +15,7 @@ use datafusion::execution::TaskContext;
 
 use parking_lot::Mutex;
 
+use crate::checkpoint::{Checkpoint, Saved};
 use crate::operator::{Counters, Merger, MissedRow, Stamp, WATERMARK_MIN};
 use crate::source::{Origin, ReaderCounts};
 
@@ -46,10 +47,20 @@ pub(crate) struct PipelineContext {
     pub(crate) index: usize,
     leaf: Mutex<Leaf>,
     flight: Mutex<Flight>,
+    saving: Mutex<Saving>,
+    /// Whether operators are to save themselves when they are polled.
+    wants_saved: AtomicBool,
     /// For each operator, what brings together what several pipelines know of a window, under `merge_on_close`.
     pub(crate) mergers: Mergers,
     /// Counts of this pipeline.
     pub(crate) metrics: Arc<PipelineMetrics>,
+}
+
+/// What operators save, and what they go on from, by their stages.
+#[derive(Debug, Default)]
+struct Saving {
+    saved: BTreeMap<usize, Saved>,
+    restored: BTreeMap<usize, Saved>,
 }
 
 #[derive(Debug)]
@@ -80,7 +91,44 @@ impl PipelineContext {
     pub(crate) fn new(index: usize, mergers: Mergers, metrics: Arc<PipelineMetrics>) -> Self {
         let stamp = Stamp::timeless(index);
         let leaf = Leaf { batch: None, stamp, origin: None, ended: false, wants_input: false };
-        Self { index, leaf: Mutex::new(leaf), flight: Mutex::default(), mergers, metrics }
+        Self {
+            index,
+            leaf: Mutex::new(leaf),
+            flight: Mutex::default(),
+            saving: Mutex::default(),
+            wants_saved: AtomicBool::new(false),
+            mergers,
+            metrics,
+        }
+    }
+
+    /// What the operators are to go on from when they are opened, the first stage first.
+    pub(crate) fn restore(&self, operators: Vec<Saved>) {
+        self.saving.lock().restored = operators.into_iter().enumerate().collect();
+    }
+
+    /// What the operator of a stage goes on from.
+    pub(super) fn take_restored(&self, stage: usize) -> Option<Saved> {
+        self.saving.lock().restored.remove(&stage)
+    }
+
+    /// Asks the operators to save themselves when they are polled next.
+    pub(crate) fn want_saved(&self) {
+        self.wants_saved.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn wants_saved(&self) -> bool {
+        self.wants_saved.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn save(&self, stage: usize, saved: Saved) {
+        self.saving.lock().saved.insert(stage, saved);
+    }
+
+    /// What the operators have saved, the first stage first.
+    pub(crate) fn take_saved(&self) -> Vec<Saved> {
+        self.wants_saved.store(false, Ordering::Relaxed);
+        std::mem::take(&mut self.saving.lock().saved).into_values().collect()
     }
 
     /// The context of the pipeline that a node is executed in.
@@ -216,6 +264,31 @@ impl Default for PipelineMetrics {
 }
 
 impl PipelineMetrics {
+    /// The counts of a pipeline that goes on. What operators count they give again.
+    pub(crate) fn restore(&self, checkpoint: &Checkpoint) {
+        self.rows_in.store(checkpoint.rows_read, Ordering::Relaxed);
+        self.rows_out.store(checkpoint.rows_out, Ordering::Relaxed);
+        self.used_rows.store(checkpoint.used_rows, Ordering::Relaxed);
+        self.filtered_rows.store(checkpoint.filtered_rows, Ordering::Relaxed);
+        self.late_rows.store(checkpoint.late_rows, Ordering::Relaxed);
+        self.between_rows.store(checkpoint.between_rows, Ordering::Relaxed);
+        self.finished.store(checkpoint.has_ended, Ordering::Relaxed);
+    }
+
+    /// The counts as they are saved.
+    pub(crate) fn checkpoint(&self) -> Checkpoint {
+        Checkpoint {
+            rows_read: self.rows_in.load(Ordering::Relaxed),
+            rows_out: self.rows_out.load(Ordering::Relaxed),
+            used_rows: self.used_rows.load(Ordering::Relaxed),
+            filtered_rows: self.filtered_rows.load(Ordering::Relaxed),
+            late_rows: self.late_rows.load(Ordering::Relaxed),
+            between_rows: self.between_rows.load(Ordering::Relaxed),
+            has_ended: self.finished.load(Ordering::Relaxed),
+            ..Checkpoint::default()
+        }
+    }
+
     fn read(&self, rows: usize, stamp: Stamp) {
         self.rows_in.fetch_add(rows as u64, Ordering::Relaxed);
         self.watermark.store(stamp.next_watermark, Ordering::Relaxed);

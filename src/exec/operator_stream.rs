@@ -18,6 +18,7 @@ use datafusion::physical_plan::{RecordBatchStream, SendableRecordBatchStream};
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
 
+use crate::checkpoint::Saved;
 use crate::operator::{
     Counters, Merger, Operator, ResultTime, Stamp, WATERMARK_MAX, WATERMARK_MIN, WindowSpec, watermark_behind,
 };
@@ -42,6 +43,7 @@ pub(super) struct OperatorStream {
     counted: (Counters, usize),
     reservation: MemoryReservation,
     name: &'static str,
+    stage: usize,
     finished: bool,
 }
 
@@ -54,9 +56,14 @@ impl OperatorStream {
         if let Some(SourceRows::Numbered(_)) = node.rows() {
             operator.missed().want();
         }
+        let (stage, mut follower) = (node.stage(), Follower::of(node));
+        if let Some(saved) = pipeline.take_restored(stage) {
+            operator.restore(&saved.snapshot)?;
+            follower.iter_mut().for_each(|follower| follower.reached = saved.reached);
+        }
         Ok(Self {
             schema: spec.schema(),
-            follower: Follower::of(node),
+            follower,
             operator,
             rows: node.rows(),
             merge: Merge::of(node, &pipeline),
@@ -67,8 +74,18 @@ impl OperatorStream {
             scratch: vec![],
             counted: (Counters::default(), 0),
             name,
+            stage,
             finished: false,
         })
+    }
+
+    /// Saves the operator, if that is asked for: the plan has done all that it can with what was pushed.
+    fn save(&mut self) -> Result<()> {
+        if self.pipeline.wants_saved() {
+            let reached = self.follower.as_ref().map_or(WATERMARK_MIN, |follower| follower.reached);
+            self.pipeline.save(self.stage, Saved { reached, snapshot: self.operator.snapshot()? });
+        }
+        Ok(())
     }
 
     fn push(&mut self, batch: &RecordBatch) -> Result<()> {
@@ -243,7 +260,10 @@ impl Stream for OperatorStream {
                 Poll::Ready(None) => self.finish(),
                 Poll::Pending => match self.advance() {
                     Ok(true) => continue,
-                    Ok(false) => return Poll::Pending,
+                    Ok(false) => match self.save() {
+                        Ok(()) => return Poll::Pending,
+                        error => error,
+                    },
                     Err(error) => Err(error),
                 },
             };

@@ -30,7 +30,7 @@ use crate::config::StreamlinesOptions;
 use crate::error::{Error, Location};
 use crate::sink::{OutputFormat, compresses};
 use crate::source::ReadOrder;
-use crate::sql::EmitMode;
+use crate::sql::{Changes, EmitMode, When};
 
 use super::aggregate::Grouping;
 use super::event_time::{first_stream, reads_stream};
@@ -158,6 +158,10 @@ impl Rewriter {
         }
         if let Some(Emit { input, mode, at, .. }) = emit_of(&plan) {
             let flow = self.rewrite(input.as_ref().clone(), *mode)?;
+            let waits = matches!(mode, EmitMode::Changes(Changes { when: When::AtClose { .. }, .. }));
+            if waits && !flow.is_changelog {
+                return Err(refuse::lateness_without_window().at(Some(*at)).into());
+            }
             let flow = top_n::told_by(flow, *mode).map_err(|error| Error::locate(error, Some(*at)))?;
             return changes::with_op_in_front(flow, *mode);
         }

@@ -37,7 +37,7 @@ pub(crate) use changelog::{Changelog, Keyed, changelog, without_last_limit};
 pub(crate) use event_time::reads_stream;
 pub(crate) use nodes::Emit;
 pub(crate) use planner::StreamQueryPlanner;
-pub(crate) use routing::Routings;
+pub(crate) use routing::{RoutingKind, Routings};
 pub(crate) use ties::{depends_on_order, takes_rows, with_ties_broken};
 pub(crate) use time_column::fill_in_time_columns;
 pub(crate) use window::WINDOW_FUNCTIONS;

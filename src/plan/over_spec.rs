@@ -80,6 +80,8 @@ fn function_of(call: &WindowFunction, input: &DFSchema) -> Option<Streams> {
         Some(Streams::Rank)
     } else if is(dense_rank_udwf()) {
         Some(Streams::DenseRank)
+    } else if call.params.args.is_empty() && (is(first_value_udwf()) || is(last_value_udwf())) {
+        None
     } else if is(first_value_udwf()) {
         Some(Streams::FirstValue)
     } else if is(last_value_udwf()) {

@@ -187,7 +187,8 @@ fn plan_pipelines(
     let routing = &node.routing;
     let all = |pipelines, way| Split::All { pipelines, order: routing.order, way };
     let split = match routing.first() {
-        RoutingKind::Aligned if find::<OperatorExec>(&input).is_some() => Split::Partitions,
+        // Whoever saves itself is to be the same the next time, whatever number of cores there is.
+        RoutingKind::Aligned if options.saves() || find::<OperatorExec>(&input).is_some() => Split::Partitions,
         RoutingKind::Aligned | RoutingKind::MergeOnClose => Split::Pieces { at_least: workers },
         RoutingKind::HashAtSource => all(workers, Sharing::AtSource),
         RoutingKind::Exchange => all(workers, Sharing::Exchange),

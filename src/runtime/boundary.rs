@@ -6,20 +6,24 @@
 use std::fmt;
 use std::sync::Arc;
 
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties, SendableRecordBatchStream,
+    DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties, SendableRecordBatchStream, displayable,
 };
 use parking_lot::Mutex;
 
+use crate::checkpoint::Fingerprint;
+use crate::config::StreamlinesOptions;
+use crate::error::Error;
 use crate::exec::operator::OperatorExec;
 use crate::exec::scan::StreamScanExec;
 use crate::exec::{find, streaming_properties};
 use crate::operator::{Merger, WATERMARK_MIN, watermark_behind};
-use crate::plan::Routings;
+use crate::plan::{RoutingKind, Routings};
 use crate::source::Schedule;
 
 use super::joined::joined;
@@ -75,6 +79,60 @@ impl PipelinesExec {
         find::<StreamScanExec>(&self.input)
     }
 
+    /// The most pipelines that run at once.
+    pub(super) fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// The schema of the pipelines' rows.
+    pub(super) fn rows_schema(&self) -> SchemaRef {
+        self.input.schema()
+    }
+
+    /// What one worker runs.
+    pub(super) fn work(&self, worker: usize, task: &Arc<TaskContext>) -> Work {
+        let run = self.runs.join(task, worker, || self.start());
+        let schedule = Schedule::of(task, self.workers);
+        Work { run, runs: Arc::clone(&self.runs), plan: Arc::clone(&self.input), task: Arc::clone(task), schedule }
+    }
+
+    /// What tells this job from others, if its rows go to `output`.
+    pub(super) fn fingerprint(&self, output: String) -> Fingerprint {
+        let plan = displayable(self.input.as_ref()).indent(false).to_string();
+        Fingerprint {
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            plan: plan.lines().map(str::to_string).collect(),
+            pipelines: format!("{} pipelines, {}", start_watermarks(&self.input).len(), self.routing),
+            files: self.scan().map_or(vec![], |scan| scan.replay().versions_of_files()),
+            output,
+        }
+    }
+
+    /// Whether each of the pipelines can save itself.
+    ///
+    /// # Errors
+    /// What cannot be saved.
+    pub(super) fn check_saves(&self, options: &StreamlinesOptions) -> Result<()> {
+        let error = |what: String, help: &str| Err(Error::sql(what).help(help.to_string()).into());
+        if options.strategy == "single_queue" {
+            return error(
+                "checkpoints with the strategy single_queue, whose queues hold rows".to_string(),
+                "SET streamlines.strategy = 'partitioned' or 'inline'",
+            );
+        }
+        if !options.late.is_empty() {
+            return error("checkpoints with a ledger of late rows".to_string(), "RESET streamlines.late");
+        }
+        let by_others = [RoutingKind::MergeOnClose, RoutingKind::Exchange];
+        match by_others.into_iter().find(|kind| self.routing.has(*kind)) {
+            Some(kind) => error(
+                format!("checkpoints with the routing {kind}, under which pipelines hold each other's rows"),
+                "RESET streamlines.routing",
+            ),
+            None => Ok(()),
+        }
+    }
+
     fn start(&self) -> Run {
         let starts = start_watermarks(&self.input);
         let merger = |operator: &OperatorExec| {
@@ -125,11 +183,7 @@ impl ExecutionPlan for PipelinesExec {
         Ok(Arc::new(self.over(children.remove(0))))
     }
     fn execute(&self, worker: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let run = self.runs.join(&task, worker, || self.start());
-        let (runs, plan) = (Arc::clone(&self.runs), Arc::clone(&self.input));
-        let schedule = Schedule::of(&task, self.workers);
-        let work = Work { run, runs, plan, task: Arc::clone(&task), schedule };
-        let output = self.strategy.rows(work);
+        let output = self.strategy.rows(self.work(worker, &task));
         let output = Box::pin(RecordBatchStreamAdapter::new(self.input.schema(), output));
         Ok(match self.joins_batches {
             true => joined(output, task.session_config().batch_size()),

@@ -14,6 +14,7 @@ use datafusion::physical_plan::SendableRecordBatchStream;
 use futures::StreamExt;
 use sync_wrapper::SyncWrapper;
 
+use crate::checkpoint::Saved;
 use crate::exec::context::{PipelineContext, task_with};
 use crate::source::{Read, ReplayPlan};
 
@@ -94,6 +95,18 @@ impl Chain {
                     return Ok(Step::Ended);
                 }
             }
+        }
+    }
+
+    /// What the operators save. The chain must have asked for input, and done with what it was given.
+    ///
+    /// # Errors
+    /// An operator that cannot save itself.
+    pub(super) async fn save(&mut self) -> Result<Vec<Saved>> {
+        self.context.want_saved();
+        match poll_fn(|cx| self.poll_step(cx)).await? {
+            Step::WantsInput => Ok(self.context.take_saved()),
+            Step::Output(_) | Step::Ended => internal_err!("a pipeline that waits for rows gives some"),
         }
     }
 

@@ -9,6 +9,7 @@
 
 mod boundary;
 mod chain;
+mod durable;
 mod exchange;
 mod inline;
 mod job;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::common::Result;
+use datafusion::common::{Result, internal_err};
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 
@@ -66,7 +66,7 @@ impl Work {
             .as_ref()
             .zip(self.replay())
             .map(|(schedule, replay)| Pacing::new(schedule.for_piece(replay, pipeline.index), Arc::clone(counts)));
-        Ok(Rows { input: self.input(pipeline)?, pacing, due: None })
+        Ok(Rows { input: self.input(pipeline)?, pacing, due: None, left: None })
     }
 
     fn input(&self, pipeline: &PipelineContext) -> Result<Input> {
@@ -86,13 +86,46 @@ pub(super) struct Rows {
     pacing: Option<Pacing>,
     /// The rows that were given last, until their effects have been written.
     due: Option<Due>,
+    /// What is left of a batch of which some rows were passed over.
+    left: Option<Read>,
 }
 
 impl Rows {
+    /// Passes over the first rows: they have been processed before.
+    ///
+    /// # Errors
+    /// Files that cannot be read, or that have fewer rows.
+    pub(super) async fn pass_over(&mut self, rows: u64) -> Result<()> {
+        let mut to_pass = rows;
+        while to_pass > 0 {
+            let Some(read) = self.input.next().await? else {
+                return internal_err!("there are fewer than the {rows} rows that have been processed");
+            };
+            let length = read.batch.num_rows();
+            match usize::try_from(to_pass) {
+                Ok(passed) if passed < length => {
+                    self.left = Some(read.slice(passed, length - passed, read.stamp));
+                    to_pass = 0;
+                }
+                _ => to_pass -= length as u64,
+            }
+        }
+        Ok(())
+    }
+
     /// The next rows; none at the end. The effects of those before have been written, unless [`Rows::take_due`] says that
     /// somebody else knows when.
     pub(super) async fn next(&mut self) -> Result<Option<Read>> {
-        let Some(pacing) = &mut self.pacing else { return self.input.next().await };
+        let left = self.left.take();
+        let Some(pacing) = &mut self.pacing else {
+            return match left {
+                Some(left) => Ok(Some(left)),
+                None => self.input.next().await,
+            };
+        };
+        if let Some(left) = left {
+            pacing.hold(left);
+        }
         if let Some(due) = self.due.take() {
             due.written();
         }

@@ -20,9 +20,13 @@ use futures::future::{AbortHandle, AbortRegistration, Abortable, Aborted};
 use futures::{FutureExt, StreamExt, stream};
 use tokio::task::JoinSet;
 
+use crate::config::StreamlinesOptions;
+use crate::error::Error;
 use crate::exec::streaming_properties;
 use crate::sink::{Sink, Writer, Written};
 
+use super::boundary::PipelinesExec;
+use super::durable;
 use super::stop::Stop;
 
 /// Writes all rows of `plan` into `sink`. The output becomes visible only when every pipeline has ended well: the
@@ -34,6 +38,14 @@ pub(super) async fn write(
     sink: &dyn Sink,
     stop: Option<&Stop>,
 ) -> Result<Written> {
+    let options = task.session_config().options().extensions.get::<StreamlinesOptions>();
+    if let Some(options) = options.filter(|options| options.saves() && reads_stream(&plan)) {
+        let pipelines = plan.downcast_ref::<PipelinesExec>().ok_or_else(|| {
+            Error::sql("checkpoints with a last ORDER BY, LIMIT, or what else runs where the pipelines meet")
+                .help("leave it to who reads the output, or RESET streamlines.checkpoint_dir")
+        })?;
+        return durable::write(pipelines, &task, sink, options).await;
+    }
     let plan = match plan.output_partitioning().partition_count() {
         0 | 1 => plan,
         _ if sink.per_pipeline() => plan,
@@ -90,6 +102,11 @@ pub(super) async fn write(
             Err(error)
         }
     }
+}
+
+/// Whether rows of a stream are to be written; a COPY below writes its own.
+fn reads_stream(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    !plan.is::<WriteExec>() && (plan.is::<PipelinesExec>() || plan.children().into_iter().any(reads_stream))
 }
 
 /// The loop of one worker: its pipelines' output batch by batch into its own writer, which it gives back to be closed

@@ -25,7 +25,7 @@ use crate::error::Error;
 use super::compression::{Compressor, compression_of, compression_of_name, suffix};
 use super::encoder::{Bytes, Encoder, Medium, encoder};
 use super::stream::StreamWriter;
-use super::{OutputFormat, Sink, Writer, Written};
+use super::{Epochs, OutputFormat, Sink, Writer, Written};
 
 /// Bytes of one uploaded part.
 const PART_BYTES: usize = 8 * 1024 * 1024;
@@ -33,6 +33,7 @@ const PART_BYTES: usize = 8 * 1024 * 1024;
 const PART: &str = "part-";
 
 /// Writes files into an object store, the local file system among them.
+#[derive(Clone)]
 pub struct FileSink {
     store: Arc<dyn ObjectStore>,
     /// The path as the user wrote it.
@@ -104,7 +105,41 @@ impl FileSink {
     }
 
     fn name_of_part(&self, pipeline: usize) -> String {
-        format!("{PART}{pipeline:05}.{}{}", self.format, suffix(self.compression().0))
+        format!("{PART}{pipeline:05}.{}", self.extension())
+    }
+
+    fn extension(&self) -> String {
+        format!("{}{}", self.format, suffix(self.compression().0))
+    }
+
+    /// A writer of a file of this name in the folder, or of the only file.
+    fn file_writer(&self, name: Option<&str>, schema: &SchemaRef) -> Result<Box<dyn Writer>> {
+        let bytes = Bytes::default();
+        let encoder = encoder(self.format, Medium::File, schema, &self.options, bytes.clone())?;
+        let (path, shown) = match name {
+            Some(name) => {
+                if self.local.join(name).is_dir() {
+                    let error = Error::data("is a folder").in_file(format!("{}{name}", self.shown));
+                    return Err(error.help("a pipeline writes its file there: name another folder").into());
+                }
+                (self.path.clone().join(name), format!("{}{name}", self.shown))
+            }
+            None => (self.path.clone(), self.shown.clone()),
+        };
+        Ok(Box::new(FileWriter {
+            store: Arc::clone(&self.store),
+            path,
+            shown,
+            encoder,
+            bytes,
+            compressor: Compressor::try_new(self.compression())?,
+            pending: vec![],
+            upload: None,
+            // A pipeline without rows leaves no file in a folder; a single file is always there.
+            writes_empty: !self.folder,
+            closed: false,
+            written: Written::default(),
+        }))
     }
 
     /// With these options for the files of its format.
@@ -132,34 +167,12 @@ impl Sink for FileSink {
             let name = self.shown.clone();
             return Ok(Box::new(StreamWriter::try_new(Box::new(out), name, self.format, &schema, &self.options)?));
         }
-        let bytes = Bytes::default();
-        let encoder = encoder(self.format, Medium::File, &schema, &self.options, bytes.clone())?;
-        let compression = self.compression();
-        let (path, shown) = match self.folder {
-            true => {
-                let name = self.name_of_part(pipeline);
-                if self.local.join(&name).is_dir() {
-                    let error = Error::data("is a folder").in_file(format!("{}{name}", self.shown));
-                    return Err(error.help("a pipeline writes its file there: name another folder").into());
-                }
-                (self.path.clone().join(name.as_str()), format!("{}{name}", self.shown))
-            }
-            false => (self.path.clone(), self.shown.clone()),
-        };
-        Ok(Box::new(FileWriter {
-            store: Arc::clone(&self.store),
-            path,
-            shown,
-            encoder,
-            bytes,
-            compressor: Compressor::try_new(compression)?,
-            pending: vec![],
-            upload: None,
-            // A pipeline without rows leaves no file in a folder; a single file is always there.
-            writes_empty: !self.folder,
-            closed: false,
-            written: Written::default(),
-        }))
+        let name = self.folder.then(|| self.name_of_part(pipeline));
+        self.file_writer(name.as_deref(), &schema)
+    }
+
+    fn epochs(&self) -> Option<Arc<dyn Epochs>> {
+        self.folder.then(|| Arc::new(self.clone()) as _)
     }
 
     async fn aborted(&self) {
@@ -204,7 +217,8 @@ fn remove_empty_folders(innermost: &Path, first: &Path) {
 fn part_of_name(name: &str) -> Option<(usize, OutputFormat)> {
     let (part, extension) = name.strip_prefix(PART)?.split_once('.')?;
     let extension = extension.trim_end_matches(".gz").trim_end_matches(".zst");
-    Some((part.parse().ok()?, extension.parse().ok()?))
+    let pipeline = part.split_once('-').map_or(part, |(pipeline, _)| pipeline);
+    Some((pipeline.parse().ok()?, extension.parse().ok()?))
 }
 
 /// Where the bytes of a path go: a link leads there, and stays a link.
@@ -261,6 +275,78 @@ impl FileWriter {
             none => none.insert(self.store.put_multipart(&self.path).await.map_err(wrong)?),
         };
         upload.put_part(part).await.map_err(wrong)
+    }
+}
+
+/// Files of epochs: `part-00003-0000000012.parquet` is what pipeline 3 gave in its 12th epoch. Staged, it has another name
+/// in the same folder, which begins with a dot and says no format.
+#[async_trait]
+impl Epochs for FileSink {
+    async fn begin(&self) -> Result<()> {
+        let is_output = |name: &str| part_of_name(name).is_some_and(|(_, format)| format == self.format);
+        match self.names()?.iter().find(|name| is_output(name)) {
+            None => Ok(()),
+            Some(name) => Err(Error::data("is output of another run")
+                .in_file(format!("{}{name}", self.shown))
+                .help("name an empty folder: output that is written exactly once is not mixed with other output")
+                .into()),
+        }
+    }
+
+    fn file(&self, pipeline: usize, epoch: u64) -> String {
+        format!("{PART}{pipeline:05}-{epoch:010}.{}", self.extension())
+    }
+
+    fn staging_writer(&self, file: &str, schema: SchemaRef) -> Result<Box<dyn Writer>> {
+        self.file_writer(Some(&staged(file)), &schema)
+    }
+
+    async fn publish(&self, file: &str) -> Result<()> {
+        let (from, to) = (self.path.clone().join(staged(file).as_str()), self.path.clone().join(file));
+        match self.store.rename(&from, &to).await {
+            Err(object_store::Error::NotFound { .. }) if self.local.join(file).is_file() => Ok(()),
+            renamed => renamed.map_err(|error| not_written(&format!("{}{file}", self.shown), error)),
+        }
+    }
+
+    async fn recover(&self, pipeline: usize, epoch: u64, files: &[String]) -> Result<()> {
+        for name in self.names()? {
+            // An upload that was not completed has a number behind its name.
+            let file = name.split('#').next().unwrap_or_default();
+            let file = file.strip_prefix('.').and_then(|file| file.strip_suffix(STAGED)).unwrap_or(file);
+            let of_pipeline = file.strip_prefix(PART).and_then(|rest| rest.strip_prefix(&format!("{pipeline:05}-")));
+            let Some(of_epoch) = of_pipeline.and_then(|rest| rest.split('.').next()?.parse::<u64>().ok()) else {
+                continue;
+            };
+            let is_left_over = name != file && !(name == staged(file) && files.iter().any(|known| known == file));
+            if of_epoch > epoch || is_left_over {
+                std::fs::remove_file(self.local.join(&name)).map_err(|error| io_error(&self.shown, &error))?;
+            }
+        }
+        for file in files {
+            self.publish(file).await?;
+        }
+        Ok(())
+    }
+}
+
+const STAGED: &str = ".staged";
+
+fn staged(file: &str) -> String {
+    format!(".{file}{STAGED}")
+}
+
+impl FileSink {
+    /// The names in the folder.
+    fn names(&self) -> Result<Vec<String>> {
+        let entries = match std::fs::read_dir(&self.local) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+            Err(error) => return Err(io_error(&self.shown, &error).into()),
+        };
+        let name = |entry: std::io::Result<std::fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+        let names = entries.map(name).collect::<std::io::Result<_>>();
+        Ok(names.map_err(|error| io_error(&self.shown, &error))?)
     }
 }
 

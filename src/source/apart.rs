@@ -1,8 +1,8 @@
 //! Which columns have each of their values in one partition only, as far as the statistics of Parquet files tell.
 
 use arrow::array::Array;
-use arrow::datatypes::{Schema, SchemaRef};
-use datafusion::common::{DFSchema, Result, ScalarValue};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::{Result, ScalarValue};
 use datafusion::parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use datafusion::parquet::arrow::parquet_to_arrow_schema;
 use datafusion::parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
@@ -88,9 +88,8 @@ impl Apart {
             let declared = schema.field(candidate.column);
             let mut whole = Some(Span { bounds: None, has_nulls: false });
             for (metadata, in_file) in &files {
-                let is_same = in_file
-                    .field_with_name(declared.name())
-                    .is_ok_and(|field| DFSchema::datatype_is_logically_equal(field.data_type(), declared.data_type()));
+                let in_file_type = in_file.field_with_name(declared.name()).map(Field::data_type);
+                let is_same = in_file_type.is_ok_and(|in_file| is_same_type(in_file, declared.data_type()));
                 let of_file = if is_same { span(metadata, in_file, declared.name()) } else { None };
                 whole = whole.zip(of_file).and_then(|(whole, of_file)| whole.and(of_file));
             }
@@ -108,13 +107,27 @@ impl Apart {
     }
 }
 
+/// Whether values that are equal in one type are in the other.
+fn is_same_type(one: &DataType, other: &DataType) -> bool {
+    let is_binary =
+        |data_type: &DataType| matches!(data_type, DataType::Binary | DataType::LargeBinary | DataType::BinaryView);
+    match (one, other) {
+        (DataType::Dictionary(_, values), other) | (other, DataType::Dictionary(_, values)) => {
+            is_same_type(values, other)
+        }
+        (one, other) => one == other || one.is_string() && other.is_string() || is_binary(one) && is_binary(other),
+    }
+}
+
 /// What the row groups of a file say of a column; none if one of them does not, or in an order that is not the values'.
 fn span(metadata: &ParquetMetaData, in_file: &Schema, name: &str) -> Option<Span> {
     let groups = metadata.row_groups();
     let converter = StatisticsConverter::try_new(name, in_file, metadata.file_metadata().schema_descr()).ok()?;
+    let converter = converter.with_missing_null_counts_as_zero(false);
     let column = converter.parquet_column_index()?;
     let is_ordered = |group: &RowGroupMetaData| {
-        group.column(column).statistics().is_some_and(|statistics| !statistics.is_min_max_deprecated())
+        let statistics = group.column(column).statistics();
+        statistics.is_some_and(|statistics| !statistics.is_min_max_deprecated() || statistics.min_bytes_opt().is_none())
     };
     if !groups.iter().all(is_ordered) {
         return None;
@@ -124,16 +137,17 @@ fn span(metadata: &ParquetMetaData, in_file: &Schema, name: &str) -> Option<Span
     let nulls = converter.row_group_null_counts(groups).ok()?;
     let mut whole = Span { bounds: None, has_nulls: false };
     for (index, group) in groups.iter().enumerate() {
-        let nulls = nulls.is_valid(index).then(|| nulls.value(index))?;
+        // Who does not count nulls may have some.
+        let nulls = nulls.is_valid(index).then(|| nulls.value(index));
         let bounds = match (lows.is_valid(index), highs.is_valid(index)) {
             (true, true) => Some((
                 ScalarValue::try_from_array(&lows, index).ok()?,
                 ScalarValue::try_from_array(&highs, index).ok()?,
             )),
-            _ if u64::try_from(group.num_rows()) == Ok(nulls) => None,
+            _ if u64::try_from(group.num_rows()).ok() == nulls => None,
             _ => return None,
         };
-        whole = whole.and(Span { bounds, has_nulls: nulls > 0 })?;
+        whole = whole.and(Span { bounds, has_nulls: nulls != Some(0) })?;
     }
     Some(whole)
 }
@@ -145,6 +159,7 @@ mod tests {
     use arrow::array::{ArrayRef, Float64Array, Int32Array, RecordBatch, StringArray};
     use datafusion::parquet::arrow::ArrowWriter;
     use datafusion::parquet::file::properties::WriterProperties;
+    use datafusion::parquet::file::statistics::Statistics;
 
     use super::*;
 
@@ -164,6 +179,49 @@ mod tests {
             apart.get_or_insert_with(|| Apart::new(schema)).add(&[metadata]).unwrap();
         }
         !apart.unwrap().is_empty()
+    }
+
+    /// As some writers leave files.
+    fn with_statistics(
+        file: &ParquetMetaData,
+        statistics: impl Fn(&Statistics) -> Option<Statistics>,
+    ) -> ParquetMetaData {
+        let mut file = file.clone().into_builder();
+        let groups = file.take_row_groups().into_iter().map(|group| {
+            let column = group.column(0).clone();
+            let statistics = column.statistics().and_then(&statistics);
+            let column = column.into_builder().clear_statistics();
+            let column = match statistics {
+                Some(statistics) => column.set_statistics(statistics),
+                None => column,
+            };
+            group.into_builder().set_column_metadata(vec![column.build().unwrap()]).build().unwrap()
+        });
+        file.set_row_groups(groups.collect()).build()
+    }
+
+    #[test]
+    fn what_statistics_do_not_say_may_be() {
+        let no_count = |_: &Statistics| Some(Statistics::int32(Some(1), Some(2), None, None, false));
+        let no_ends = |file: &Statistics| Some(Statistics::int32(None, None, None, file.null_count_opt(), false));
+        let column = |values: Vec<Option<i32>>| file(Arc::new(Int32Array::from(values)));
+        let ((first, schema), (second, _)) = (column(vec![Some(5)]), column(vec![None]));
+        let is_apart = |second: ParquetMetaData| {
+            let mut apart = Apart::new(Arc::clone(&schema));
+            apart.add(&[Arc::clone(&first)]).unwrap();
+            apart.add(&[Arc::new(second)]).unwrap();
+            !apart.is_empty()
+        };
+        assert!(is_apart(with_statistics(&second, no_ends)));
+        assert!(!is_apart(with_statistics(&second, |_| None)));
+        let (third, _) = column(vec![Some(1), Some(2)]);
+        assert!(is_apart((*third).clone()));
+        assert!(is_apart(with_statistics(&third, no_count)), "one file without a count may have nulls, no other has");
+        let with_null = column(vec![Some(5), None]).0;
+        let mut apart = Apart::new(Arc::clone(&schema));
+        apart.add(&[with_null]).unwrap();
+        apart.add(&[Arc::new(with_statistics(&third, no_count))]).unwrap();
+        assert!(apart.is_empty());
     }
 
     fn ints<const N: usize>(partitions: [Vec<Option<i32>>; N]) -> bool {

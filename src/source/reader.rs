@@ -79,7 +79,7 @@ impl Reader {
 
 impl Read {
     /// Some of the rows, with another stamp.
-    pub(super) fn slice(&self, offset: usize, length: usize, stamp: Stamp) -> Self {
+    pub(crate) fn slice(&self, offset: usize, length: usize, stamp: Stamp) -> Self {
         let origin = self.origin.as_ref().map(|origin| Origin {
             rows: origin.rows.slice(offset, length),
             places: origin.places.slice(offset, length),

@@ -299,6 +299,16 @@ impl ReplayPlan {
     }
 
     /// The file of a chunk.
+    /// The files that are read, each with its size and the time of its last change.
+    pub(crate) fn versions_of_files(&self) -> Vec<String> {
+        let files = self.table.inner.partitions.iter().flatten();
+        let version = |file: &StreamFile| {
+            let changed = file.object.last_modified.to_rfc3339();
+            format!("{}, {} bytes, of {changed}", file.path.display(), file.object.size)
+        };
+        files.map(version).collect()
+    }
+
     pub(super) fn file(&self, chunk: &Chunk) -> Result<&StreamFile> {
         let file = self.table.inner.partitions.get(chunk.partition).and_then(|files| files.get(chunk.file));
         file.ok_or_else(|| internal_datafusion_err!("there is no file {} of partition {}", chunk.file, chunk.partition))

@@ -120,6 +120,14 @@ pub enum StreamStatement {
 }
 
 impl StreamStatement {
+    /// Where the EMIT clause begins, if there is one: it is the end of the statement.
+    pub fn emit_at(&self) -> Option<Location> {
+        match self {
+            Self::Query { emit, .. } => emit.map(|emit| emit.at),
+            Self::CreateStream(_) | Self::DropStream { .. } => None,
+        }
+    }
+
     /// Whether the statement is a query whose rows are its result, unlike DDL, COPY, INSERT or SET.
     pub fn is_query(&self) -> bool {
         use datafusion::sql::sqlparser::ast::Statement as Sql;

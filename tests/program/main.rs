@@ -3,6 +3,7 @@
 
 mod bench;
 mod check;
+mod checkpoint;
 mod generate;
 mod interrupt;
 mod late_rows;

@@ -27,9 +27,14 @@ pub fn conditions(options: &BenchOptions, has_processes: bool) -> Vec<(&'static 
                     final answer";
         all.push(("processes", text.to_string()));
     }
+    if options.partitions().len() > 1 && options.strategies.iter().any(|strategy| strategy != "partitioned") {
+        let text = "inline and single_queue run one pipeline after the other, and so with the most partitions only";
+        all.push(("partitions", text.to_string()));
+    }
     if !options.rates.is_empty() {
         all.push(("latency", format!(
-            "of each row from when it was due to when what it caused was written; rows due one by one for {} s or until \
+            "of each row from when it was due to when what it caused at once was written (of a query that answers at the end, \
+             or of a window: to when the row was in its state); rows due one by one for {} s or until \
              all are read, over all pipelines; after up to a second to warm up",
             options.seconds
         )));

@@ -78,6 +78,22 @@ pub struct BenchOptions {
 }
 
 impl BenchOptions {
+    /// The same, with each value of a list once.
+    pub fn without_repeats(mut self) -> Self {
+        fn once<T: Clone + PartialEq>(values: &mut Vec<T>) {
+            let mut seen = vec![];
+            values.retain(|value| {
+                let is_new = !seen.contains(value);
+                seen.push(value.clone());
+                is_new
+            });
+        }
+        [&mut self.scenarios, &mut self.strategies, &mut self.routings, &mut self.against].into_iter().for_each(once);
+        [&mut self.partitions, &mut self.batch_rows, &mut self.handoff_rows].into_iter().for_each(once);
+        [&mut self.keys, &mut self.rates].into_iter().for_each(once);
+        self
+    }
+
     /// What options mean together is something to measure.
     ///
     /// # Errors

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use regex::Regex;
-use streamlines::{Check, Error, Setup, parse_statements};
+use streamlines::{Check, Error, Location, Setup, parse_statements};
 
 /// The names of scenarios.
 pub const SCENARIOS: [&str; 6] = ["0", "1", "2", "2c", "3a", "3b"];
@@ -94,24 +93,23 @@ pub fn own(path: &Path) -> datafusion::error::Result<Question> {
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
     let sql = text.trim().trim_end_matches(';').trim_end();
     let statements = parse_statements(&Setup::stream().session()?, sql)?;
-    match statements.as_slice() {
-        [only] if Check::is_query(only) => {}
+    let of_rows = match statements.as_slice() {
+        [only] if Check::is_query(only) => only.emit_at().map_or(sql, |at| before(sql, at)),
         [] | [_] => return Err(wrong("holds no query".to_string()).into()),
         several => return Err(wrong(format!("holds {} statements", several.len())).into()),
-    }
+    };
     let name = path.file_stem().map_or(shown.clone(), |stem| stem.to_string_lossy().into_owned());
-    let of_rows = final_answer(sql).map_err(|error| wrong(error.to_string()))?;
     let why = "--sql is in the words of DataFusion, which need not be those of DuckDB".to_string();
-    Ok(Question { stream: sql.to_string(), duckdb: Err(why), ..same(&name, "the query of --sql", &of_rows, "") })
+    Ok(Question { stream: sql.to_string(), duckdb: Err(why), ..same(&name, "the query of --sql", of_rows, "") })
 }
 
-/// The query whose rows are the final answer: EMIT stands at the end of the outermost query.
-fn final_answer(sql: &str) -> Result<String, regex::Error> {
-    let emit = Regex::new(r"(?i)\bEMIT\s+(CHANGES|FINAL)\b")?;
-    Ok(match emit.find_iter(sql).last() {
-        Some(found) => sql[..found.start()].trim_end().to_string(),
-        None => sql.to_string(),
-    })
+/// The text before a place in it.
+fn before(text: &str, at: Location) -> &str {
+    let line = text.split_inclusive('\n').take(usize::try_from(at.line).unwrap_or(1).saturating_sub(1));
+    let lines: usize = line.map(str::len).sum();
+    let column = usize::try_from(at.column).unwrap_or(1).saturating_sub(1);
+    let end = text[lines..].char_indices().nth(column).map_or(text.len(), |(offset, _)| lines + offset);
+    text[..end].trim_end()
 }
 
 #[cfg(test)]
@@ -119,10 +117,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_final_answer_has_no_emit_clause() {
-        let of = |sql: &str| final_answer(sql).unwrap();
-        assert_eq!(of("SELECT 1"), "SELECT 1");
-        assert_eq!(of("SELECT a FROM t\n emit  changes EVERY INTERVAL '1' SECOND WITH OP"), "SELECT a FROM t");
+    fn text_ends_before_a_place() {
+        let at = |line, column| Location { line, column };
+        assert_eq!(
+            before("SELECT a -- é emit changes\n FROM t\n  EMIT CHANGES", at(3, 3)),
+            "SELECT a -- é emit changes\n FROM t"
+        );
+        assert_eq!(before("SELECT 'é' EMIT FINAL", at(1, 12)), "SELECT 'é'");
     }
 
     #[test]

@@ -147,7 +147,8 @@ pub fn latency_row(row: &AtRate) -> Vec<String> {
         (false, 0) => "did not keep up".to_string(),
         (false, waiting) => format!("did not keep up: {} rows still waited", count(waiting)),
     });
-    cells.extend(row.note.clone().or(behind));
+    let notes: Vec<String> = behind.into_iter().chain(row.note.clone()).collect();
+    cells.extend((!notes.is_empty()).then(|| notes.join("; ")));
     cells
 }
 

@@ -1,0 +1,76 @@
+//! What checkpoints are of: a job goes on only from its own.
+
+use datafusion::common::Result;
+use serde_json::{Value, json};
+
+use crate::error::Error;
+
+/// What has to be the same for a job to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fingerprint {
+    /// Of this program: what operators save may differ between versions.
+    pub(crate) version: String,
+    /// The plan that every pipeline runs, line by line.
+    pub(crate) plan: Vec<String>,
+    /// How many pipelines there are, and how they get their rows.
+    pub(crate) pipelines: String,
+    /// The files that are read, with their sizes and times.
+    pub(crate) files: Vec<String>,
+    /// Where the rows go.
+    pub(crate) output: String,
+}
+
+impl Fingerprint {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let Self { version, plan, pipelines, files, output } = self;
+        let value = json!({
+            "version": version, "plan": plan, "pipelines": pipelines, "files": files, "output": output,
+        });
+        format!("{value:#}\n").into_bytes()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> std::result::Result<Self, String> {
+        let value: Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let text = |name: &str| value[name].as_str().map(str::to_string).ok_or_else(|| format!("it has no {name}"));
+        let lines = |name: &str| {
+            let lines = value[name].as_array().ok_or_else(|| format!("it has no {name}"))?.iter();
+            Ok::<_, String>(lines.filter_map(|line| line.as_str().map(str::to_string)).collect())
+        };
+        Ok(Self {
+            version: text("version")?,
+            plan: lines("plan")?,
+            pipelines: text("pipelines")?,
+            files: lines("files")?,
+            output: text("output")?,
+        })
+    }
+
+    /// Whether this job can go on from the checkpoints of `saved`, which are in `folder`.
+    ///
+    /// # Errors
+    /// What differs.
+    pub(super) fn check(&self, saved: &Self, folder: &str) -> Result<()> {
+        let differing = |what: &str, now: &[String], then: &[String]| {
+            let (index, now) = now
+                .iter()
+                .enumerate()
+                .find(|(index, line)| then.get(*index) != Some(*line))
+                .map_or((now.len(), "nothing more"), |(index, line)| (index, line.trim()));
+            let then = then.get(index).map_or("nothing more", |line| line.trim());
+            (now != then).then(|| format!("{what} then: {then}; now: {now}"))
+        };
+        let one = |text: &String| vec![text.clone()];
+        let found = differing("version", &one(&self.version), &one(&saved.version))
+            .or_else(|| differing("files", &self.files, &saved.files))
+            .or_else(|| differing("pipelines", &one(&self.pipelines), &one(&saved.pipelines)))
+            .or_else(|| differing("plan", &self.plan, &saved.plan))
+            .or_else(|| differing("output", &one(&self.output), &one(&saved.output)));
+        match found {
+            None => Ok(()),
+            Some(what) => Err(Error::data(format!("holds checkpoints of another job ({what})"))
+                .in_file(folder)
+                .help("name another folder for this job, or run the job that they are of")
+                .into()),
+        }
+    }
+}

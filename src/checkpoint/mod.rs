@@ -1,0 +1,20 @@
+//! Checkpoints: what is saved of each pipeline, so that a job goes on where it was.
+//!
+//! Pipelines are independent, and so are their checkpoints: no pipeline waits for another one to save itself. One is
+//! taken between two batches, when every effect of the rows read so far is in an operator's state or in the output.
+//!
+//! ```text
+//!   folder/job.json                         what the checkpoints are of
+//!   folder/lock                             held while a job runs
+//!   folder/00003/0000000012.checkpoint      pipeline 3 after its 12th epoch
+//! ```
+
+mod job;
+mod object;
+mod settings;
+mod store;
+
+pub(crate) use job::Fingerprint;
+pub(crate) use object::{Checkpoint, Saved};
+pub(crate) use settings::Interval;
+pub(crate) use store::CheckpointStore;

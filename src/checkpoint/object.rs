@@ -1,0 +1,203 @@
+//! A checkpoint, and its bytes.
+//!
+//! ```text
+//!   magic (8)  version (4)  length of the header (4)  header (JSON)
+//!   for each batch of each operator: length (8), the batch as an Arrow IPC stream
+//!   CRC-32 of all before (4)
+//! ```
+//!
+//! Numbers are little-endian.
+
+use std::ops::Range;
+
+use arrow::array::RecordBatch;
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+use datafusion::common::Result;
+use serde_json::{Value, json};
+
+const MAGIC: &[u8; 8] = b"STRMCKPT";
+const VERSION: u32 = 1;
+
+/// What is saved of a pipeline.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Checkpoint {
+    /// Its epochs are counted from 1.
+    pub(crate) epoch: u64,
+    /// Rows that the reader has given.
+    pub(crate) rows_read: u64,
+    /// Rows that have left the pipeline.
+    pub(crate) rows_out: u64,
+    /// Of the rows that were read, those that went on, that a filter left out, that were late, and between windows.
+    pub(crate) used_rows: u64,
+    pub(crate) filtered_rows: u64,
+    pub(crate) late_rows: u64,
+    pub(crate) between_rows: u64,
+    /// Whether all rows have been read, and their last effects are in the output.
+    pub(crate) has_ended: bool,
+    /// The output of the epoch, which was written before and where no reader looks.
+    pub(crate) files: Vec<String>,
+    /// What is saved of each operator, the first stage first.
+    pub(crate) operators: Vec<Saved>,
+}
+
+/// What is saved of an operator.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Saved {
+    /// How far the event time of the results that it reads has come; for rows of the source their reader knows.
+    pub(crate) reached: i64,
+    pub(crate) snapshot: Vec<RecordBatch>,
+}
+
+impl Checkpoint {
+    /// # Errors
+    /// Batches that Arrow IPC cannot hold.
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
+        let operators: Vec<Value> = self
+            .operators
+            .iter()
+            .map(|saved| json!({ "reached": saved.reached, "batches": saved.snapshot.len() }))
+            .collect();
+        let header = json!({
+            "epoch": self.epoch, "rows_read": self.rows_read, "rows_out": self.rows_out, "used_rows": self.used_rows,
+            "filtered_rows": self.filtered_rows, "late_rows": self.late_rows, "between_rows": self.between_rows,
+            "has_ended": self.has_ended, "files": self.files, "operators": operators,
+        });
+        let header = header.to_string().into_bytes();
+        let mut bytes = [&MAGIC[..], &VERSION.to_le_bytes(), &(header.len() as u32).to_le_bytes(), &header].concat();
+        for batch in self.operators.iter().flat_map(|saved| &saved.snapshot) {
+            let mut writer = StreamWriter::try_new(vec![], &batch.schema())?;
+            writer.write(batch)?;
+            let batch = writer.into_inner()?;
+            bytes.extend_from_slice(&(batch.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(&batch);
+        }
+        let sum = crc32fast::hash(&bytes);
+        bytes.extend_from_slice(&sum.to_le_bytes());
+        Ok(bytes)
+    }
+
+    /// # Errors
+    /// What is wrong with the bytes, in words.
+    pub(crate) fn decode(bytes: &[u8]) -> std::result::Result<Self, String> {
+        let (content, sum) = bytes.split_last_chunk::<4>().ok_or("it is cut short")?;
+        if !content.starts_with(MAGIC) {
+            return Err("it is no checkpoint".to_string());
+        }
+        if crc32fast::hash(content) != u32::from_le_bytes(*sum) {
+            return Err("its checksum is wrong".to_string());
+        }
+        let mut rest = Bytes { content, next: MAGIC.len() };
+        let version = u32::from_le_bytes(rest.array()?);
+        if version != VERSION {
+            return Err(format!("it has version {version} of the format, and this program writes {VERSION}"));
+        }
+        let length = u32::from_le_bytes(rest.array()?) as usize;
+        let header: Value = serde_json::from_slice(rest.take(length)?).map_err(|error| error.to_string())?;
+        let mut operators = vec![];
+        for operator in header["operators"].as_array().ok_or("it has no operators")? {
+            let batches = operator["batches"].as_u64().ok_or("an operator without batches")?;
+            let snapshot = (0..batches).map(|_| rest.batch()).collect::<std::result::Result<_, _>>()?;
+            let reached = operator["reached"].as_i64().ok_or("an operator without event time")?;
+            operators.push(Saved { reached, snapshot });
+        }
+        let number = |name: &str| header[name].as_u64().ok_or_else(|| format!("it has no {name}"));
+        let files = header["files"].as_array().ok_or("it has no files")?.iter();
+        Ok(Self {
+            epoch: number("epoch")?,
+            rows_read: number("rows_read")?,
+            rows_out: number("rows_out")?,
+            used_rows: number("used_rows")?,
+            filtered_rows: number("filtered_rows")?,
+            late_rows: number("late_rows")?,
+            between_rows: number("between_rows")?,
+            has_ended: header["has_ended"].as_bool().ok_or("it does not say whether it is the last")?,
+            files: files.filter_map(|file| file.as_str().map(str::to_string)).collect(),
+            operators,
+        })
+    }
+}
+
+/// Bytes that are read from their beginning.
+struct Bytes<'a> {
+    content: &'a [u8],
+    next: usize,
+}
+
+impl<'a> Bytes<'a> {
+    fn take(&mut self, length: usize) -> std::result::Result<&'a [u8], String> {
+        let range: Range<usize> = self.next..self.next.checked_add(length).ok_or("a length that cannot be")?;
+        self.next = range.end;
+        self.content.get(range).ok_or_else(|| "it is cut short".to_string())
+    }
+
+    fn array<const N: usize>(&mut self) -> std::result::Result<[u8; N], String> {
+        self.take(N)?.try_into().map_err(|_| "it is cut short".to_string())
+    }
+
+    fn batch(&mut self) -> std::result::Result<RecordBatch, String> {
+        let length = u64::from_le_bytes(self.array()?);
+        let bytes = self.take(usize::try_from(length).map_err(|error| error.to_string())?)?;
+        let mut reader = StreamReader::try_new(bytes, None).map_err(|error| error.to_string())?;
+        let batch = reader.next().ok_or("a batch that is not there")?;
+        batch.map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Int64Array, StringArray};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn checkpoint() -> Checkpoint {
+        let numbers = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![1, 2])) as _)]).unwrap();
+        let texts = RecordBatch::try_from_iter([("t", Arc::new(StringArray::from(vec!["é"])) as _)]).unwrap();
+        Checkpoint {
+            epoch: 7,
+            rows_read: u64::MAX,
+            used_rows: 3,
+            files: vec!["a b".to_string()],
+            operators: vec![
+                Saved { reached: i64::MIN, snapshot: vec![numbers.clone(), texts] },
+                Saved { reached: i64::MAX, snapshot: vec![] },
+                Saved { reached: 0, snapshot: vec![numbers.slice(0, 0)] },
+            ],
+            ..Checkpoint::default()
+        }
+    }
+
+    #[test]
+    fn bytes_are_read_as_they_were_written() {
+        assert_eq!(Checkpoint::decode(&checkpoint().encode().unwrap()), Ok(checkpoint()));
+        let ended = Checkpoint { has_ended: true, ..Checkpoint::default() };
+        assert_eq!(Checkpoint::decode(&ended.encode().unwrap()), Ok(ended));
+    }
+
+    proptest! {
+        /// Whatever was cut or changed is seen.
+        #[test]
+        fn damage_is_seen(at: prop::sample::Index, change in 1u8.., cuts: bool) {
+            let mut bytes = checkpoint().encode().unwrap();
+            let at = at.index(bytes.len());
+            match cuts {
+                true => bytes.truncate(at),
+                false => bytes[at] ^= change,
+            }
+            prop_assert!(Checkpoint::decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn any_bytes_with_a_right_checksum_are_told_apart(mut bytes: Vec<u8>, begins_right: bool) {
+            if begins_right {
+                bytes.splice(0..0, [&MAGIC[..], &VERSION.to_le_bytes()].concat());
+            }
+            let sum = crc32fast::hash(&bytes);
+            bytes.extend_from_slice(&sum.to_le_bytes());
+            prop_assert!(Checkpoint::decode(&bytes).is_err());
+        }
+    }
+}

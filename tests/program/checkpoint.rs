@@ -1,0 +1,230 @@
+//! Jobs that save themselves: killed at any moment, they end with the output of an undisturbed run.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command as Process, Stdio};
+use std::time::Duration;
+
+use predicates::str::contains;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tempfile::TempDir;
+
+use crate::{PROGRAM, names, parquet_rows, program, sql};
+
+const STREAMS: &str = "
+    CREATE STREAM flights (WATERMARK FOR scheduled AS scheduled - INTERVAL '3' HOUR)
+        STORED AS PARQUET LOCATION 'testdata/nycflights/flights-*.parquet' OPTIONS ('partitioned_by' 'origin');
+    CREATE STREAM sequence (WATERMARK FOR scheduled)
+        STORED AS PARQUET LOCATION 'testdata/nycflights/flights-*.parquet';
+    CREATE STREAM january (WATERMARK FOR scheduled AS scheduled - INTERVAL '1' DAY)
+        STORED AS CSV LOCATION 'testdata/nycflights/flights-LGA-january.csv'; ";
+
+/// Rows by themselves, and operators of every kind, over partitions and sequences of files, Parquet and CSV.
+const QUERIES: [&str; 9] = [
+    "SELECT scheduled, carrier, flight, dep_delay * 2 FROM flights WHERE dep_delay > 0",
+    "SELECT origin, tumble(scheduled, INTERVAL '1 hour') AS hour, count(*), avg(dep_delay), min(carrier) FROM flights
+     GROUP BY 1, 2",
+    "SELECT carrier, hop(scheduled, INTERVAL '1 day', INTERVAL '7 days') AS week, count(*), sum(distance) FROM sequence
+     GROUP BY 1, 2",
+    "SELECT origin, carrier, session(scheduled, INTERVAL '1 hour') AS s, count(*) FROM flights GROUP BY 1, 2, 3",
+    "SELECT carrier, count(*), max(dep_delay) FROM january GROUP BY carrier EMIT CHANGES WITH RETRACTIONS",
+    "SELECT carrier, tumble(scheduled, INTERVAL '1 day') AS day, count(*) FROM sequence GROUP BY 1, 2 EMIT CHANGES",
+    "SELECT flight, scheduled, sum(distance) OVER (PARTITION BY carrier ORDER BY scheduled ROWS 9 PRECEDING) FROM sequence",
+    "SELECT tumble(window_time, INTERVAL '1 day') AS day, max(n) FROM (SELECT origin, window_time, count(*) AS n FROM flights
+     GROUP BY origin, tumble(scheduled, INTERVAL '1 hour')) GROUP BY 1",
+    "SELECT * FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY window_start, window_end, origin ORDER BY dep_delay DESC, flight)
+     AS place FROM (SELECT origin, flight, dep_delay, window_start, window_end FROM
+     TABLE(TUMBLE(TABLE flights, DESCRIPTOR(scheduled), INTERVAL '1' DAY)))) WHERE place <= 3",
+];
+
+/// A job that writes CSV into a folder and saves itself all the time.
+struct Saving<'a> {
+    folder: &'a Path,
+    query: &'a str,
+    more: &'a [&'a str],
+}
+
+impl Saving<'_> {
+    fn command(&self) -> Process {
+        let mut command = Process::new(PROGRAM);
+        let path = |name: &str| self.folder.join(name).display().to_string();
+        command.args(["sql", "--quiet", "--format", "csv", "--output", &format!("{}/", path("out"))]);
+        command.args(["--checkpoint-dir", &path("checkpoints"), "--checkpoint-interval", "5ms"]);
+        command.args(["--batch-rows", "500"]).args(self.more);
+        command.arg(format!("{STREAMS}{}", self.query));
+        command
+    }
+
+    fn start(&self) -> Child {
+        self.command().stdout(Stdio::null()).spawn().unwrap()
+    }
+
+    /// The rows that a reader of the output finds.
+    fn rows(&self) -> Vec<String> {
+        let out = self.folder.join("out");
+        let files = if out.exists() { names(&out) } else { vec![] };
+        let files = files.into_iter().filter(|name| name.ends_with(".csv"));
+        sorted(files.map(|name| fs::read_to_string(out.join(name)).unwrap()))
+    }
+}
+
+/// The lines of CSV files without their headers, in order.
+fn sorted(files: impl Iterator<Item = String>) -> Vec<String> {
+    let mut rows: Vec<String> =
+        files.flat_map(|text| text.lines().skip(1).map(str::to_string).collect::<Vec<_>>()).collect();
+    rows.sort();
+    rows
+}
+
+/// What an undisturbed run gives.
+fn undisturbed(query: &str) -> Vec<String> {
+    let mut command = sql(&format!("{STREAMS}{query}"));
+    let output = command.args(["--quiet", "--format", "csv"]).assert().success().get_output().stdout.clone();
+    sorted(std::iter::once(String::from_utf8(output).unwrap()))
+}
+
+fn is_part_of(rows: &[String], all: &[String]) -> bool {
+    let mut all = all.iter();
+    rows.iter().all(|row| all.any(|other| other == row))
+}
+
+/// Kills a job so often, then lets it end.
+fn survives(query: &str, kills: usize, random: &mut ChaCha8Rng) {
+    let folder = TempDir::new().unwrap();
+    let expected = undisturbed(query);
+    assert!(!expected.is_empty(), "{query}");
+    for _ in 0..kills {
+        let strategy = if random.random() { "partitioned" } else { "inline" };
+        let job = Saving { folder: folder.path(), query, more: &["--strategy", strategy, "--speed", "300000rows/s"] };
+        let mut child = job.start();
+        std::thread::sleep(Duration::from_millis(random.random_range(20..400)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Whatever is visible stays.
+        assert!(is_part_of(&job.rows(), &expected), "{query}");
+    }
+    let job = Saving { folder: folder.path(), query, more: &[] };
+    assert!(job.start().wait().unwrap().success(), "{query}");
+    assert!(job.rows() == expected, "{query}: other rows than an undisturbed run gives");
+    let visible = names(&folder.path().join("out"));
+    assert!(visible.iter().all(|name| name.ends_with(".csv")), "{query}: left over: {visible:?}");
+    // There is nothing left to do.
+    assert!(job.start().wait().unwrap().success(), "{query}");
+    assert_eq!(names(&folder.path().join("out")), visible, "{query}");
+}
+
+#[test]
+fn killed_jobs_end_with_the_output_of_undisturbed_ones() {
+    let mut random = ChaCha8Rng::seed_from_u64(6);
+    for query in QUERIES {
+        survives(query, 4, &mut random);
+    }
+}
+
+/// `STREAMLINES_KILLS=200 cargo test --test program -- --ignored any_number`, and STREAMLINES_SEED for other moments.
+#[test]
+#[ignore = "takes as long as it is told to"]
+fn any_number_of_kills() {
+    let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let (kills, seed) = (number("STREAMLINES_KILLS", 200), number("STREAMLINES_SEED", 1));
+    println!("{kills} kills from seed {seed}");
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    for (index, query) in QUERIES.iter().enumerate() {
+        let (each, rest) = (kills as usize / QUERIES.len(), kills as usize % QUERIES.len());
+        survives(query, each + usize::from(index < rest), &mut random);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_job_goes_on_with_its_open_windows() {
+    let folder = TempDir::new().unwrap();
+    let query = QUERIES[1];
+    let job = Saving { folder: folder.path(), query, more: &["--speed", "100000rows/s"] };
+    let child = job.start();
+    while job.rows().is_empty() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(Process::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(130));
+    let expected = undisturbed(query);
+    let so_far = job.rows();
+    assert!(so_far.len() < expected.len() && is_part_of(&so_far, &expected));
+    let ended = Saving { more: &["--partitions", "3"], ..job }.start().wait().unwrap();
+    assert!(ended.success());
+    let job = Saving { folder: folder.path(), query, more: &[] };
+    assert!(job.rows() == expected);
+}
+
+#[test]
+fn parquet_is_written_exactly_once_too() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let copy = format!("{STREAMS} COPY ({}) TO '{}/' STORED AS PARQUET", QUERIES[0], path("out"));
+    let run =
+        || sql(&copy).args(["--quiet", "--checkpoint-dir", &path("ck"), "--checkpoint-interval", "50000rows"]).assert();
+    run().success();
+    let out = folder.path().join("out");
+    let rows = || names(&out).iter().map(|name| parquet_rows(&out.join(name))).sum::<usize>();
+    let (written, files) = (rows(), names(&out));
+    assert_eq!(written, undisturbed(QUERIES[0]).len());
+    assert!(files.len() > 3, "{files:?}");
+    run().success();
+    assert_eq!((rows(), names(&out)), (written, files));
+}
+
+#[test]
+fn damaged_checkpoints_give_way_to_older_ones() {
+    let folder = TempDir::new().unwrap();
+    let job = Saving { folder: folder.path(), query: QUERIES[1], more: &[] };
+    assert!(job.start().wait().unwrap().success());
+    let expected = job.rows();
+    let saved = folder.path().join("checkpoints").join("00000");
+    let last = names(&saved).pop().unwrap();
+    let bytes = fs::read(saved.join(&last)).unwrap();
+    fs::write(saved.join(&last), &bytes[..bytes.len() / 2]).unwrap();
+    assert!(job.start().wait().unwrap().success());
+    assert!(job.rows() == expected);
+    for name in names(&saved) {
+        fs::write(saved.join(name), "nothing").unwrap();
+    }
+    let output = job.command().output().unwrap();
+    assert!(!output.status.success());
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("is damaged, and there is no whole checkpoint before"), "{told}");
+}
+
+#[test]
+fn what_cannot_be_saved_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let refuses = |query: &str, more: &[&str], told: &str| {
+        let mut command = program();
+        command.args(["sql", "--quiet", "--checkpoint-dir", &path("ck")]).args(more);
+        command.arg(format!("{STREAMS}{query}")).assert().failure().stderr(contains(told));
+    };
+    let out = format!("{}/", path("out"));
+    let to = ["--output", out.as_str(), "--format", "csv"];
+    let with = |more: &[&'static str]| [&to[..], more].concat();
+    refuses("SELECT flight FROM flights", &[], "which cannot be written exactly once");
+    refuses("SELECT flight FROM flights ORDER BY flight", &to, "a last ORDER BY");
+    refuses("SELECT flight FROM flights", &with(&["--strategy", "single_queue"]), "whose queues hold rows");
+    refuses("SELECT flight FROM flights", &with(&["--late", "x/"]), "a ledger of late rows");
+    let by_carrier = "SELECT carrier, count(*) FROM flights GROUP BY carrier";
+    refuses(
+        by_carrier,
+        &with(&["--set", "streamlines.routing=exchange"]),
+        "under which pipelines hold each other's rows",
+    );
+    refuses("SELECT 1 FROM flights", &with(&["--checkpoint-interval", "soon"]), "checkpoint interval 'soon'");
+    // Neither a folder of checkpoints nor one of output is of two jobs.
+    fs::create_dir(folder.path().join("out")).unwrap();
+    fs::write(folder.path().join("out/part-00000.csv"), "flight\n1\n").unwrap();
+    refuses("SELECT flight FROM flights", &to, "is output of another run");
+    fs::remove_file(folder.path().join("out/part-00000.csv")).unwrap();
+    let mut first = program();
+    first.args(["sql", "--quiet", "--checkpoint-dir", &path("ck")]).args(to);
+    first.arg(format!("{STREAMS}SELECT flight FROM flights")).assert().success();
+    refuses("SELECT carrier FROM flights", &to, "holds checkpoints of another job (plan then: ");
+}
