@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use datafusion::common::Result;
+use datafusion::common::{Result, plan_err};
 use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Window};
 
 use super::analyze::{Flow, Shape, extension};
 use super::event_time::{stream_key, trace};
 use super::nodes::RowsWindow;
-use super::over_spec::{keeps_what_leaves, streams};
+use super::over_spec::{keeps_what_leaves, lacks_argument, streams};
 use super::refuse;
 use super::result_time::result_time;
 use super::routing::KeyedState;
@@ -37,6 +37,14 @@ impl Stack {
                 let columns = below.schema().columns().into_iter().map(Expr::Column);
                 let below = LogicalPlanBuilder::from(below.clone()).project(columns)?.build()?;
                 return Ok(Self { nodes, below });
+            }
+            if let Some(call) = window.window_expr.iter().filter_map(window_function).find(|call| lacks_argument(call))
+            {
+                // As DataFusion says it of other functions.
+                let name = call.fun.name();
+                return plan_err!(
+                    "no function matches the given name and argument types '{name}()'\n{name}(expression)"
+                );
             }
             nodes.insert(0, window.window_expr.clone());
             below = &window.input;

@@ -52,6 +52,13 @@ pub(super) fn streams(call: &WindowFunction, input: &DFSchema) -> bool {
         && function_of(call, input).is_some_and(|function| frame(&function, call).is_some())
 }
 
+/// The first or last value of nothing, which DataFusion's planner lets pass.
+pub(super) fn lacks_argument(call: &WindowFunction) -> bool {
+    let WindowFunctionDefinition::WindowUDF(fun) = &call.fun else { return false };
+    let is = |known: Arc<WindowUDF>| fun == &known;
+    call.params.args.is_empty() && (is(first_value_udwf()) || is(last_value_udwf()) || is(nth_value_udwf()))
+}
+
 /// An aggregate over a frame that rows leave, which cannot take them back, as DataFusion would have it.
 pub(super) fn keeps_what_leaves(call: &WindowFunction, input: &DFSchema) -> bool {
     let WindowFunctionDefinition::AggregateUDF(fun) = &call.fun else { return false };
@@ -80,8 +87,6 @@ fn function_of(call: &WindowFunction, input: &DFSchema) -> Option<Streams> {
         Some(Streams::Rank)
     } else if is(dense_rank_udwf()) {
         Some(Streams::DenseRank)
-    } else if call.params.args.is_empty() && (is(first_value_udwf()) || is(last_value_udwf())) {
-        None
     } else if is(first_value_udwf()) {
         Some(Streams::FirstValue)
     } else if is(last_value_udwf()) {

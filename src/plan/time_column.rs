@@ -264,7 +264,8 @@ async fn columns_of(with: Option<With>, select: Select, state: &SessionState) ->
     let mut from = select;
     from.projection = vec![SelectItem::Wildcard(WildcardAdditionalOptions::default())];
     from.selection = None;
-    from.having = None;
+    (from.having, from.qualify, from.distinct) = (None, None, None);
+    from.named_window = vec![];
     from.group_by = GroupByExpr::Expressions(vec![], vec![]);
     let query = Query {
         with,

@@ -82,6 +82,7 @@ fn used_names(select: &Select) -> Vec<Ident> {
     let mut rest = OwnExprs::new(call.as_ref(), |expr: &mut Expr| of(&mut others, expr));
     let _ = select.group_by.visit(&mut rest);
     let _ = select.having.visit(&mut rest);
+    let _ = select.qualify.visit(&mut rest);
     others.retain(|name| !aliases.contains(&name.value));
     listed.append(&mut others);
     listed
@@ -111,9 +112,7 @@ fn resolve(select: &mut Select, order_by: Option<&mut OrderBy>, is_window: IsWin
     }
     // Beside the SELECT list an alias comes first.
     let names = Names { call: &call, aliases: &aliases };
-    if let Some(having) = &mut select.having {
-        names.resolve(having);
-    }
+    select.having.iter_mut().chain(&mut select.qualify).for_each(|condition| names.resolve(condition));
     let outputs: Vec<String> = select.projection.iter().filter_map(output_name).collect();
     group_by_ends(select);
     let Some(OrderByKind::Expressions(exprs)) = order_by.map(|order_by| &mut order_by.kind) else {
@@ -161,12 +160,46 @@ fn group_by_ends(select: &mut Select) {
     for item in &mut select.projection {
         let _ = item.visit(&mut ends);
     }
-    if let Some(having) = &mut select.having {
-        let _ = having.visit(&mut ends);
+    for condition in select.having.iter_mut().chain(&mut select.qualify) {
+        let _ = condition.visit(&mut ends);
     }
-    if let GroupByExpr::Expressions(groups, _) = &mut select.group_by {
-        found.retain(|end| !groups.contains(end));
-        groups.append(&mut found);
+    let GroupByExpr::Expressions(groups, _) = &mut select.group_by else { return };
+    let add = |groups: &mut Vec<Expr>| {
+        let new: Vec<Expr> = found.iter().filter(|end| !groups.contains(end)).cloned().collect();
+        groups.extend(new);
+    };
+    // Where a set leaves the window out, it leaves out its end.
+    let has_window = |set: &Vec<Expr>| set.iter().any(|expr| as_window(expr).is_some());
+    let mut is_in_sets = false;
+    for group in groups.iter_mut().filter(|_| !found.is_empty()) {
+        if let Some(sets) = sets_of(group).filter(|sets| sets.iter().any(has_window)) {
+            *group = Expr::GroupingSets(sets);
+        }
+        if let Expr::GroupingSets(sets) = group {
+            sets.iter_mut().filter(|set| has_window(set)).for_each(|set| {
+                add(set);
+                is_in_sets = true;
+            });
+        }
+    }
+    if !is_in_sets {
+        add(groups);
+    }
+}
+
+/// The sets that ROLLUP and CUBE stand for.
+fn sets_of(group: &Expr) -> Option<Vec<Vec<Expr>>> {
+    match group {
+        Expr::Rollup(parts) => Some((0..=parts.len()).rev().map(|length| parts[..length].concat()).collect()),
+        // As many as DataFusion takes.
+        Expr::Cube(parts) if parts.len() < 16 => {
+            let set = |chosen: u32| {
+                let parts = parts.iter().enumerate().filter(|(index, _)| chosen >> index & 1 == 1);
+                parts.flat_map(|(_, part)| part.clone()).collect()
+            };
+            Some((0..1 << parts.len()).rev().map(set).collect())
+        }
+        _ => None,
     }
 }
 
@@ -204,10 +237,7 @@ fn window_call(select: &Select, is_window: IsWindow) -> Option<Function> {
             SelectItem::ExprWithAlias { expr, alias } if alias.value == name.value => is_window(expr),
             _ => None,
         }),
-        // Where the window is left out of a set, so are its bounds; an end of its own would be grouped by in each set.
-        Expr::Rollup(sets) | Expr::Cube(sets) | Expr::GroupingSets(sets) => {
-            sets.iter().flatten().find_map(is_window).filter(|call| !has_own_end(call))
-        }
+        Expr::Rollup(sets) | Expr::Cube(sets) | Expr::GroupingSets(sets) => sets.iter().flatten().find_map(is_window),
         group => is_window(group),
     })
 }

@@ -80,6 +80,22 @@ fn aggregates_where_they_cannot_be() {
 }
 
 #[test]
+fn functions_of_nothing() {
+    let folder = Folder::with_trips();
+    let first = "SELECT first_value() OVER (ORDER BY ts) FROM trips";
+    folder.refuses_query(first, "first_value", &["there is no first_value()", "is one of first_value(expression)"]);
+}
+
+#[test]
+fn lateness_of_what_is_never_late() {
+    let folder = Folder::with_trips();
+    let told = ["ALLOWED LATENESS without a window", "help: leave it out"];
+    for query in ["SELECT fare FROM trips", "SELECT sum(fare) OVER (ORDER BY ts) FROM trips"] {
+        folder.refuses_query(&format!("{query} EMIT FINAL ALLOWED LATENESS INTERVAL '1' HOUR"), "EMIT", &told);
+    }
+}
+
+#[test]
 fn settings_that_cannot_be() {
     let folder = Folder::with_trips();
     let many = "SET streamlines.partitions = 'many'";
