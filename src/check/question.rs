@@ -59,7 +59,9 @@ pub(super) fn left_open(plan: &LogicalPlan) -> Result<Option<&'static str>> {
     let mut open = None;
     plan.apply_with_subqueries(|node| {
         let found = match node {
-            LogicalPlan::Window(window) if window.window_expr.iter().any(takes_rows) => {
+            LogicalPlan::Window(window)
+                if window.window_expr.iter().any(|expr| takes_rows(expr) || picks_row(expr)) =>
+            {
                 Some("SQL leaves the order of rows that tie in ORDER BY of OVER open")
             }
             LogicalPlan::Window(window) if window.window_expr.iter().any(takes_rows_back) => {
@@ -79,6 +81,13 @@ pub(super) fn left_open(plan: &LogicalPlan) -> Result<Option<&'static str>> {
         Ok(if open.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     Ok(open)
+}
+
+/// Whether an OVER column is the value of one row of its frame, which may begin or end with rows that tie.
+fn picks_row(expr: &Expr) -> bool {
+    let names = ["first_value", "last_value", "nth_value"];
+    expr.exists(|part| Ok(matches!(part, Expr::WindowFunction(call) if names.contains(&call.fun.name()))))
+        .unwrap_or(false)
 }
 
 /// Whether an OVER column is one of moments over a frame that rows leave.

@@ -17,6 +17,8 @@ pub(crate) enum ResultTime {
     /// The start of each row's window. Tumbling windows of a number of ticks begin at some multiple and `offset` after
     /// it, if that is known.
     Start { shape: WindowShape, offset: Option<i64> },
+    /// The time of each row, which comes out when the watermark has passed it.
+    Row,
     /// None: nothing closes before the results end.
     Unknown,
 }
@@ -33,6 +35,7 @@ impl ResultTime {
             Self::Last { wait } => watermark.saturating_sub(*wait),
             Self::End { wait } => watermark.saturating_sub(*wait).saturating_add(1),
             Self::Start { shape, offset } => first_start(shape, *offset, watermark),
+            Self::Row => watermark,
             Self::Unknown => WATERMARK_MIN,
         }
     }
@@ -49,6 +52,7 @@ impl fmt::Display for ResultTime {
             Self::Last { .. } => "last ticks",
             Self::End { .. } => "ends",
             Self::Start { .. } => "starts",
+            Self::Row => "rows",
             Self::Unknown => "results",
         })
     }

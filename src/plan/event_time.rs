@@ -95,12 +95,15 @@ pub(super) enum Below<'a> {
     Passed(usize, &'a LogicalPlan),
 }
 
-/// One step down: through projections, aliases, filters, lists and joins.
+/// One step down: through projections, aliases, filters, OVER, lists and joins.
 pub(super) fn below(index: usize, plan: &LogicalPlan) -> Option<Below<'_>> {
     Some(match plan {
         LogicalPlan::Projection(projection) => Below::Computed(projection.expr.get(index)?, &projection.input),
         LogicalPlan::SubqueryAlias(alias) => Below::Passed(index, &alias.input),
         LogicalPlan::Filter(filter) => Below::Passed(index, &filter.input),
+        LogicalPlan::Window(window) if index < window.input.schema().fields().len() => {
+            Below::Passed(index, &window.input)
+        }
         LogicalPlan::Unnest(unnest) => Below::Passed(passed_by_unnest(unnest, index)?, &unnest.input),
         LogicalPlan::Join(join) => {
             let (index, side) = side_of(join, index)?;
@@ -149,6 +152,9 @@ fn key_at(index: usize, plan: &LogicalPlan) -> Option<String> {
         let node = extension.node.as_any();
         if let Some(node) = node.downcast_ref::<SessionRows>() {
             return (index < node.width()).then(|| key_at(index, &node.input))?;
+        }
+        if let Some(node) = node.downcast_ref::<RowsWindow>() {
+            return (index < node.input.schema().fields().len()).then(|| key_at(index, &node.input))?;
         }
         if let Some(node) = node.downcast_ref::<TopN>() {
             return (index < node.input.schema().fields().len()).then(|| key_at(index, &node.input))?;

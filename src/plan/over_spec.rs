@@ -52,6 +52,15 @@ pub(super) fn streams(call: &WindowFunction, input: &DFSchema) -> bool {
         && function_of(call, input).is_some_and(|function| frame(&function, call).is_some())
 }
 
+/// Whether a function that streams sees no rows after its own, but those of the same time.
+pub(super) fn ends_by_row(call: &WindowFunction, input: &DFSchema) -> bool {
+    match function_of(call, input).and_then(|function| frame(&function, call)) {
+        Some(Frame::Rows { end, .. }) => end <= 0,
+        Some(Frame::Range { end, .. }) => !matches!(end, RangeBound::Following(_)),
+        None => false,
+    }
+}
+
 /// The first or last value of nothing, which DataFusion's planner lets pass.
 pub(super) fn lacks_argument(call: &WindowFunction) -> bool {
     let WindowFunctionDefinition::WindowUDF(fun) = &call.fun else { return false };

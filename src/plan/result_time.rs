@@ -9,7 +9,9 @@ use crate::operator::{Length, ResultTime, WindowShape};
 
 use super::event_time::{Below, below, index_of};
 use super::functions::{length_of_bound, tumble_offset};
-use super::nodes::{Window, WindowAggregate};
+use super::nodes::{RowsWindow, Window, WindowAggregate};
+use super::over::window_function;
+use super::over_spec::ends_by_row;
 use super::session_rows::SessionRows;
 use super::top_n_node::{Ranking, TopN};
 
@@ -35,6 +37,9 @@ pub(super) fn comes_out_by_time(plan: &LogicalPlan) -> bool {
             let node = extension.node.as_any();
             if let Some(node) = node.downcast_ref::<WindowAggregate>() {
                 return node.window.is_some() && !node.emit.is_changes();
+            }
+            if let Some(node) = node.downcast_ref::<RowsWindow>() {
+                return answers_by_time(node);
             }
             if node.is::<SessionRows>() {
                 return true;
@@ -69,6 +74,10 @@ fn of_column(index: usize, plan: &LogicalPlan) -> Option<ResultTime> {
         let window = node.window.as_ref().filter(|_| !node.emit.is_changes())?;
         return bound(index, window, &node.input);
     }
+    if let Some(node) = node.downcast_ref::<RowsWindow>() {
+        let is_time = matches!(&node.time, Expr::Column(time) if index_of(time, node.input.schema()) == Some(index));
+        return (is_time && answers_by_time(node)).then_some(ResultTime::Row);
+    }
     if let Some(node) = node.downcast_ref::<SessionRows>() {
         return (index == node.width() + 1).then(|| ResultTime::End { wait: node.shape.wait() });
     }
@@ -79,6 +88,11 @@ fn of_column(index: usize, plan: &LogicalPlan) -> Option<ResultTime> {
         (Ranking::Results, None) => of_column(index, &node.input),
         _ => None,
     }
+}
+
+/// Whether each row comes out when the watermark has passed it: no frame waits for what follows.
+fn answers_by_time(node: &RowsWindow) -> bool {
+    node.functions.iter().filter_map(window_function).all(|call| ends_by_row(call, node.input.schema()))
 }
 
 /// The bound that a column of a window over `input` is.

@@ -21,7 +21,7 @@ const STREAMS: &str = "
         STORED AS CSV LOCATION 'testdata/nycflights/flights-LGA-january.csv'; ";
 
 /// Rows by themselves, and operators of every kind, over partitions and sequences of files, Parquet and CSV.
-const QUERIES: [&str; 9] = [
+const QUERIES: [&str; 10] = [
     "SELECT scheduled, carrier, flight, dep_delay * 2 FROM flights WHERE dep_delay > 0",
     "SELECT origin, tumble(scheduled, INTERVAL '1 hour') AS hour, count(*), avg(dep_delay), min(carrier) FROM flights
      GROUP BY 1, 2",
@@ -33,6 +33,8 @@ const QUERIES: [&str; 9] = [
     "SELECT flight, scheduled, sum(distance) OVER (PARTITION BY carrier ORDER BY scheduled ROWS 9 PRECEDING) FROM sequence",
     "SELECT tumble(window_time, INTERVAL '1 day') AS day, max(n) FROM (SELECT origin, window_time, count(*) AS n FROM flights
      GROUP BY origin, tumble(scheduled, INTERVAL '1 hour')) GROUP BY 1",
+    "SELECT origin, tumble(scheduled, INTERVAL '1 day') AS day, sum(d) FROM (SELECT origin, scheduled, dep_delay - lag(dep_delay)
+     OVER (PARTITION BY origin ORDER BY scheduled) AS d FROM flights) GROUP BY 1, 2",
     "SELECT * FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY window_start, window_end, origin ORDER BY dep_delay DESC, flight)
      AS place FROM (SELECT origin, flight, dep_delay, window_start, window_end FROM
      TABLE(TUMBLE(TABLE flights, DESCRIPTOR(scheduled), INTERVAL '1' DAY)))) WHERE place <= 3",
