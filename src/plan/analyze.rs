@@ -40,7 +40,7 @@ use super::over::Stack;
 use super::overlapping::calls_session;
 use super::result_time::comes_out_by_time;
 use super::routing::{KeyedState, Routings, Stage};
-use super::session_rows::{SessionRows, without_late_rows};
+use super::session_rows::SessionRows;
 use super::top_n_node::Ranked;
 use super::{aggregate, changes, grouping_sets, over, ranked, refuse, refuse_joins, ties, top_n};
 
@@ -233,7 +233,7 @@ impl Rewriter {
         if let LogicalPlan::Projection(projection) = &plan
             && projection.expr.iter().any(calls_session)
         {
-            return self.rewrite(explode_projection(projection.clone(), false)?, emit);
+            return self.rewrite(explode_projection(projection.clone())?, emit);
         }
         let is_filter = matches!(plan, LogicalPlan::Filter(_));
         let flow = self.rewrite(input, if is_filter { changes::for_filter(emit) } else { emit })?;
@@ -295,7 +295,6 @@ impl Rewriter {
             return self.rewrite(explode_aggregate(aggregate)?, emit);
         }
         let (input, grouping) = Grouping::of(&aggregate)?;
-        let input = without_late_rows(input, &grouping.groups)?;
         let flow = self.rewrite(input, EmitMode::Final)?;
         let is_whole = !grouping.is_pulled_up;
         match flow.shape {
@@ -374,7 +373,6 @@ impl Rewriter {
     /// The first rows of a row number, where they can be kept without the others; else like any OVER column.
     fn top_n(&self, ranked: &Ranked, emit: EmitMode) -> Result<Flow> {
         let (input, query) = top_n::Query::of(ranked)?;
-        let input = without_late_rows(input, &query.keys)?;
         let flow = self.rewrite_below(&input, emit)?;
         let found = match flow.shape {
             Shape::Rows => query.over_rows(&flow, emit).map_err(|error| Error::locate(error, self.emit_at))?,

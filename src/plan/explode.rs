@@ -49,7 +49,7 @@ pub(super) fn explode(plan: LogicalPlan) -> Result<LogicalPlan> {
 fn explode_nodes(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.transform_up_with_subqueries(|node| match node {
         LogicalPlan::Projection(projection) if projection.expr.iter().any(calls_overlapping) => {
-            explode_projection(projection, false).map(Transformed::yes)
+            explode_projection(projection).map(Transformed::yes)
         }
         LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.iter().any(calls_overlapping) => {
             let exploded = match has_sets(&aggregate) {
@@ -85,9 +85,9 @@ pub(super) fn overlapping_calls(exprs: &[Expr]) -> Result<Vec<ScalarFunction>> {
     Ok(calls)
 }
 
-/// A projection whose rows meet each of their windows below it, but that late ones may be in no session.
-pub(super) fn explode_projection(projection: Projection, drops_late: bool) -> Result<LogicalPlan> {
-    let (input, windows) = with_windows(projection.input.as_ref().clone(), &projection.expr, &[], drops_late)?;
+/// A projection whose rows meet each of their windows below it.
+pub(super) fn explode_projection(projection: Projection) -> Result<LogicalPlan> {
+    let (input, windows) = with_windows(projection.input.as_ref().clone(), &projection.expr, &[])?;
     let columns = projection
         .expr
         .into_iter()
@@ -102,7 +102,7 @@ pub(super) fn explode_aggregate(aggregate: Aggregate) -> Result<LogicalPlan> {
     let keys: Vec<Expr> =
         group_exprs.iter().filter(|expr| !calls_overlapping(expr)).map(|key| key.clone().unalias()).collect();
     let exprs: Vec<Expr> = group_exprs.iter().chain(&aggregate.aggr_expr).cloned().collect();
-    let (input, windows) = with_windows(aggregate.input.as_ref().clone(), &exprs, &keys, true)?;
+    let (input, windows) = with_windows(aggregate.input.as_ref().clone(), &exprs, &keys)?;
     let of_window = |expr: &Expr| Ok(bounds_of(expr.clone(), &windows)?.unalias());
     let groups = group_exprs.iter().map(of_window).collect::<Result<Vec<_>>>()?;
     let aggregates = aggregate.aggr_expr.iter().map(|expr| bounds_of(expr.clone(), &windows));
@@ -140,7 +140,7 @@ pub(super) fn expand_or_explode(aggregate: Aggregate) -> Result<LogicalPlan> {
     let groups: Vec<Expr> = grouping_set_to_exprlist(&group_expr)?.into_iter().cloned().collect();
     let keys: Vec<Expr> = groups.iter().filter(|key| !calls_overlapping(key)).cloned().collect();
     let exprs: Vec<Expr> = groups.iter().chain(&aggr_expr).cloned().collect();
-    let (input, windows) = with_windows(Arc::unwrap_or_clone(input), &exprs, &keys, true)?;
+    let (input, windows) = with_windows(Arc::unwrap_or_clone(input), &exprs, &keys)?;
     let over = |exprs: Vec<Expr>| exprs.into_iter().map(|expr| bounds_of(expr, &windows)).collect::<Result<Vec<_>>>();
     let plan = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(input), over(group_expr)?, over(aggr_expr)?)?);
     let columns = plan.schema().columns().into_iter().map(Expr::Column).zip(schema.iter());
@@ -184,18 +184,13 @@ fn bounds_of(expr: Expr, windows: &[ExplodedWindow]) -> Result<Expr> {
 }
 
 /// The rows of `input`, each once for each of the windows that `exprs` speak of.
-fn with_windows(
-    input: LogicalPlan,
-    exprs: &[Expr],
-    keys: &[Expr],
-    drops_late: bool,
-) -> Result<(LogicalPlan, Vec<ExplodedWindow>)> {
+fn with_windows(input: LogicalPlan, exprs: &[Expr], keys: &[Expr]) -> Result<(LogicalPlan, Vec<ExplodedWindow>)> {
     let (mut plan, mut windows) = (input, vec![]);
     for call in overlapping_calls(exprs)? {
         // Names that no earlier window of the plan has.
         let number = plan.schema().fields().len();
         let [start, end] = ["start", "end"].map(|bound| format!("__window_{bound}_{number}"));
-        plan = with_window(plan, &call, keys, drops_late, [&start, &end])?;
+        plan = with_window(plan, &call, keys, [&start, &end])?;
         let column = |name| Expr::Column(Column::new_unqualified(name));
         windows.push(ExplodedWindow { call: Expr::ScalarFunction(call), start: column(start), end: column(end) });
     }
@@ -206,7 +201,6 @@ fn with_window(
     input: LogicalPlan,
     call: &ScalarFunction,
     group_keys: &[Expr],
-    drops_late: bool,
     [start, end]: [&str; 2],
 ) -> Result<LogicalPlan> {
     let none = || internal_datafusion_err!("{} is no window", call.name());
@@ -215,7 +209,7 @@ fn with_window(
         shape @ WindowShape::Session { .. } => {
             let keys = session_keys(call).unwrap_or_else(|| group_keys.to_vec());
             let gap = call.args.get(1).ok_or_else(none)?.clone();
-            let sessions = Sessions { time, gap, shape, keys, drops_late };
+            let sessions = Sessions { time, gap, shape, keys };
             Ok(extension(SessionRows::try_new(input, sessions, start, end)?))
         }
         shape => {

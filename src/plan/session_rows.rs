@@ -10,7 +10,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::Field;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::common::{DFSchema, DFSchemaRef, Result};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, UserDefinedLogicalNodeCore};
 
@@ -18,10 +18,9 @@ use crate::operator::{ResultTime, WindowShape};
 use crate::sql::EmitMode;
 
 use super::analyze::{Flow, Shape, extension};
-use super::event_time::{Below, below, first_stream, index_of, stream_key};
-use super::explode::{explode_projection, with_session};
+use super::event_time::{first_stream, stream_key};
+use super::explode::with_session;
 use super::nodes::{column_indices, list, only};
-use super::overlapping::calls_session;
 use super::result_time::{comes_out_by_time, result_time};
 use super::routing::KeyedState;
 use super::window::{check_time, time_index};
@@ -36,8 +35,6 @@ pub(crate) struct SessionRows {
     pub(crate) shape: WindowShape,
     /// What sessions go by.
     pub(crate) keys: Vec<Expr>,
-    /// Whether what follows wants no late rows.
-    drops_late: bool,
     /// Whether a pipeline holds the rows.
     streams: bool,
     /// Over the results of windows, which bound of theirs the time is.
@@ -51,26 +48,25 @@ pub(super) struct Sessions {
     pub(super) gap: Expr,
     pub(super) shape: WindowShape,
     pub(super) keys: Vec<Expr>,
-    pub(super) drops_late: bool,
 }
 
 impl SessionRows {
     /// Sessions whose bounds become columns of these names.
     pub(super) fn try_new(input: LogicalPlan, sessions: Sessions, start: &str, end: &str) -> Result<Self> {
-        let Sessions { time, gap, shape, keys, drops_late } = sessions;
+        let Sessions { time, gap, shape, keys } = sessions;
         let data_type = time.get_type(input.schema())?;
         let bounds = [start, end].map(|name| (None, Arc::new(Field::new(name, data_type.clone(), true))));
         let columns = input.schema().iter().map(|(qualifier, field)| (qualifier.cloned(), Arc::clone(field)));
         let metadata = input.schema().metadata().clone();
         let schema = Arc::new(DFSchema::new_with_metadata(columns.chain(bounds).collect(), metadata)?);
         let input = Arc::new(input);
-        Ok(Self { input, time, gap, shape, keys, drops_late, streams: false, results: None, schema })
+        Ok(Self { input, time, gap, shape, keys, streams: false, results: None, schema })
     }
 
     /// The same over another input of the same columns, after which only the end of the stream tells.
     pub(super) fn over(&self, input: LogicalPlan) -> Result<Self> {
-        let Self { time, gap, shape, keys, drops_late, .. } = self.clone();
-        let sessions = Sessions { time, gap, shape, keys, drops_late };
+        let Self { time, gap, shape, keys, .. } = self.clone();
+        let sessions = Sessions { time, gap, shape, keys };
         let [start, end] = self.bounds();
         Self::try_new(input, sessions, &start, &end)
     }
@@ -88,7 +84,7 @@ impl SessionRows {
     /// Whether a pipeline can hold the rows of `below` until their sessions end.
     pub(super) fn can_stream(&self, below: &Flow) -> bool {
         let follows = match below.shape {
-            Shape::Rows => self.drops_late || is_never_late(&below.plan),
+            Shape::Rows => true,
             Shape::Results => comes_out_by_time(&below.plan),
             Shape::Table | Shape::Tail => false,
         };
@@ -122,39 +118,6 @@ fn is_never_late(plan: &LogicalPlan) -> bool {
     first_stream(plan).is_some_and(|stream| stream.event_time().is_none_or(|time| time.bound.is_none()))
 }
 
-/// What is below a Top-N or a GROUP BY by some keys: if these tell sessions apart, late rows are in none.
-pub(super) fn without_late_rows(plan: LogicalPlan, keys: &[Expr]) -> Result<LogicalPlan> {
-    if !keys.iter().any(|key| is_bound(key, &plan)) {
-        return Ok(plan);
-    }
-    plan.transform_down(|node| match node {
-        LogicalPlan::Projection(projection) if projection.expr.iter().any(calls_session) => {
-            Ok(Transformed::new(explode_projection(projection, true)?, true, TreeNodeRecursion::Jump))
-        }
-        LogicalPlan::Projection(_)
-        | LogicalPlan::SubqueryAlias(_)
-        | LogicalPlan::Filter(_)
-        | LogicalPlan::Unnest(_) => Ok(Transformed::no(node)),
-        other => Ok(Transformed::new(other, false, TreeNodeRecursion::Jump)),
-    })
-    .data()
-}
-
-/// Whether an expression over a plan reads a bound of a session.
-fn is_bound(expr: &Expr, plan: &LogicalPlan) -> bool {
-    let is_bound_at = |index| {
-        let (mut index, mut plan) = (index, plan);
-        loop {
-            match below(index, plan) {
-                Some(Below::Computed(expr, input)) => return calls_session(expr) || is_bound(expr, input),
-                Some(Below::Passed(passed, input)) => (index, plan) = (passed, input),
-                None => return false,
-            }
-        }
-    };
-    expr.column_refs().into_iter().filter_map(|column| index_of(column, plan.schema())).any(is_bound_at)
-}
-
 /// Finds the sessions of tables, and of streams that have ended, as SQL finds them.
 pub(super) fn as_sql(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.transform_up_with_subqueries(|node| match &node {
@@ -178,7 +141,6 @@ impl PartialEq for SessionRows {
             && self.time == other.time
             && self.shape == other.shape
             && self.keys == other.keys
-            && self.drops_late == other.drops_late
             && self.streams == other.streams
             && self.results == other.results
     }
@@ -187,7 +149,7 @@ impl Eq for SessionRows {}
 impl Hash for SessionRows {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (&self.input, &self.time, &self.shape, &self.keys).hash(state);
-        (self.drops_late, self.streams, &self.results).hash(state);
+        (self.streams, &self.results).hash(state);
     }
 }
 impl PartialOrd for SessionRows {
