@@ -43,6 +43,7 @@ pub(crate) fn told(ctx: &SessionContext, statement: &Statement, error: DataFusio
         return error.help("write INTERVAL '1 hour', INTERVAL '5' MINUTE or INTERVAL '1 day 2 hours'").into();
     }
     if let Some(told) = name_or_frame(statement, &message)
+        .or_else(|| over(statement, &message))
         .or_else(|| literal(statement, &message))
         .or_else(|| aggregate(ctx, statement, &message))
     {
@@ -77,6 +78,47 @@ fn name_or_frame(statement: &Statement, message: &str) -> Option<Error> {
     }
     let ambiguous = || after(" and unqualified field name ").and_then(|rest| rest.split(' ').next());
     repeated_name(message).or_else(ambiguous).map(|name| two_columns(statement, name))
+}
+
+/// What DataFusion says of OVER in its own words: these, what it is told as, and what helps.
+const OVER: [(&str, &str, &str); 7] = [
+    (
+        "Physical plan does not support logical expression WindowFunction",
+        "OVER in WHERE, GROUP BY or HAVING",
+        "write QUALIFY …, or OVER in a sub-query",
+    ),
+    ("NTILE requires a positive integer", "ntile of what is no positive number", "write ntile(4)"),
+    (
+        "There is only support Literal types for field",
+        "a parameter that is no constant",
+        "write a number: lag(v, 1), nth_value(v, 2), ntile(4)",
+    ),
+    ("Expected a signed integer literal", "a parameter that is no whole number", "write a number: nth_value(v, 2)"),
+    (
+        "RANGE requires exactly one ORDER BY column",
+        "RANGE over rows in order of several columns, or of none",
+        "ORDER BY one column, or take ROWS",
+    ),
+    ("GROUPS requires an ORDER BY clause", "GROUPS over rows in no order", "write ORDER BY"),
+    (
+        "FILTER clause can only be used with aggregate window functions",
+        "FILTER for a function that is no aggregate",
+        "filter the rows in a sub-query",
+    ),
+];
+
+/// What is wrong with an OVER.
+fn over(statement: &Statement, message: &str) -> Option<Error> {
+    if let Some((_, rest)) = message.split_once("The window ")
+        && let Some((name, _)) = rest.split_once(" is not defined!")
+    {
+        let error = Error::sql(format!("there is no window {name}")).at(places::over(statement));
+        return Some(
+            error.help(format!("name it after the WHERE and GROUP BY: WINDOW {name} AS (PARTITION BY … ORDER BY …)")),
+        );
+    }
+    let (_, told, help) = OVER.into_iter().find(|(needle, ..)| message.contains(needle))?;
+    Some(Error::sql(told).at(places::over(statement)).help(help))
 }
 
 /// Text that stands for a value of another type, and is none.
@@ -139,6 +181,10 @@ fn unknown_function(ctx: &SessionContext, name: &str) -> Error {
     let scalar = state.scalar_functions().keys();
     let names: Vec<&String> =
         scalar.chain(state.aggregate_functions().keys()).chain(state.window_functions().keys()).collect();
+    if state.window_functions().contains_key(&name.to_lowercase()) {
+        let error = Error::sql(format!("{name} without OVER"));
+        return error.help(format!("write {name}(…) OVER (ORDER BY …)"));
+    }
     let error = Error::sql(format!("there is no function {name}"));
     match sql::nearest(name, names.iter().map(|name| name.as_str())) {
         Some(nearest) => error.help(format!("did you mean {nearest}?")),

@@ -87,6 +87,21 @@ fn functions_of_nothing() {
 }
 
 #[test]
+fn over_that_cannot_be() {
+    let folder = Folder::with_trips();
+    for (query, at, told) in [
+        ("SELECT lag(fare) OVER w FROM trips", "lag", "there is no window w"),
+        ("SELECT lag(fare) FROM trips", "lag", "lag without OVER"),
+        ("SELECT ntile(0) OVER (ORDER BY ts) FROM trips", "ntile", "ntile of what is no positive number"),
+        ("SELECT lag(fare, distance) OVER (ORDER BY ts) FROM trips", "lag", "a parameter that is no constant"),
+        ("SELECT 1 FROM trips WHERE row_number() OVER (ORDER BY ts) = 1", "row_number", "OVER in WHERE"),
+        ("SELECT sum(fare) OVER (GROUPS 1 PRECEDING) FROM trips", "sum", "GROUPS over rows in no order"),
+    ] {
+        folder.refuses_query(query, at, &[told, "help: "]);
+    }
+}
+
+#[test]
 fn lateness_of_what_is_never_late() {
     let folder = Folder::with_trips();
     let told = ["ALLOWED LATENESS without a window", "help: leave it out"];
