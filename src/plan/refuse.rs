@@ -9,7 +9,6 @@ use crate::error::{Error, Location};
 use crate::source::StreamTable;
 use crate::sql::{EmitMode, When};
 
-use super::overlapping::calls_session;
 use super::routing::{RoutingKind, Routings, Stage};
 
 /// Where expressions stand: the planner keeps the places of columns, so that of the first one.
@@ -153,23 +152,14 @@ pub(super) fn changes_of_results(aggregate: &Aggregate, emit: EmitMode, at: Opti
     let below = first_stage(&aggregate.input);
     let about = format!("EMIT CHANGES over {below}");
     refuse_if(emit.is_changes(), || {
-        let error = match below {
-            ROWS_OF_SESSIONS => Error::refused(
-                about,
-                "rows that a bound calls late are in sessions too, which are known when the stream ends",
-                "GROUP BY the sessions' bounds as well, or declare WATERMARK FOR ts without a bound",
-            ),
-            _ => Error::refused(
-                about,
-                "what comes out below would have to be taken back when it changes, or is in no order of its own",
-                "use EMIT FINAL, or emit the changes of the inner query",
-            ),
-        };
-        error.at(at)
+        Error::refused(
+            about,
+            "what comes out below would have to be taken back when it changes, or is in no order of its own",
+            "use EMIT FINAL, or emit the changes of the inner query",
+        )
+        .at(at)
     })
 }
-
-const ROWS_OF_SESSIONS: &str = "rows of sessions";
 
 /// What an aggregate cannot follow row by row.
 fn first_stage(plan: &LogicalPlan) -> &'static str {
@@ -180,7 +170,6 @@ fn first_stage(plan: &LogicalPlan) -> &'static str {
         LogicalPlan::Limit(_) => "a LIMIT",
         LogicalPlan::Distinct(_) => "DISTINCT rows",
         LogicalPlan::Sort(_) => "rows in ORDER BY's order",
-        LogicalPlan::Projection(projection) if projection.expr.iter().any(calls_session) => ROWS_OF_SESSIONS,
         other => other.inputs().first().map_or("the results of another query", |input| first_stage(input)),
     }
 }

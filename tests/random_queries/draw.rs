@@ -3,7 +3,7 @@
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::data::{Data, Layout, Watermark};
+use super::data::{Data, Layout};
 use super::query::{Aggregate, Emit, Kind, Over, Query, Spelling, SumUp, Wrap};
 use super::window::Window;
 
@@ -169,11 +169,9 @@ impl Query {
             }
         }
         self.repair_top_n(data);
-        // Under a bound, the rows of sessions are known when the stream ends.
-        let follows_sessions = self.emit != Emit::Changes || !matches!(data.watermark, Watermark::Bound { .. });
         if let Kind::Rows { is_distinct, window, .. } = &mut self.kind {
             // Late rows are in no group of theirs, and otherwise all of them come out.
-            *window = window.filter(|window| !*is_distinct || window.is_session() && follows_sessions);
+            *window = window.filter(|window| !*is_distinct || window.is_session());
             // TABLE takes a name.
             if window.is_some() && !matches!(self.wrap, Wrap::None | Wrap::With) {
                 self.wrap = Wrap::None;

@@ -107,6 +107,8 @@ impl Query {
     pub fn window(&self) -> Option<&Window> {
         match &self.kind {
             Kind::GroupBy { window: Some((window, _)), .. } | Kind::TopN { window: Some(window), .. } => Some(window),
+            // Late rows are in no session; of other windows, each row comes out.
+            Kind::Rows { window: Some(window), .. } if window.is_session() => Some(window),
             _ => None,
         }
     }
