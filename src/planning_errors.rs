@@ -81,7 +81,7 @@ fn name_or_frame(statement: &Statement, message: &str) -> Option<Error> {
 }
 
 /// What DataFusion says of OVER in its own words: these, what it is told as, and what helps.
-const OVER: [(&str, &str, &str); 7] = [
+const OVER: [(&str, &str, &str); 8] = [
     (
         "Physical plan does not support logical expression WindowFunction",
         "OVER in WHERE, GROUP BY or HAVING",
@@ -93,6 +93,7 @@ const OVER: [(&str, &str, &str); 7] = [
         "a parameter that is no constant",
         "write a number: lag(v, 1), nth_value(v, 2), ntile(4)",
     ),
+    ("Expected an integer value", "a number of rows that is not whole", "write a whole number: lag(v, 2)"),
     ("Expected a signed integer literal", "a parameter that is no whole number", "write a number: nth_value(v, 2)"),
     (
         "RANGE requires exactly one ORDER BY column",

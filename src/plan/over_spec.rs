@@ -123,7 +123,7 @@ fn offset(call: &WindowFunction) -> Option<i64> {
 
 fn integer(expr: &Expr) -> Option<i64> {
     match expr {
-        Expr::Literal(value, _) => match value.cast_to(&DataType::Int64) {
+        Expr::Literal(value, _) if value.data_type().is_integer() => match value.cast_to(&DataType::Int64) {
             Ok(ScalarValue::Int64(value)) => value,
             _ => None,
         },

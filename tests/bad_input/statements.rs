@@ -94,6 +94,7 @@ fn over_that_cannot_be() {
         ("SELECT lag(fare) FROM trips", "lag", "lag without OVER"),
         ("SELECT ntile(0) OVER (ORDER BY ts) FROM trips", "ntile", "ntile of what is no positive number"),
         ("SELECT lag(fare, distance) OVER (ORDER BY ts) FROM trips", "lag", "a parameter that is no constant"),
+        ("SELECT lead(fare, 1.5) OVER (ORDER BY ts) FROM trips", "lead", "a number of rows that is not whole"),
         ("SELECT 1 FROM trips WHERE row_number() OVER (ORDER BY ts) = 1", "row_number", "OVER in WHERE"),
         ("SELECT sum(fare) OVER (GROUPS 1 PRECEDING) FROM trips", "sum", "GROUPS over rows in no order"),
     ] {
