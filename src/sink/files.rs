@@ -30,22 +30,22 @@ use super::{Epochs, OutputFormat, Sink, Writer, Written};
 /// Bytes of one uploaded part.
 const PART_BYTES: usize = 8 * 1024 * 1024;
 /// What the names of files in a folder begin with; the pipeline's number and the format follow.
-const PART: &str = "part-";
+pub(super) const PART: &str = "part-";
 
 /// Writes files into an object store, the local file system among them.
 #[derive(Clone)]
 pub struct FileSink {
-    store: Arc<dyn ObjectStore>,
+    pub(super) store: Arc<dyn ObjectStore>,
     /// The path as the user wrote it.
-    shown: String,
-    path: ObjectPath,
-    local: PathBuf,
+    pub(super) shown: String,
+    pub(super) path: ObjectPath,
+    pub(super) local: PathBuf,
     /// A pipe or a device, which is written through and never replaced.
     is_stream: bool,
     folder: bool,
     /// The outermost folder that has to be made for the output.
     new_folder: Option<PathBuf>,
-    format: OutputFormat,
+    pub(super) format: OutputFormat,
     options: TableOptions,
 }
 
@@ -108,12 +108,12 @@ impl FileSink {
         format!("{PART}{pipeline:05}.{}", self.extension())
     }
 
-    fn extension(&self) -> String {
+    pub(super) fn extension(&self) -> String {
         format!("{}{}", self.format, suffix(self.compression().0))
     }
 
     /// A writer of a file of this name in the folder, or of the only file.
-    fn file_writer(&self, name: Option<&str>, schema: &SchemaRef) -> Result<Box<dyn Writer>> {
+    pub(super) fn file_writer(&self, name: Option<&str>, schema: &SchemaRef) -> Result<Box<dyn Writer>> {
         let bytes = Bytes::default();
         let encoder = encoder(self.format, Medium::File, schema, &self.options, bytes.clone())?;
         let (path, shown) = match name {
@@ -214,7 +214,7 @@ fn remove_empty_folders(innermost: &Path, first: &Path) {
 }
 
 /// The pipeline and format of a file that a run has written into a folder.
-fn part_of_name(name: &str) -> Option<(usize, OutputFormat)> {
+pub(super) fn part_of_name(name: &str) -> Option<(usize, OutputFormat)> {
     let (part, extension) = name.strip_prefix(PART)?.split_once('.')?;
     let extension = extension.trim_end_matches(".gz").trim_end_matches(".zst");
     let pipeline = part.split_once('-').map_or(part, |(pipeline, _)| pipeline);
@@ -278,79 +278,7 @@ impl FileWriter {
     }
 }
 
-/// Files of epochs: `part-00003-0000000012.parquet` is what pipeline 3 gave in its 12th epoch. Staged, it has another name
-/// in the same folder, which begins with a dot and says no format.
-#[async_trait]
-impl Epochs for FileSink {
-    async fn begin(&self) -> Result<()> {
-        let is_output = |name: &str| part_of_name(name).is_some_and(|(_, format)| format == self.format);
-        match self.names()?.iter().find(|name| is_output(name)) {
-            None => Ok(()),
-            Some(name) => Err(Error::data("is output of another run")
-                .in_file(format!("{}{name}", self.shown))
-                .help("name an empty folder: output that is written exactly once is not mixed with other output")
-                .into()),
-        }
-    }
-
-    fn file(&self, pipeline: usize, epoch: u64) -> String {
-        format!("{PART}{pipeline:05}-{epoch:010}.{}", self.extension())
-    }
-
-    fn staging_writer(&self, file: &str, schema: SchemaRef) -> Result<Box<dyn Writer>> {
-        self.file_writer(Some(&staged(file)), &schema)
-    }
-
-    async fn publish(&self, file: &str) -> Result<()> {
-        let (from, to) = (self.path.clone().join(staged(file).as_str()), self.path.clone().join(file));
-        match self.store.rename(&from, &to).await {
-            Err(object_store::Error::NotFound { .. }) if self.local.join(file).is_file() => Ok(()),
-            renamed => renamed.map_err(|error| not_written(&format!("{}{file}", self.shown), error)),
-        }
-    }
-
-    async fn recover(&self, pipeline: usize, epoch: u64, files: &[String]) -> Result<()> {
-        for name in self.names()? {
-            // An upload that was not completed has a number behind its name.
-            let file = name.split('#').next().unwrap_or_default();
-            let file = file.strip_prefix('.').and_then(|file| file.strip_suffix(STAGED)).unwrap_or(file);
-            let of_pipeline = file.strip_prefix(PART).and_then(|rest| rest.strip_prefix(&format!("{pipeline:05}-")));
-            let Some(of_epoch) = of_pipeline.and_then(|rest| rest.split('.').next()?.parse::<u64>().ok()) else {
-                continue;
-            };
-            let is_left_over = name != file && !(name == staged(file) && files.iter().any(|known| known == file));
-            if of_epoch > epoch || is_left_over {
-                std::fs::remove_file(self.local.join(&name)).map_err(|error| io_error(&self.shown, &error))?;
-            }
-        }
-        for file in files {
-            self.publish(file).await?;
-        }
-        Ok(())
-    }
-}
-
-const STAGED: &str = ".staged";
-
-fn staged(file: &str) -> String {
-    format!(".{file}{STAGED}")
-}
-
-impl FileSink {
-    /// The names in the folder.
-    fn names(&self) -> Result<Vec<String>> {
-        let entries = match std::fs::read_dir(&self.local) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
-            Err(error) => return Err(io_error(&self.shown, &error).into()),
-        };
-        let name = |entry: std::io::Result<std::fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
-        let names = entries.map(name).collect::<std::io::Result<_>>();
-        Ok(names.map_err(|error| io_error(&self.shown, &error))?)
-    }
-}
-
-fn not_written(path: &str, error: object_store::Error) -> DataFusionError {
+pub(super) fn not_written(path: &str, error: object_store::Error) -> DataFusionError {
     let mut cause: &dyn std::error::Error = &error;
     while let Some(inner) = cause.source() {
         cause = inner;
@@ -358,7 +286,7 @@ fn not_written(path: &str, error: object_store::Error) -> DataFusionError {
     io_error(path, cause).into()
 }
 
-fn io_error(path: &str, cause: &dyn std::error::Error) -> Error {
+pub(super) fn io_error(path: &str, cause: &dyn std::error::Error) -> Error {
     Error::data(format!("cannot be written: {cause}"))
         .in_file(path)
         .help("check that the folder is one, that it may be written to, and that the disk has room")

@@ -5,6 +5,7 @@
 
 mod compression;
 mod encoder;
+mod epochs;
 mod files;
 mod format;
 mod memory;
@@ -21,6 +22,7 @@ use async_trait::async_trait;
 use datafusion::error::{DataFusionError, Result};
 
 pub(crate) use compression::compresses;
+pub use epochs::Epochs;
 pub use files::FileSink;
 pub use format::OutputFormat;
 pub(crate) use memory::{MemorySink, TableSink};
@@ -68,39 +70,6 @@ pub trait Sink: Send + Sync + std::fmt::Debug {
     fn epochs(&self) -> Option<Arc<dyn Epochs>> {
         None
     }
-}
-
-/// Output in epochs, each as a whole: first where no reader looks, and visible when the pipeline has saved that it is
-/// there. So no reader sees a row that later moves or comes again.
-#[async_trait]
-pub trait Epochs: Send + Sync {
-    /// A job begins, which has not written anything.
-    ///
-    /// # Errors
-    /// A place that holds output of others.
-    async fn begin(&self) -> Result<()>;
-
-    /// The name of what a pipeline writes in an epoch, always the same.
-    fn file(&self, pipeline: usize, epoch: u64) -> String;
-
-    /// A writer of a file of that name; closed, it is whole and not yet visible.
-    ///
-    /// # Errors
-    /// Columns that the format cannot hold.
-    fn staging_writer(&self, file: &str, schema: SchemaRef) -> Result<Box<dyn Writer>>;
-
-    /// Makes a file visible. Doing it again changes nothing.
-    ///
-    /// # Errors
-    /// A place that cannot be written.
-    async fn publish(&self, file: &str) -> Result<()>;
-
-    /// A pipeline goes on after an epoch (0 for none), whose `files` it has saved: they become visible, and what it has
-    /// written since is taken away.
-    ///
-    /// # Errors
-    /// A place that cannot be written.
-    async fn recover(&self, pipeline: usize, epoch: u64, files: &[String]) -> Result<()>;
 }
 
 /// Writes the rows of one pipeline: batches, then `finish`, then `close`; and `abort` at any point.
