@@ -14,17 +14,17 @@ pub(crate) struct Fingerprint {
     pub(crate) plan: Vec<String>,
     /// How many pipelines there are, and how they get their rows.
     pub(crate) pipelines: String,
-    /// The files that are read, with their sizes and times.
-    pub(crate) files: Vec<String>,
+    /// What is read: the files with their sizes and times, the columns, and how they are read.
+    pub(crate) source: Vec<String>,
     /// Where the rows go.
     pub(crate) output: String,
 }
 
 impl Fingerprint {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Self { version, plan, pipelines, files, output } = self;
+        let Self { version, plan, pipelines, source, output } = self;
         let value = json!({
-            "version": version, "plan": plan, "pipelines": pipelines, "files": files, "output": output,
+            "version": version, "plan": plan, "pipelines": pipelines, "source": source, "output": output,
         });
         format!("{value:#}\n").into_bytes()
     }
@@ -40,7 +40,7 @@ impl Fingerprint {
             version: text("version")?,
             plan: lines("plan")?,
             pipelines: text("pipelines")?,
-            files: lines("files")?,
+            source: lines("source")?,
             output: text("output")?,
         })
     }
@@ -61,7 +61,7 @@ impl Fingerprint {
         };
         let one = |text: &String| vec![text.clone()];
         let found = differing("version", &one(&self.version), &one(&saved.version))
-            .or_else(|| differing("files", &self.files, &saved.files))
+            .or_else(|| differing("source", &self.source, &saved.source))
             .or_else(|| differing("pipelines", &one(&self.pipelines), &one(&saved.pipelines)))
             .or_else(|| differing("plan", &self.plan, &saved.plan))
             .or_else(|| differing("output", &one(&self.output), &one(&saved.output)));

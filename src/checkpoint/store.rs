@@ -155,7 +155,7 @@ mod tests {
             version: "1".to_string(),
             plan: plan.lines().map(str::to_string).collect(),
             pipelines: "2".to_string(),
-            files: vec!["a".to_string()],
+            source: vec!["a".to_string()],
             output: "out/".to_string(),
         }
     }

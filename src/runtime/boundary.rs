@@ -103,7 +103,7 @@ impl PipelinesExec {
             version: env!("CARGO_PKG_VERSION").to_string(),
             plan: plan.lines().map(str::to_string).collect(),
             pipelines: format!("{} pipelines, {}", start_watermarks(&self.input).len(), self.routing),
-            files: self.scan().map_or(vec![], |scan| scan.replay().versions_of_files()),
+            source: self.scan().map_or(vec![], |scan| scan.replay().versions()),
             output,
         }
     }

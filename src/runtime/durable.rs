@@ -9,6 +9,7 @@
 //! away, what was saved and not visible becomes visible. No pipeline waits for another one.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use datafusion::arrow::datatypes::SchemaRef;
@@ -144,7 +145,7 @@ impl Pipeline<'_> {
     }
 
     fn rows_read(&self) -> u64 {
-        self.metrics.checkpoint().rows_read
+        self.metrics.rows_in.load(Ordering::Relaxed)
     }
 
     /// Ends the epoch.

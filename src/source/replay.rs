@@ -299,14 +299,17 @@ impl ReplayPlan {
     }
 
     /// The file of a chunk.
-    /// The files that are read, each with its size and the time of its last change.
-    pub(crate) fn versions_of_files(&self) -> Vec<String> {
-        let files = self.table.inner.partitions.iter().flatten();
+    /// What is read, and how: the files, each with its size and the time of its last change, the columns and the options.
+    pub(crate) fn versions(&self) -> Vec<String> {
+        let inner = &self.table.inner;
+        let columns =
+            inner.schema.fields().iter().map(|field| format!("column {} of {}", field.name(), field.data_type()));
+        let files = inner.partitions.iter().flatten();
         let version = |file: &StreamFile| {
             let changed = file.object.last_modified.to_rfc3339();
             format!("{}, {} bytes, of {changed}", file.path.display(), file.object.size)
         };
-        files.map(version).collect()
+        files.map(version).chain(columns).chain([format!("{:?}", inner.options)]).collect()
     }
 
     pub(super) fn file(&self, chunk: &Chunk) -> Result<&StreamFile> {

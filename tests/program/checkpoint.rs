@@ -229,4 +229,13 @@ fn what_cannot_be_saved_is_refused() {
     first.args(["sql", "--quiet", "--checkpoint-dir", &path("ck")]).args(to);
     first.arg(format!("{STREAMS}SELECT flight FROM flights")).assert().success();
     refuses("SELECT carrier FROM flights", &to, "holds checkpoints of another job (plan then: ");
+    // Nor of the same files, read otherwise.
+    let of = |options: &str| {
+        let stream = "CREATE STREAM s STORED AS CSV LOCATION 'testdata/nycflights/flights-LGA-january.csv'";
+        let mut job = program();
+        job.args(["sql", "--quiet", "--checkpoint-dir", &path("csv"), "--output", &format!("{}/", path("s"))]);
+        job.args(["--format", "csv"]).arg(format!("{stream} {options}; SELECT flight FROM s")).assert()
+    };
+    of("").success();
+    of("OPTIONS ('null_value' '?')").failure().stderr(contains("holds checkpoints of another job (source then: "));
 }
