@@ -32,6 +32,7 @@ mod sql;
 pub use check::{
     Answer, Check, Checksum, Comparison, Difference, Ledger, Outcome, Setup, compare, compare_by_key, fold, text_rows,
 };
+pub use checkpoint::{SavedContent, SavedJob, SavedPipeline, checkpoints, delete_checkpoints};
 pub use config::StreamlinesOptions;
 pub use error::{Error, Location, render_error};
 pub use operator::{Counters, MissedRows, Operator, Stamp};

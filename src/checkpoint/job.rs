@@ -14,6 +14,8 @@ pub(crate) struct Fingerprint {
     pub(crate) plan: Vec<String>,
     /// How many pipelines there are, and how they get their rows.
     pub(crate) pipelines: String,
+    /// For how many workers the data is divided. However many there are when the job goes on, it stays so.
+    pub(crate) divided_for: usize,
     /// What is read: the files with their sizes and times, the columns, and how they are read.
     pub(crate) source: Vec<String>,
     /// Where the rows go.
@@ -22,9 +24,10 @@ pub(crate) struct Fingerprint {
 
 impl Fingerprint {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Self { version, plan, pipelines, source, output } = self;
+        let Self { version, plan, pipelines, divided_for, source, output } = self;
         let value = json!({
-            "version": version, "plan": plan, "pipelines": pipelines, "source": source, "output": output,
+            "version": version, "plan": plan, "pipelines": pipelines, "divided_for": divided_for, "source": source,
+            "output": output,
         });
         format!("{value:#}\n").into_bytes()
     }
@@ -40,6 +43,7 @@ impl Fingerprint {
             version: text("version")?,
             plan: lines("plan")?,
             pipelines: text("pipelines")?,
+            divided_for: value["divided_for"].as_u64().ok_or("it has no divided_for")? as usize,
             source: lines("source")?,
             output: text("output")?,
         })

@@ -6,15 +6,18 @@
 //! ```text
 //!   folder/job.json                         what the checkpoints are of
 //!   folder/lock                             held while a job runs
+//!   folder/rows/                            rows for what runs where the pipelines meet
 //!   folder/00003/0000000012.checkpoint      pipeline 3 after its 12th epoch
 //! ```
 
 mod job;
+mod look;
 mod object;
 mod settings;
 mod store;
 
 pub(crate) use job::Fingerprint;
+pub use look::{SavedContent, SavedJob, SavedPipeline, checkpoints, delete_checkpoints};
 pub(crate) use object::{Checkpoint, Saved};
 pub(crate) use settings::Interval;
-pub(crate) use store::CheckpointStore;
+pub(crate) use store::{CheckpointStore, ROWS};

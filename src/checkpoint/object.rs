@@ -16,8 +16,10 @@ use arrow::ipc::writer::StreamWriter;
 use datafusion::common::Result;
 use serde_json::{Value, json};
 
+use crate::operator::{SavedPiece, Spans};
+
 const MAGIC: &[u8; 8] = b"STRMCKPT";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What is saved of a pipeline.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -47,17 +49,62 @@ pub(crate) struct Saved {
     /// How far the event time of the results that it reads has come; for rows of the source their reader knows.
     pub(crate) reached: i64,
     pub(crate) snapshot: Vec<RecordBatch>,
+    /// What it has to do with the merger of its stage, if there is one.
+    pub(crate) merge: Option<SavedPiece>,
+}
+
+impl Saved {
+    fn batches(&self) -> impl Iterator<Item = &RecordBatch> {
+        self.snapshot.iter().chain(self.merge.iter().flat_map(|merge| &merge.partials))
+    }
+
+    /// Rows of state.
+    pub(super) fn rows(&self) -> usize {
+        self.batches().map(RecordBatch::num_rows).sum()
+    }
+
+    fn header(&self) -> Value {
+        let merge = self.merge.as_ref().map(|merge| {
+            json!({
+                "watermark": merge.watermark, "windows": merge.windows, "epochs": merge.epochs,
+                "given": merge.given.iter().collect::<Vec<_>>(), "batches": merge.partials.len(),
+            })
+        });
+        json!({ "reached": self.reached, "batches": self.snapshot.len(), "merge": merge })
+    }
+
+    fn decode(header: &Value, rest: &mut Bytes) -> std::result::Result<Self, String> {
+        let reached = header["reached"].as_i64().ok_or("an operator without event time")?;
+        let mut saved = Self { reached, snapshot: rest.batches(&header["batches"])?, merge: None };
+        if let Some(merge) = header["merge"].as_object() {
+            let number = |name: &str| merge.get(name).ok_or_else(|| format!("a merger without {name}"));
+            let list = |name: &str| number(name)?.as_array().ok_or_else(|| format!("a merger without {name}"));
+            let span = |span: &Value| Some((span[0].as_i64()?, span[1].as_i64()?));
+            let epochs = list("epochs")?.iter().map(Value::as_u64).collect::<Option<_>>();
+            let given = list("given")?.iter().map(span).collect::<Option<Vec<_>>>();
+            saved.merge = Some(SavedPiece {
+                watermark: number("watermark")?.as_i64().ok_or("a merger without event time")?,
+                windows: number("windows")?.as_u64().ok_or("a merger without windows")?,
+                given: Spans::of(given.ok_or("a merger with a wrong span")?),
+                epochs: epochs.ok_or("a merger with a wrong epoch")?,
+                partials: rest.batches(number("batches")?)?,
+            });
+        }
+        Ok(saved)
+    }
 }
 
 impl Checkpoint {
+    /// Whether the checkpoints of all pipelines, in their order, are as late as this one takes them to be.
+    pub(super) fn can_rely_on(&self, all: &[Self]) -> bool {
+        let mut merges = self.operators.iter().filter_map(|saved| saved.merge.as_ref());
+        merges.all(|merge| merge.epochs.iter().zip(all).all(|(epoch, other)| *epoch <= other.epoch))
+    }
+
     /// # Errors
     /// Batches that Arrow IPC cannot hold.
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
-        let operators: Vec<Value> = self
-            .operators
-            .iter()
-            .map(|saved| json!({ "reached": saved.reached, "batches": saved.snapshot.len() }))
-            .collect();
+        let operators: Vec<Value> = self.operators.iter().map(Saved::header).collect();
         let header = json!({
             "epoch": self.epoch, "rows_read": self.rows_read, "rows_out": self.rows_out, "used_rows": self.used_rows,
             "filtered_rows": self.filtered_rows, "late_rows": self.late_rows, "between_rows": self.between_rows,
@@ -65,7 +112,7 @@ impl Checkpoint {
         });
         let header = header.to_string().into_bytes();
         let mut bytes = [&MAGIC[..], &VERSION.to_le_bytes(), &(header.len() as u32).to_le_bytes(), &header].concat();
-        for batch in self.operators.iter().flat_map(|saved| &saved.snapshot) {
+        for batch in self.operators.iter().flat_map(Saved::batches) {
             let mut writer = StreamWriter::try_new(vec![], &batch.schema())?;
             writer.write(batch)?;
             let batch = writer.into_inner()?;
@@ -96,10 +143,7 @@ impl Checkpoint {
         let header: Value = serde_json::from_slice(rest.take(length)?).map_err(|error| error.to_string())?;
         let mut operators = vec![];
         for operator in header["operators"].as_array().ok_or("it has no operators")? {
-            let batches = operator["batches"].as_u64().ok_or("an operator without batches")?;
-            let snapshot = (0..batches).map(|_| rest.batch()).collect::<std::result::Result<_, _>>()?;
-            let reached = operator["reached"].as_i64().ok_or("an operator without event time")?;
-            operators.push(Saved { reached, snapshot });
+            operators.push(Saved::decode(operator, &mut rest)?);
         }
         let number = |name: &str| header[name].as_u64().ok_or_else(|| format!("it has no {name}"));
         let files = header["files"].as_array().ok_or("it has no files")?.iter();
@@ -135,6 +179,10 @@ impl<'a> Bytes<'a> {
         self.take(N)?.try_into().map_err(|_| "it is cut short".to_string())
     }
 
+    fn batches(&mut self, number: &Value) -> std::result::Result<Vec<RecordBatch>, String> {
+        (0..number.as_u64().ok_or("a number of batches that is none")?).map(|_| self.batch()).collect()
+    }
+
     fn batch(&mut self) -> std::result::Result<RecordBatch, String> {
         let length = u64::from_le_bytes(self.array()?);
         let bytes = self.take(usize::try_from(length).map_err(|error| error.to_string())?)?;
@@ -156,15 +204,22 @@ mod tests {
     fn checkpoint() -> Checkpoint {
         let numbers = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![1, 2])) as _)]).unwrap();
         let texts = RecordBatch::try_from_iter([("t", Arc::new(StringArray::from(vec!["é"])) as _)]).unwrap();
+        let merge = SavedPiece {
+            watermark: -5,
+            windows: 3,
+            given: Spans::of([(i64::MIN, 2), (7, i64::MAX)]),
+            epochs: vec![4, u64::MAX],
+            partials: vec![numbers.clone()],
+        };
         Checkpoint {
             epoch: 7,
             rows_read: u64::MAX,
             used_rows: 3,
             files: vec!["a b".to_string()],
             operators: vec![
-                Saved { reached: i64::MIN, snapshot: vec![numbers.clone(), texts] },
-                Saved { reached: i64::MAX, snapshot: vec![] },
-                Saved { reached: 0, snapshot: vec![numbers.slice(0, 0)] },
+                Saved { reached: i64::MIN, snapshot: vec![numbers.clone(), texts], merge: None },
+                Saved { reached: i64::MAX, ..Saved::default() },
+                Saved { snapshot: vec![numbers.slice(0, 0)], merge: Some(merge), ..Saved::default() },
             ],
             ..Checkpoint::default()
         }

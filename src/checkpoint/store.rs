@@ -14,9 +14,11 @@ use crate::error::Error;
 use super::job::Fingerprint;
 use super::object::Checkpoint;
 
-const JOB: &str = "job.json";
-const LOCK: &str = "lock";
-const EXTENSION: &str = ".checkpoint";
+pub(super) const JOB: &str = "job.json";
+pub(super) const LOCK: &str = "lock";
+pub(super) const EXTENSION: &str = ".checkpoint";
+/// The folder of rows for what runs where the pipelines meet.
+pub(crate) const ROWS: &str = "rows";
 
 /// The checkpoints of a job, while it runs.
 pub(crate) struct CheckpointStore {
@@ -43,14 +45,7 @@ impl CheckpointStore {
         std::fs::create_dir_all(folder).map_err(wrong)?;
         let path = std::path::absolute(folder).map_err(wrong)?;
         let lock = File::options().create(true).append(true).open(path.join(LOCK)).map_err(wrong)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let error = Error::data("another run goes on from these checkpoints now").in_file(folder);
-                return Err(error.help("wait until it has ended, or name another folder").into());
-            }
-            Err(TryLockError::Error(error)) => return Err(wrong(error).into()),
-        }
+        is_free(&lock, folder)?;
         let store = LocalFileSystem::new_with_prefix(&path)?;
         let store = Self { shown: folder.to_string(), store: Arc::new(store), kept: kept.max(1), _lock: lock };
         let is_new = match store.store.get(&Path::from(JOB)).await {
@@ -64,6 +59,12 @@ impl CheckpointStore {
             Err(error) => return Err(store.wrong(error)),
         };
         Ok((store, is_new))
+    }
+
+    /// For how many workers the data of the job in a folder was divided; none if there is none that can be read.
+    pub(crate) fn divided_for(folder: &str) -> Option<usize> {
+        let bytes = std::fs::read(std::path::Path::new(folder).join(JOB)).ok()?;
+        Some(Fingerprint::decode(&bytes).ok()?.divided_for)
     }
 
     /// Notes what the checkpoints will be of.
@@ -80,8 +81,30 @@ impl CheckpointStore {
     /// # Errors
     /// A folder that cannot be read; checkpoints of which none is whole.
     pub(crate) async fn latest(&self, pipeline: usize) -> Result<Option<Checkpoint>> {
+        self.latest_before(pipeline, u64::MAX).await
+    }
+
+    /// The last whole checkpoints of pipelines that rely on each other. Where one is damaged, those that rely on it give way
+    /// to older ones, too.
+    ///
+    /// # Errors
+    /// As [`CheckpointStore::latest`].
+    pub(crate) async fn latest_of_all(&self, pipelines: usize) -> Result<Vec<Checkpoint>> {
+        let mut all = vec![];
+        for pipeline in 0..pipelines {
+            all.push(self.latest(pipeline).await?.unwrap_or_default());
+        }
+        while let Some(pipeline) = all.iter().position(|checkpoint| !checkpoint.can_rely_on(&all)) {
+            let epoch = all[pipeline].epoch;
+            tracing::warn!("{}/{}: relies on one that is damaged", self.shown, path_of(pipeline, epoch));
+            all[pipeline] = self.latest_before(pipeline, epoch).await?.unwrap_or_default();
+        }
+        Ok(all)
+    }
+
+    async fn latest_before(&self, pipeline: usize, end: u64) -> Result<Option<Checkpoint>> {
         let mut damaged = None;
-        for epoch in self.epochs(pipeline).await?.into_iter().rev() {
+        for epoch in self.epochs(pipeline).await?.into_iter().rev().filter(|epoch| *epoch < end) {
             let path = path_of(pipeline, epoch);
             let found = self.store.get(&path).await.map_err(|error| self.wrong(error))?;
             match Checkpoint::decode(&found.bytes().await.map_err(|error| self.wrong(error))?) {
@@ -140,21 +163,37 @@ fn path_of(pipeline: usize, epoch: u64) -> Path {
     Path::from(format!("{pipeline:05}/{epoch:010}{EXTENSION}"))
 }
 
-fn not_usable(folder: &str, cause: &dyn std::error::Error) -> Error {
+/// Takes the lock of a folder.
+///
+/// # Errors
+/// Another run has it.
+pub(super) fn is_free(lock: &File, folder: &str) -> Result<()> {
+    match lock.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            let error = Error::data("another run goes on from these checkpoints now").in_file(folder);
+            Err(error.help("wait until it has ended, or name another folder").into())
+        }
+        Err(TryLockError::Error(error)) => Err(not_usable(folder, &error).into()),
+    }
+}
+
+pub(super) fn not_usable(folder: &str, cause: &dyn std::error::Error) -> Error {
     Error::data(format!("cannot hold checkpoints: {cause}"))
         .in_file(folder)
         .help("check that it is a folder, that it may be written to, and that the disk has room")
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn job(plan: &str) -> Fingerprint {
+    pub(in crate::checkpoint) fn job(plan: &str) -> Fingerprint {
         Fingerprint {
             version: "1".to_string(),
             plan: plan.lines().map(str::to_string).collect(),
             pipelines: "2".to_string(),
+            divided_for: 2,
             source: vec!["a".to_string()],
             output: "out/".to_string(),
         }

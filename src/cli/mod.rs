@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod checkpoints;
 mod completions;
 mod errors;
 mod explain;
@@ -96,6 +97,9 @@ enum Command {
     /// Make data to try and to measure with.
     #[command(subcommand)]
     Generate(generate::Generate),
+    /// List, show or delete the checkpoints of a job.
+    #[command(subcommand, after_help = "Example:\n  streamlines checkpoints list target/hourly-job")]
+    Checkpoints(checkpoints::Checkpoints),
     /// Print shell completions.
     #[command(after_help = "Example:\n  streamlines completions bash > /etc/bash_completion.d/streamlines")]
     Completions {
@@ -126,6 +130,7 @@ pub fn main() -> ExitCode {
             tokio::spawn(generate.clone().when_interrupted());
             generate.run()
         }
+        Command::Checkpoints(command) => runtime.block_on(checkpoints::run(&command)),
         Command::Completions { shell } => completions::print::<Arguments>(shell),
     };
     // A second Ctrl-C, or a reader that hangs, must not keep the program.

@@ -59,6 +59,7 @@ pub(crate) struct PipelineContext {
 /// What operators save, and what they go on from, by their stages.
 #[derive(Debug, Default)]
 struct Saving {
+    is_on: bool,
     saved: BTreeMap<usize, Saved>,
     restored: BTreeMap<usize, Saved>,
 }
@@ -102,9 +103,16 @@ impl PipelineContext {
         }
     }
 
-    /// What the operators are to go on from when they are opened, the first stage first.
+    /// The pipeline saves itself. This is what its operators are to go on from when they are opened, the first stage first.
     pub(crate) fn restore(&self, operators: Vec<Saved>) {
-        self.saving.lock().restored = operators.into_iter().enumerate().collect();
+        let mut saving = self.saving.lock();
+        saving.is_on = true;
+        saving.restored = operators.into_iter().enumerate().collect();
+    }
+
+    /// Whether the pipeline saves itself.
+    pub(super) fn saves(&self) -> bool {
+        self.saving.lock().is_on
     }
 
     /// What the operator of a stage goes on from.

@@ -9,6 +9,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use crate::checkpoint::Saved;
+use crate::operator::{Counters, Operator, ResultTime, Stamp, WATERMARK_MAX, WATERMARK_MIN, watermark_behind};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::{Result, internal_err, resources_datafusion_err};
@@ -16,16 +18,11 @@ use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::physical_plan::{RecordBatchStream, SendableRecordBatchStream};
 use futures::{Stream, StreamExt};
-use parking_lot::Mutex;
-
-use crate::checkpoint::Saved;
-use crate::operator::{
-    Counters, Merger, Operator, ResultTime, Stamp, WATERMARK_MAX, WATERMARK_MIN, WindowSpec, watermark_behind,
-};
 
 use super::context::PipelineContext;
 use super::flight::{Arrived, by_number};
-use super::operator::{OperatorExec, OperatorSpec};
+use super::merge::Merge;
+use super::operator::OperatorExec;
 use super::source_rows::SourceRows;
 
 /// The output of a hosted operator.
@@ -57,16 +54,18 @@ impl OperatorStream {
             operator.missed().want();
         }
         let (stage, mut follower) = (node.stage(), Follower::of(node));
+        let mut merge = Merge::of(node, &pipeline);
         if let Some(saved) = pipeline.take_restored(stage) {
             operator.restore(&saved.snapshot)?;
             follower.iter_mut().for_each(|follower| follower.reached = saved.reached);
+            merge.as_mut().zip(saved.merge).map_or(Ok(()), |(merge, saved)| merge.restore(saved))?;
         }
         Ok(Self {
             schema: spec.schema(),
             follower,
             operator,
             rows: node.rows(),
-            merge: Merge::of(node, &pipeline),
+            merge,
             pipeline,
             reservation: MemoryConsumer::new(format!("{name}[{partition}]")).register(task.memory_pool()),
             input: node.input().execute(partition, task)?,
@@ -83,9 +82,18 @@ impl OperatorStream {
     fn save(&mut self) -> Result<()> {
         if self.pipeline.wants_saved() {
             let reached = self.follower.as_ref().map_or(WATERMARK_MIN, |follower| follower.reached);
-            self.pipeline.save(self.stage, Saved { reached, snapshot: self.operator.snapshot()? });
+            let merge = self.merge.as_mut().map(|merge| merge.save(self.pipeline.index));
+            self.pipeline.save(self.stage, Saved { reached, snapshot: self.operator.snapshot()?, merge });
         }
         Ok(())
+    }
+
+    /// The rows have ended: all that is left to save is what other pipelines still need.
+    fn save_end(&mut self) {
+        if self.pipeline.saves() {
+            let merge = self.merge.as_mut().map(|merge| merge.save(self.pipeline.index));
+            self.pipeline.save(self.stage, Saved { reached: WATERMARK_MAX, snapshot: vec![], merge });
+        }
     }
 
     fn push(&mut self, batch: &RecordBatch) -> Result<()> {
@@ -141,7 +149,9 @@ impl OperatorStream {
     fn finish(&mut self) -> Result<()> {
         self.finished = true;
         self.operator.finish(&mut self.scratch)?;
-        self.give_on(WATERMARK_MAX)
+        self.give_on(WATERMARK_MAX)?;
+        self.save_end();
+        Ok(())
     }
 
     fn give_on(&mut self, watermark: i64) -> Result<()> {
@@ -196,50 +206,6 @@ impl Follower {
 
     fn stamp(&self, of_source: Stamp, next_watermark: i64) -> Stamp {
         Stamp { watermark: self.reached, next_watermark, ..of_source }
-    }
-}
-
-/// How far this pipeline has told a merger that it has come.
-struct Merge {
-    spec: OperatorSpec,
-    merger: Arc<Mutex<Merger>>,
-    /// Whether no operator follows.
-    is_last: bool,
-    told: i64,
-    /// Windows that this pipeline has emitted for all.
-    merged: u64,
-}
-
-impl Merge {
-    fn of(node: &OperatorExec, pipeline: &PipelineContext) -> Option<Self> {
-        node.spec().merged()?;
-        let merger = pipeline.mergers.get(node.stage()).cloned().flatten()?;
-        let is_last = node.stage() + 1 == pipeline.mergers.len();
-        Some(Self { spec: node.spec().clone(), merger, is_last, told: WATERMARK_MIN, merged: 0 })
-    }
-
-    /// Hands closed windows to the merger, and makes the rows of those that nobody can touch any more.
-    fn close(&mut self, pipeline: usize, watermark: i64, partials: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
-        // The merger's lock is for window closes, not for batches; but who follows must not be ahead of the merger.
-        if self.is_last && partials.is_empty() && !self.crosses_window(watermark) {
-            return Ok(vec![]);
-        }
-        self.told = watermark;
-        let ready = self.merger.lock().close(pipeline, watermark, partials)?;
-        if self.window().is_some() {
-            self.merged += ready.len() as u64;
-        }
-        ready.iter().map(|complete| self.spec.merge(complete)).collect()
-    }
-
-    fn window(&self) -> Option<&WindowSpec> {
-        self.spec.merged()?.window.as_ref()
-    }
-
-    fn crosses_window(&self, watermark: i64) -> bool {
-        let grain = self.window().map(|window| window.shape.grain().max(1));
-        let index = |watermark: i64| grain.map(|grain| watermark.div_euclid(grain));
-        watermark == WATERMARK_MAX || index(watermark) != index(self.told)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take};
-use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{FieldRef, Int64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use datafusion::common::{HashMap, Result};
 use datafusion::physical_expr::PhysicalExpr;
@@ -132,8 +132,7 @@ impl AggregateSpec {
         Arc::new(Schema::new(self.key_fields()))
     }
 
-    /// One slice with its groups and their partial states: `next_end` and `pane` in ticks (null for the window of null
-    /// event times, or without a window), the keys, the states of each aggregate.
+    /// Groups with their partial states: the keys, then the states of each aggregate.
     pub(super) fn state_schema(&self) -> Result<SchemaRef> {
         Ok(Arc::clone(&self.states()?.schema))
     }
@@ -147,15 +146,14 @@ impl AggregateSpec {
         if let Some(states) = self.derived.states.get() {
             return Ok(states);
         }
-        let tick = |name: &str| Arc::new(Field::new(name, DataType::Int64, true));
-        let mut fields = vec![tick("next_end"), tick("pane")];
-        fields.extend(self.key_fields().into_iter().map(|field| Arc::new(field.as_ref().clone().with_nullable(true))));
+        let mut fields = self.key_fields();
         let mut widths = vec![];
         for aggregate in &self.aggregates {
             let states = aggregate.state_fields()?;
             widths.push(states.len());
-            fields.extend(states.into_iter().map(|field| Arc::new(field.as_ref().clone().with_nullable(true))));
+            fields.extend(states);
         }
+        let fields: Vec<_> = fields.into_iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
         let schema = Arc::new(Schema::new(fields));
         Ok(self.derived.states.get_or_init(|| States { schema, widths }))
     }

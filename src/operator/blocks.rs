@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 use datafusion::common::Result;
 
 use super::aggregate_spec::AggregateSpec;
-use super::groups::Groups;
+use super::groups::{Groups, state_size};
 use super::open_windows::{Slice, Window};
 use super::window_shape::{WindowShape, round_down};
 
@@ -38,7 +38,7 @@ impl Block {
         for state in panes.iter().flat_map(|(_, states)| states) {
             groups.merge(spec, state)?;
         }
-        Ok(Self { state: groups.into_state(spec, None)?, held: held(panes).collect() })
+        Ok(Self { state: groups.into_state(spec)?, held: held(panes).collect() })
     }
 
     fn is_of(&self, panes: &[(Slice, Vec<RecordBatch>)]) -> bool {
@@ -98,6 +98,6 @@ impl Blocks {
 
     /// Bytes held.
     pub(super) fn size(&self) -> usize {
-        self.known.values().map(|block| block.state.get_array_memory_size()).sum()
+        self.known.values().map(|block| state_size(&block.state)).sum()
     }
 }

@@ -33,6 +33,7 @@ mod sessions;
 mod shared_keys;
 mod snapshot;
 mod sorted_aggregate;
+mod spans;
 mod summary;
 #[cfg(test)]
 mod testing;
@@ -53,10 +54,11 @@ pub(crate) use result_time::{ResultTime, watermark_behind};
 pub(crate) use rows_window::{Frame, RangeBound, RowsFunction, RowsFunctionKind, RowsWindow, RowsWindowSpec};
 pub(crate) use sessions::{SessionAggregate, SessionRows, SessionRowsSpec};
 pub(crate) use sorted_aggregate::{by_arrival, sorted};
+pub(crate) use spans::Spans;
 pub(crate) use ticks::ticks;
 pub(crate) use top_n::{ChangelogTopN, TopNSpec, WindowTopN};
 pub(crate) use window_aggregate::{Mode, WindowAggregate};
-pub(crate) use window_merge::{CompleteWindow, Merger, merge_window};
+pub(crate) use window_merge::{CompleteWindow, HandedOver, Merger, SavedPiece, merge_window};
 pub(crate) use window_shape::{Length, WindowShape, round_down};
 
 use arrow::array::RecordBatch;

@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use datafusion::common::{Result, internal_datafusion_err};
 
 use super::window_shape::WindowShape;
@@ -125,11 +125,22 @@ pub(super) fn slice_columns(slice: Option<Slice>, rows: usize) -> Vec<ArrayRef> 
     bounds.into_iter().map(column).collect()
 }
 
-/// A state batch as that of another slice.
-pub(super) fn with_slice(state: &RecordBatch, slice: Option<Slice>) -> Result<RecordBatch> {
-    let mut columns = slice_columns(slice, state.num_rows());
-    columns.extend_from_slice(&state.columns()[columns.len()..]);
-    Ok(RecordBatch::try_new(state.schema(), columns)?)
+/// States of groups as a state batch of their slice: before them its `next_end` and `pane` in ticks, null for the window
+/// of null event times and without a window.
+pub(super) fn with_slice(slice: Option<Slice>, groups: &RecordBatch) -> Result<RecordBatch> {
+    let mut columns = slice_columns(slice, groups.num_rows());
+    columns.extend_from_slice(groups.columns());
+    let bounds = ["next_end", "pane"].map(|name| Arc::new(Field::new(name, DataType::Int64, true)));
+    let schema = groups.schema();
+    let fields = bounds.iter().chain(schema.fields()).cloned();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)?)
+}
+
+/// The slice of such a batch, and the states of its groups.
+pub(super) fn without_slice(state: &RecordBatch) -> Result<(Option<Slice>, RecordBatch)> {
+    let slice = slice_of(state)?;
+    let groups = (SLICE_COLUMNS..state.num_columns()).collect::<Vec<_>>();
+    Ok((slice, state.project(&groups)?))
 }
 
 /// The slice that a state batch holds: its first two columns, the same in every row.

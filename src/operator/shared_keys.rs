@@ -49,17 +49,16 @@ impl SharedKeys {
         Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
     }
 
-    /// A batch with numbers in place of keys, of which there are `width` from column `at` on.
+    /// A batch with numbers in place of keys, which are its first `width` columns.
     pub(super) fn with_numbers(
         &mut self,
         batch: &RecordBatch,
-        at: usize,
         width: usize,
         schema: &SchemaRef,
     ) -> Result<RecordBatch> {
-        let numbers = self.number(&batch.columns()[at..at + width], batch.num_rows())?;
-        let (before, after) = (&batch.columns()[..at], &batch.columns()[at + width..]);
-        Ok(RecordBatch::try_new(Arc::clone(schema), [before, &[numbers], after].concat())?)
+        let (keys, others) = batch.columns().split_at(width);
+        let numbers = self.number(keys, batch.num_rows())?;
+        Ok(RecordBatch::try_new(Arc::clone(schema), [&[numbers], others].concat())?)
     }
 
     /// Whether most keys have no rows any more, when a window has so many.

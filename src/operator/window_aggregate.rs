@@ -13,8 +13,8 @@ use datafusion::common::Result;
 
 use super::aggregate_spec::{AggregateSpec, Evaluated};
 use super::blocks::Blocks;
-use super::groups::Groups;
-use super::open_windows::{OpenWindows, SLICE_COLUMNS, Slice, Window, slice_of, with_slice};
+use super::groups::{Groups, state_size};
+use super::open_windows::{OpenWindows, Slice, Window, with_slice, without_slice};
 use super::shared_keys::{SharedKeys, numbered};
 use super::snapshot::{counters_batch, split_counters};
 use super::{Counters, MissedRows, Operator, Stamp, WATERMARK_MAX};
@@ -24,7 +24,7 @@ use super::{Counters, MissedRows, Operator, Stamp, WATERMARK_MAX};
 pub(crate) enum Mode {
     /// Final values, in the spec's output schema.
     Final,
-    /// Partial states of its slices, in its state schema, for a [`super::Merger`].
+    /// State batches of its slices, for a [`super::Merger`].
     Partial,
 }
 
@@ -65,15 +65,15 @@ impl Pane {
     }
 
     /// Everything as partial states.
-    fn seal(&mut self, spec: &AggregateSpec, slice: Option<Slice>) -> Result<&[RecordBatch]> {
+    fn seal(&mut self, spec: &AggregateSpec) -> Result<&[RecordBatch]> {
         if let Some(groups) = self.live.take() {
-            self.sealed.push(groups.into_state(spec, slice)?);
+            self.sealed.push(groups.into_state(spec)?);
         }
         Ok(&self.sealed)
     }
 
     fn size(&self) -> usize {
-        let sealed = self.sealed.iter().map(RecordBatch::get_array_memory_size);
+        let sealed = self.sealed.iter().map(state_size);
         self.live.as_ref().map_or(0, |groups| groups.size) + sealed.sum::<usize>()
     }
 }
@@ -132,7 +132,9 @@ impl WindowAggregate {
                 // The merger keeps what later windows need.
                 Mode::Partial => {
                     for (slice, mut pane) in slices {
-                        output.extend_from_slice(pane.seal(&spec, Some(slice))?);
+                        for groups in pane.seal(&spec)? {
+                            output.push(with_slice(Some(slice), groups)?);
+                        }
                     }
                 }
                 Mode::Final => {
@@ -156,8 +158,8 @@ impl WindowAggregate {
             return self.output(Some(window), groups);
         }
         let spec = self.groups_spec();
-        for (slice, pane) in &mut slices {
-            pane.seal(&spec, Some(*slice))?;
+        for (_, pane) in &mut slices {
+            pane.seal(&spec)?;
         }
         let panes: Vec<_> = slices.into_iter().map(|(slice, pane)| (slice, pane.sealed)).collect();
         let groups = self.merge(&spec, window, &panes)?;
@@ -232,7 +234,7 @@ impl Operator for WindowAggregate {
         self.close(WATERMARK_MAX, output)?;
         let Some(mut pane) = self.state.windows.take_last() else { return Ok(()) };
         match (self.mode, pane.live.take()) {
-            (Mode::Partial, Some(groups)) => output.push(groups.into_state(&self.spec, None)?),
+            (Mode::Partial, Some(groups)) => output.push(with_slice(None, &groups.into_state(&self.spec)?)?),
             (Mode::Final, Some(groups)) => output.push(self.output(None, groups)?),
             (_, None) => {}
         }
@@ -243,13 +245,10 @@ impl Operator for WindowAggregate {
         let (spec, schema) = (self.groups_spec(), self.spec.state_schema()?);
         let mut snapshot = vec![counters_batch(&self.state.counters)?];
         for (slice, mut pane) in self.state.windows.take() {
-            pane.seal(&spec, slice)?;
-            for state in &pane.sealed {
-                // States that were sealed in an earlier window still bear its end.
-                let state = with_slice(state, slice)?;
+            for groups in pane.seal(&spec)? {
                 snapshot.push(match &self.state.keys {
-                    Some(keys) => keys.with_keys(&state, SLICE_COLUMNS, &schema)?,
-                    None => state,
+                    Some(keys) => with_slice(slice, &keys.with_keys(groups, 0, &schema)?)?,
+                    None => with_slice(slice, groups)?,
                 });
             }
         }
@@ -263,11 +262,11 @@ impl Operator for WindowAggregate {
         self.state = self.fresh(counters);
         let spec = self.groups_spec();
         for state in slices {
-            let numbered = match &mut self.state.keys {
-                Some(keys) => keys.with_numbers(state, SLICE_COLUMNS, self.spec.keys.len(), &spec.state_schema()?)?,
-                None => state.clone(),
-            };
-            self.live(slice_of(state)?)?.merge(&spec, &numbered)?;
+            let (slice, mut groups) = without_slice(state)?;
+            if let Some(keys) = &mut self.state.keys {
+                groups = keys.with_numbers(&groups, self.spec.keys.len(), &spec.state_schema()?)?;
+            }
+            self.live(slice)?.merge(&spec, &groups)?;
         }
         Ok(())
     }
@@ -479,7 +478,7 @@ mod tests {
             let mut operator = WindowAggregate::new(Arc::clone(&spec), Mode::Final);
             assert_same(&spec.schema, &text(&run(&mut operator, &input)), &expected);
             let mut operator = WindowAggregate::new(Arc::clone(&spec), Mode::Partial);
-            let partials = run(&mut operator, &input);
+            let partials = run(&mut operator, &input).iter().map(|state| without_slice(state).unwrap().1).collect();
             let complete = CompleteWindow { window: None, partials };
             assert_same(&spec.schema, &text(&[merge_window(&spec, &complete).unwrap()]), &expected);
         }

@@ -34,7 +34,7 @@ use crate::exec::scan::StreamScanExec;
 use crate::exec::unnest::StreamUnnestExec;
 use crate::exec::used::UsedRowsExec;
 use crate::operator::WindowShape;
-use crate::runtime::{PipelinesExec, WriteExec, strategy, workers};
+use crate::runtime::{PipelinesExec, WriteExec, divided_for, strategy, workers};
 use crate::sink::{FileSink, OutputFormat};
 use crate::source::{Division, Sharing, Split};
 use crate::sql::EmitMode;
@@ -184,21 +184,20 @@ fn plan_pipelines(
     let options = session.config_options().extensions.get::<StreamlinesOptions>().cloned().unwrap_or_default();
     let (strategy, workers) = (strategy(&options), workers(&options));
     let input = input.transform_up(without_holding_back).data()?;
-    let routing = &node.routing;
+    let (routing, divided_for) = (&node.routing, divided_for(&options));
     let all = |pipelines, way| Split::All { pipelines, order: routing.order, way };
     let split = match routing.first() {
-        // Whoever saves itself is to be the same the next time, whatever number of cores there is.
-        RoutingKind::Aligned if options.saves() || find::<OperatorExec>(&input).is_some() => Split::Partitions,
-        RoutingKind::Aligned | RoutingKind::MergeOnClose => Split::Pieces { at_least: workers },
-        RoutingKind::HashAtSource => all(workers, Sharing::AtSource),
-        RoutingKind::Exchange => all(workers, Sharing::Exchange),
+        RoutingKind::Aligned if find::<OperatorExec>(&input).is_some() => Split::Partitions,
+        RoutingKind::Aligned | RoutingKind::MergeOnClose => Split::Pieces { at_least: divided_for },
+        RoutingKind::HashAtSource => all(divided_for, Sharing::AtSource),
+        RoutingKind::Exchange => all(divided_for, Sharing::Exchange),
         RoutingKind::Single => all(1, Sharing::AtSource),
     };
     let division = Division { split, keys: routing.hashed.clone(), time: node.time };
     let input = input.transform_up(|node| divide(node, &division, routing)).data()?;
     let input = input.transform_down(with_coded_keys).data()?;
     let input = accounting(input, !options.late.is_empty())?;
-    Ok(Arc::new(PipelinesExec::new(input, strategy, routing.clone(), workers)))
+    Ok(Arc::new(PipelinesExec::new(input, strategy, routing.clone(), workers, divided_for)))
 }
 
 /// A sort over the pipelines' rows gets them in larger batches.

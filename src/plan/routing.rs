@@ -6,7 +6,7 @@ use datafusion::arrow::datatypes::DataType;
 
 use crate::config::StreamlinesOptions;
 use crate::error::Error;
-use crate::runtime::workers;
+use crate::runtime::divided_for;
 use crate::source::{ReadOrder, StreamTable};
 use crate::sql::{EmitMode, When};
 
@@ -122,14 +122,13 @@ impl Stage {
         hashed: &[usize],
         by_hash: RoutingKind,
         picked: RoutingKind,
-        saves: bool,
     ) -> RoutingKind {
         let schema = stream.schema();
         let is_key = |index: &usize| self.keys.contains(schema.field(*index).name());
         match picked {
             RoutingKind::Single => picked,
             _ if !hashed.is_empty() && hashed.iter().all(is_key) => by_hash,
-            _ if self.is_mergeable() && self.is_free_of_order && !saves => RoutingKind::MergeOnClose,
+            _ if self.is_mergeable() && self.is_free_of_order => RoutingKind::MergeOnClose,
             _ => RoutingKind::Single,
         }
     }
@@ -166,14 +165,12 @@ impl Routings {
         let (order, setting) = (read_order(stages), options.routing.as_str());
         // A later stage may look at the order in which results come.
         let merges = |(index, stage): (usize, &Stage)| stage.is_mergeable() && (index == 0 || stage.is_free_of_order);
-        let leaves_idle = setting != "aligned"
-            && !options.saves()
-            && stream.partitions() < workers(options)
-            && stages.iter().enumerate().all(merges);
+        let leaves_idle =
+            setting != "aligned" && stream.partitions() < divided_for(options) && stages.iter().enumerate().all(merges);
         let mut picked: Vec<Routing> = vec![];
         for stage in stages {
             let follows = picked.last().map(|routing| routing.kind);
-            let auto = match pick_auto(stream, stage, follows, options.saves()) {
+            let auto = match pick_auto(stream, stage, follows) {
                 Routing { kind: RoutingKind::Aligned, why } if leaves_idle => Routing {
                     kind: RoutingKind::MergeOnClose,
                     why: format!("{why}; but there are fewer partitions than workers"),
@@ -188,7 +185,7 @@ impl Routings {
             let of_hash = stages.iter().zip(&picked).filter(|(_, routing)| is_hashed(routing));
             hashed = shared_keys(stream, of_hash.map(|(stage, _)| stage));
             for (stage, routing) in stages.iter().zip(&mut picked) {
-                let kind = stage.below_hash(stream, &hashed, by_hash, routing.kind, options.saves());
+                let kind = stage.below_hash(stream, &hashed, by_hash, routing.kind);
                 if kind != routing.kind {
                     let why =
                         if kind == RoutingKind::Single { "its stages share no key" } else { "another stage is hashed" };
@@ -293,8 +290,8 @@ fn refuse_other(picked: &Routing, setting: &str) -> Result<(), Error> {
     }
 }
 
-/// `follows` is the routing of the stage before, if there is one; `saves` says whether pipelines save themselves.
-fn pick_auto(stream: &StreamTable, stage: &Stage, follows: Option<RoutingKind>, saves: bool) -> Routing {
+/// `follows` is the routing of the stage before, if there is one.
+fn pick_auto(stream: &StreamTable, stage: &Stage, follows: Option<RoutingKind>) -> Routing {
     let routing = |kind, why: String| Routing { kind, why };
     let covered = stream.partitioned_by().filter(|columns| columns.iter().all(|column| stage.keys.contains(column)));
     if let Some(columns) = covered {
@@ -309,8 +306,7 @@ fn pick_auto(stream: &StreamTable, stage: &Stage, follows: Option<RoutingKind>, 
         (KeyedState::Aggregate(EmitMode::Final), Some(RoutingKind::MergeOnClose)) if !stage.is_free_of_order => {
             routing(RoutingKind::Single, "an aggregate looks at the order of windows".into())
         }
-        // What is on its way from one pipeline to another is in no checkpoint.
-        (KeyedState::Aggregate(EmitMode::Final), _) if !saves => {
+        (KeyedState::Aggregate(EmitMode::Final), _) => {
             routing(RoutingKind::MergeOnClose, "a key may be in several partitions".into())
         }
         // Out of one pipeline, what one sequence of rows gives comes in its order.

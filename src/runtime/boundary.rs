@@ -38,23 +38,26 @@ pub(crate) struct PipelinesExec {
     strategy: Arc<dyn Strategy>,
     routing: Routings,
     workers: usize,
+    /// For how many workers the data is divided.
+    divided_for: usize,
     joins_batches: bool,
     runs: Arc<Runs>,
     properties: Arc<PlanProperties>,
 }
 
 impl PipelinesExec {
-    /// Runs `input` by a strategy, with at most `workers` pipelines at once.
+    /// Runs `input`, whose data is divided for so many workers, by a strategy, with at most `workers` pipelines at once.
     pub(crate) fn new(
         input: Arc<dyn ExecutionPlan>,
         strategy: Arc<dyn Strategy>,
         routing: Routings,
         workers: usize,
+        divided_for: usize,
     ) -> Self {
         let pipelines = start_watermarks(&input).len();
         let workers = strategy.workers(workers.min(pipelines).max(1));
         let properties = streaming_properties(input.schema(), workers);
-        Self { input, strategy, routing, workers, joins_batches: false, runs: Arc::default(), properties }
+        Self { input, strategy, routing, workers, divided_for, joins_batches: false, runs: Arc::default(), properties }
     }
 
     /// The same for a tail that sorts all rows: it gets larger batches than the pipelines give.
@@ -65,7 +68,7 @@ impl PipelinesExec {
     /// The same node, and the same executions, over another input.
     fn over(&self, input: Arc<dyn ExecutionPlan>) -> Self {
         let Self { joins_batches, runs, .. } = self;
-        let node = Self::new(input, Arc::clone(&self.strategy), self.routing.clone(), self.workers);
+        let node = Self::new(input, Arc::clone(&self.strategy), self.routing.clone(), self.workers, self.divided_for);
         Self { joins_batches: *joins_batches, runs: Arc::clone(runs), ..node }
     }
 
@@ -103,6 +106,7 @@ impl PipelinesExec {
             version: env!("CARGO_PKG_VERSION").to_string(),
             plan: plan.lines().map(str::to_string).collect(),
             pipelines: format!("{} pipelines, {}", start_watermarks(&self.input).len(), self.routing),
+            divided_for: self.divided_for,
             source: self.scan().map_or(vec![], |scan| scan.replay().versions()),
             output,
         }
@@ -123,13 +127,12 @@ impl PipelinesExec {
         if !options.late.is_empty() {
             return error("checkpoints with a ledger of late rows".to_string(), "RESET streamlines.late");
         }
-        let by_others = [RoutingKind::MergeOnClose, RoutingKind::Exchange];
-        match by_others.into_iter().find(|kind| self.routing.has(*kind)) {
-            Some(kind) => error(
-                format!("checkpoints with the routing {kind}, under which pipelines hold each other's rows"),
+        match self.routing.has(RoutingKind::Exchange) {
+            true => error(
+                "checkpoints with the routing exchange, under which rows are between pipelines".to_string(),
                 "RESET streamlines.routing",
             ),
-            None => Ok(()),
+            false => Ok(()),
         }
     }
 

@@ -110,6 +110,11 @@ impl Chain {
         }
     }
 
+    /// The same of a chain that has ended.
+    pub(super) fn saved_at_end(&self) -> Vec<Saved> {
+        self.context.take_saved()
+    }
+
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step>> {
         match self.plan.get_mut().poll_next_unpin(cx) {
             Poll::Ready(Some(batch)) => Poll::Ready(batch.map(Step::Output)),

@@ -15,17 +15,24 @@ use std::time::Instant;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
+use datafusion::physical_plan::ExecutionPlan;
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
 use crate::checkpoint::{Checkpoint, CheckpointStore, Interval};
 use crate::config::StreamlinesOptions;
 use crate::error::Error;
-use crate::exec::context::{PipelineContext, PipelineMetrics};
+use crate::exec::context::{Mergers, PipelineContext, PipelineMetrics};
 use crate::sink::{Epochs, Sink, Writer, Written};
 
 use super::boundary::PipelinesExec;
 use super::chain::{Chain, Step};
+use super::job::collect_boundaries;
+use super::kept_rows::KeptRows;
+use super::run::Run;
+use super::through::Through;
 use super::work::{Rows, Work};
+use super::write::write_whole;
 
 /// What the pipelines of a job share.
 struct Durable {
@@ -33,63 +40,141 @@ struct Durable {
     epochs: Arc<dyn Epochs>,
     schema: SchemaRef,
     interval: Interval,
+    /// Where pipelines rely on each other: what each goes on from.
+    begins: Mutex<Vec<Checkpoint>>,
 }
 
-/// Runs the pipelines of a plan, each from its last checkpoint on. A stop saves all of them, with their open windows.
+/// Runs the pipelines of a plan, each from its last checkpoint on, and writes the plan's rows into `sink`. A stop saves
+/// all pipelines, with their open windows.
+///
+/// Into a folder, rows come epoch by epoch. Where something runs above the pipelines, or the output is whole only at the
+/// end, their rows are kept with the checkpoints until then. What goes to a terminal goes there at once.
 ///
 /// # Errors
 /// What cannot be saved; a folder that holds checkpoints of another job, or that another run has; the first failure of a
 /// pipeline, which ends the others: the next run goes on from their last checkpoints.
 pub(super) async fn write(
-    pipelines: &PipelinesExec,
+    plan: &Arc<dyn ExecutionPlan>,
     task: &Arc<TaskContext>,
     sink: &dyn Sink,
     options: &StreamlinesOptions,
 ) -> Result<Written> {
-    let Some(epochs) = sink.epochs() else {
-        let help =
-            "write into a folder: --output out/ --format parquet, or COPY (SELECT …) TO 'out/' STORED AS PARQUET";
-        let output = format!("checkpoints with output to {sink:?}, which cannot be written exactly once");
-        return Err(Error::sql(output).help(help).into());
-    };
+    let pipelines = only_pipelines(plan)?;
     pipelines.check_saves(options)?;
-    let job = pipelines.fingerprint(format!("{sink:?}"));
-    let (store, is_new) = CheckpointStore::open(&options.checkpoint_dir, options.checkpoints_kept, &job).await?;
-    if is_new {
-        epochs.begin().await?;
-        store.begin(&job).await?;
+    let is_all = plan.is::<PipelinesExec>();
+    if let Some(epochs) = sink.epochs().filter(|_| is_all) {
+        let job = Durable::open(pipelines, epochs, format!("{sink:?}"), options).await?;
+        return job.run(pipelines, task).await;
     }
-    let interval = Interval::parse(&options.checkpoint_interval)?;
-    let durable = Arc::new(Durable { store, epochs, schema: pipelines.rows_schema(), interval });
-    let mut workers = JoinSet::new();
-    for worker in 0..pipelines.workers() {
-        let (durable, work) = (Arc::clone(&durable), pipelines.work(worker, task));
-        workers.spawn(async move { durable.work(work).await });
+    if is_all && sink.writes_through() {
+        let through = Arc::new(Through::new(sink.writer(0, pipelines.rows_schema())?));
+        let job = Durable::open(pipelines, Arc::clone(&through) as _, format!("{sink:?}"), options).await?;
+        job.run(pipelines, task).await?;
+        return through.close().await;
     }
-    let mut total = Written::default();
-    while let Some(ended) = workers.join_next().await {
-        let written = ended.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))??;
-        total.rows += written.rows;
-        total.bytes += written.bytes;
+    let kept = KeptRows::of(pipelines, &options.checkpoint_dir);
+    // What is done with the rows changes nothing about them.
+    let job = Durable::open(pipelines, kept.epochs()?, "rows for later".to_string(), options).await?;
+    job.run(pipelines, task).await?;
+    match pipelines.runs().is_stopped() {
+        true => Ok(Written::default()),
+        false => write_whole(kept.under(plan)?, Arc::clone(task), sink, None).await,
     }
-    Ok(total)
+}
+
+/// The pipelines of a plan.
+///
+/// # Errors
+/// A plan that has several groups of them.
+fn only_pipelines(plan: &Arc<dyn ExecutionPlan>) -> Result<&PipelinesExec> {
+    let mut found = vec![];
+    collect_boundaries(plan, &mut found);
+    match found.as_slice() {
+        [pipelines] => Ok(pipelines),
+        _ => {
+            let error = Error::sql(format!("checkpoints of a query that reads {} streams", found.len()));
+            Err(error.help("run a job for each of them, or RESET streamlines.checkpoint_dir").into())
+        }
+    }
 }
 
 impl Durable {
-    /// Runs one pipeline after the other until none is left to take.
-    async fn work(&self, work: Work) -> Result<Written> {
+    /// Takes the folder of checkpoints for the pipelines, whose output goes to `epochs`.
+    async fn open(
+        pipelines: &PipelinesExec,
+        epochs: Arc<dyn Epochs>,
+        output: String,
+        options: &StreamlinesOptions,
+    ) -> Result<Arc<Self>> {
+        let interval = Interval::parse(&options.checkpoint_interval)?;
+        let job = pipelines.fingerprint(output);
+        let (store, is_new) = CheckpointStore::open(&options.checkpoint_dir, options.checkpoints_kept, &job).await?;
+        if is_new {
+            epochs.begin().await?;
+            store.begin(&job).await?;
+        }
+        Ok(Arc::new(Self { store, epochs, schema: pipelines.rows_schema(), interval, begins: Mutex::default() }))
+    }
+
+    /// Runs the pipelines, as many at once as there are workers.
+    async fn run(self: &Arc<Self>, pipelines: &PipelinesExec, task: &Arc<TaskContext>) -> Result<Written> {
+        let works: Vec<Work> = (0..pipelines.workers()).map(|worker| pipelines.work(worker, task)).collect();
+        if let Some(work) = works.first() {
+            self.restore_mergers(&work.run).await?;
+        }
+        let mut workers = JoinSet::new();
+        for work in works {
+            let durable = Arc::clone(self);
+            workers.spawn(async move { durable.work(work).await });
+        }
         let mut total = Written::default();
-        while let Some(context) = work.take().filter(|_| !work.is_stopped()) {
-            let written = self.run(&work, context).await?;
+        while let Some(ended) = workers.join_next().await {
+            let written = ended.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))??;
             total.rows += written.rows;
             total.bytes += written.bytes;
         }
         Ok(total)
     }
 
-    async fn run(&self, work: &Work, context: PipelineContext) -> Result<Written> {
+    /// Where pipelines hand over what they know of windows, all of them go on together.
+    async fn restore_mergers(&self, run: &Run) -> Result<()> {
+        if run.mergers().iter().all(Option::is_none) {
+            return Ok(());
+        }
+        let begins = self.store.latest_of_all(run.metrics().len()).await?;
+        for (pipeline, checkpoint) in begins.iter().enumerate() {
+            for (merger, saved) in run.mergers().iter().zip(&checkpoint.operators) {
+                if let Some((merger, saved)) = merger.as_ref().zip(saved.merge.clone()) {
+                    merger.lock().restore(pipeline, checkpoint.epoch, saved)?;
+                }
+            }
+        }
+        *self.begins.lock() = begins;
+        Ok(())
+    }
+
+    /// What a pipeline goes on from.
+    async fn begin_of(&self, pipeline: usize) -> Result<Checkpoint> {
+        if let Some(begin) = self.begins.lock().get_mut(pipeline) {
+            return Ok(std::mem::take(begin));
+        }
+        Ok(self.store.latest(pipeline).await?.unwrap_or_default())
+    }
+
+    /// Runs one pipeline after the other until none is left to take.
+    async fn work(&self, work: Work) -> Result<Written> {
+        let mut total = Written::default();
+        while let Some(context) = work.take().filter(|_| !work.is_stopped()) {
+            let written = self.pipeline(&work, context).await?;
+            total.rows += written.rows;
+            total.bytes += written.bytes;
+        }
+        Ok(total)
+    }
+
+    async fn pipeline(&self, work: &Work, context: PipelineContext) -> Result<Written> {
         let index = context.index;
-        let saved = self.store.latest(index).await?.unwrap_or_default();
+        let saved = self.begin_of(index).await?;
         self.epochs.recover(index, saved.epoch, &saved.files).await?;
         context.metrics.restore(&saved);
         if saved.has_ended {
@@ -98,11 +183,18 @@ impl Durable {
         let mut rows = work.rows(&context)?;
         rows.pass_over(saved.rows_read).await?;
         context.restore(saved.operators);
-        let metrics = Arc::clone(&context.metrics);
+        let (metrics, mergers) = (Arc::clone(&context.metrics), context.mergers.clone());
         let chain = Chain::open(work, context)?;
         let output = Output { index, epoch: saved.epoch + 1, writer: None, written: Written::default() };
-        let mut pipeline =
-            Pipeline { durable: self, chain, output, metrics, saved: Instant::now(), saved_rows: saved.rows_read };
+        let mut pipeline = Pipeline {
+            durable: self,
+            chain,
+            output,
+            metrics,
+            mergers,
+            saved: Instant::now(),
+            saved_rows: saved.rows_read,
+        };
         pipeline.run(work, &mut rows).await?;
         Ok(pipeline.output.written)
     }
@@ -114,6 +206,7 @@ struct Pipeline<'a> {
     chain: Chain,
     output: Output,
     metrics: Arc<PipelineMetrics>,
+    mergers: Mergers,
     /// When it saved itself, and how many rows it had read then.
     saved: Instant,
     saved_rows: u64,
@@ -153,9 +246,11 @@ impl Pipeline<'_> {
         let Durable { store, epochs, .. } = self.durable;
         let files = self.output.close().await?;
         let counts = self.metrics.checkpoint();
-        let operators = if counts.has_ended { vec![] } else { self.chain.save().await? };
+        let operators = if counts.has_ended { self.chain.saved_at_end() } else { self.chain.save().await? };
         let checkpoint = Checkpoint { epoch: self.output.epoch, files, operators, ..counts };
-        store.put(self.output.index, &checkpoint).await?;
+        let (index, epoch) = (self.output.index, checkpoint.epoch);
+        store.put(index, &checkpoint).await?;
+        self.mergers.iter().flatten().for_each(|merger| merger.lock().saved(index, epoch));
         for file in &checkpoint.files {
             epochs.publish(file).await?;
         }

@@ -313,7 +313,7 @@ impl Job {
     }
 }
 
-fn collect_boundaries<'a>(plan: &'a Arc<dyn ExecutionPlan>, found: &mut Vec<&'a PipelinesExec>) {
+pub(super) fn collect_boundaries<'a>(plan: &'a Arc<dyn ExecutionPlan>, found: &mut Vec<&'a PipelinesExec>) {
     match plan.downcast_ref::<PipelinesExec>() {
         Some(boundary) => found.push(boundary),
         None => plan.children().into_iter().for_each(|child| collect_boundaries(child, found)),

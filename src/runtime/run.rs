@@ -56,6 +56,11 @@ impl Run {
         Ok(Arc::clone(exchange.insert(started)))
     }
 
+    /// The merger of each stage, if it has one.
+    pub(super) fn mergers(&self) -> &Mergers {
+        &self.mergers
+    }
+
     /// The counts of each pipeline.
     pub(crate) fn metrics(&self) -> &[Arc<PipelineMetrics>] {
         &self.metrics

@@ -8,6 +8,7 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::common::Result;
 use futures::stream::BoxStream;
 
+use crate::checkpoint::CheckpointStore;
 use crate::config::StreamlinesOptions;
 
 use super::inline::Inline;
@@ -30,6 +31,12 @@ pub(crate) fn workers(options: &StreamlinesOptions) -> usize {
         0 => std::thread::available_parallelism().map_or(1, NonZero::get),
         workers => workers,
     })
+}
+
+/// For how many workers data is divided: of a job that goes on, for as many as there were when it began.
+pub(crate) fn divided_for(options: &StreamlinesOptions) -> usize {
+    let saved = options.saves().then(|| CheckpointStore::divided_for(&options.checkpoint_dir)).flatten();
+    saved.unwrap_or_else(|| workers(options))
 }
 
 /// The strategy of the settings.

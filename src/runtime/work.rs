@@ -97,6 +97,9 @@ impl Rows {
     /// Files that cannot be read, or that have fewer rows.
     pub(super) async fn pass_over(&mut self, rows: u64) -> Result<()> {
         let mut to_pass = rows;
+        if let Input::Read(reader) = &mut self.input {
+            to_pass -= reader.pass_over(rows);
+        }
         while to_pass > 0 {
             let Some(read) = self.input.next().await? else {
                 return internal_err!("there are fewer than the {rows} rows that have been processed");

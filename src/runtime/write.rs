@@ -21,7 +21,6 @@ use futures::{FutureExt, StreamExt, stream};
 use tokio::task::JoinSet;
 
 use crate::config::StreamlinesOptions;
-use crate::error::Error;
 use crate::exec::streaming_properties;
 use crate::sink::{Sink, Writer, Written};
 
@@ -29,9 +28,7 @@ use super::boundary::PipelinesExec;
 use super::durable;
 use super::stop::Stop;
 
-/// Writes all rows of `plan` into `sink`. The output becomes visible only when every pipeline has ended well: the
-/// first failure ends all the others and leaves nothing behind. A stop ends the rows, and the output is whole as far as
-/// it goes.
+/// Writes all rows of `plan` into `sink`, as a job that saves itself if that is asked for.
 pub(super) async fn write(
     plan: Arc<dyn ExecutionPlan>,
     task: Arc<TaskContext>,
@@ -39,13 +36,21 @@ pub(super) async fn write(
     stop: Option<&Stop>,
 ) -> Result<Written> {
     let options = task.session_config().options().extensions.get::<StreamlinesOptions>();
-    if let Some(options) = options.filter(|options| options.saves() && reads_stream(&plan)) {
-        let pipelines = plan.downcast_ref::<PipelinesExec>().ok_or_else(|| {
-            Error::sql("checkpoints with a last ORDER BY, LIMIT, or what else runs where the pipelines meet")
-                .help("leave it to who reads the output, or RESET streamlines.checkpoint_dir")
-        })?;
-        return durable::write(pipelines, &task, sink, options).await;
+    match options.filter(|options| options.saves() && reads_stream(&plan)) {
+        Some(options) => durable::write(&plan, &task, sink, options).await,
+        None => write_whole(plan, task, sink, stop).await,
     }
+}
+
+/// Writes all rows of `plan` into `sink`. The output becomes visible only when every pipeline has ended well: the
+/// first failure ends all the others and leaves nothing behind. A stop ends the rows, and the output is whole as far as
+/// it goes.
+pub(super) async fn write_whole(
+    plan: Arc<dyn ExecutionPlan>,
+    task: Arc<TaskContext>,
+    sink: &dyn Sink,
+    stop: Option<&Stop>,
+) -> Result<Written> {
     let plan = match plan.output_partitioning().partition_count() {
         0 | 1 => plan,
         _ if sink.per_pipeline() => plan,

@@ -171,6 +171,10 @@ impl Sink for FileSink {
         self.file_writer(name.as_deref(), &schema)
     }
 
+    fn writes_through(&self) -> bool {
+        self.is_stream
+    }
+
     fn epochs(&self) -> Option<Arc<dyn Epochs>> {
         self.folder.then(|| Arc::new(self.clone()) as _)
     }

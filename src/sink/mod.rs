@@ -65,6 +65,12 @@ pub trait Sink: Send + Sync + std::fmt::Debug {
     /// Every writer has given up: takes away what was made for them.
     async fn aborted(&self) {}
 
+    /// Whether rows leave at once and for good, as on a terminal: where a job has to begin again, those since its last
+    /// checkpoint come again.
+    fn writes_through(&self) -> bool {
+        false
+    }
+
     /// The same place for output that is written exactly once, however often the job has to begin again; none if it cannot
     /// promise that.
     fn epochs(&self) -> Option<Arc<dyn Epochs>> {

@@ -16,6 +16,10 @@ impl Sink for NullSink {
         true
     }
 
+    fn writes_through(&self) -> bool {
+        true
+    }
+
     fn writer(&self, _: usize, _: SchemaRef) -> Result<Box<dyn Writer>> {
         Ok(Box::new(NullWriter::default()))
     }

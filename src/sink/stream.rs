@@ -28,6 +28,10 @@ impl StdoutSink {
 }
 
 impl Sink for StdoutSink {
+    fn writes_through(&self) -> bool {
+        true
+    }
+
     fn writer(&self, _: usize, schema: SchemaRef) -> Result<Box<dyn Writer>> {
         let (out, name) = (Box::new(std::io::stdout()), "standard output".to_string());
         Ok(Box::new(StreamWriter::try_new(out, name, self.format, &schema, &TableOptions::default())?))

@@ -65,6 +65,15 @@ impl Reader {
         })
     }
 
+    /// Passes over some of the first `rows` rows without reading them. Gives the number of those.
+    pub(crate) fn pass_over(&mut self, rows: u64) -> u64 {
+        match self {
+            Self::Sequence(sequence) => sequence.pass_over(rows),
+            // Which rows they are is known only by reading.
+            Self::Together(_) => 0,
+        }
+    }
+
     /// The next batch with its stamp; none at the end.
     ///
     /// # Errors

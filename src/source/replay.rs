@@ -42,6 +42,13 @@ pub(crate) struct ReplayPlan {
     warnings: Mutex<Vec<String>>,
 }
 
+/// What of a chunk need not be read.
+pub(super) struct Passed {
+    pub(super) rows: u64,
+    /// Whether nothing is left.
+    pub(super) is_all: bool,
+}
+
 /// Where a column of the stream is among those that are read: at the end, if nobody has asked for it.
 fn position_of(columns: &mut Vec<usize>, column: usize) -> usize {
     columns.iter().position(|known| *known == column).unwrap_or_else(|| {
@@ -292,13 +299,37 @@ impl ReplayPlan {
         }
     }
 
+    /// Takes the row groups of the first `rows` rows away from a chunk, as far as their event times are known where they are
+    /// wanted.
+    pub(super) fn pass_over(&self, chunk: &mut Chunk, rows: u64) -> Passed {
+        let mut passed = Passed { rows: 0, is_all: false };
+        let Some(footer) = self.file(chunk).ok().and_then(|file| file.footer.as_ref()) else { return passed };
+        let groups = chunk.part.row_groups().unwrap_or(0..footer.rows.len());
+        let times = self.event_time().map(|time| footer.times(time.index));
+        let mut begin = groups.start;
+        for group in groups.clone() {
+            let known = match times {
+                None => Some(None),
+                Some(times) => times.and_then(|times| times.get(group)?.as_ref()).map(|times| times.range),
+            };
+            let Some(range) = known.filter(|_| passed.rows + footer.rows[group] <= rows) else { break };
+            passed.rows += footer.rows[group];
+            chunk.highest_before = chunk.highest_before.max(range.map(|(_, highest)| highest));
+            begin = group + 1;
+        }
+        if begin > groups.start {
+            chunk.part = Part::RowGroups(begin..groups.end);
+        }
+        passed.is_all = begin == groups.end;
+        passed
+    }
+
     /// What all pieces read before a chunk in its data partition, in order, part by part.
     pub(super) fn chunks_before<'a>(&'a self, chunk: &'a Chunk) -> impl Iterator<Item = Chunk> + 'a {
         let chunks = self.pieces.iter().flat_map(|piece| &piece.chunks).flat_map(Chunk::single);
         chunks.filter(|other| other.is_before(chunk))
     }
 
-    /// The file of a chunk.
     /// What is read, and how: the files, each with its size and the time of its last change, the columns and the options.
     pub(crate) fn versions(&self) -> Vec<String> {
         let inner = &self.table.inner;
@@ -312,6 +343,7 @@ impl ReplayPlan {
         files.map(version).chain(columns).chain([format!("{:?}", inner.options)]).collect()
     }
 
+    /// The file of a chunk.
     pub(super) fn file(&self, chunk: &Chunk) -> Result<&StreamFile> {
         let file = self.table.inner.partitions.get(chunk.partition).and_then(|files| files.get(chunk.file));
         file.ok_or_else(|| internal_datafusion_err!("there is no file {} of partition {}", chunk.file, chunk.partition))

@@ -99,6 +99,28 @@ impl Sequence {
         }
     }
 
+    /// Passes over row groups of the first `rows` rows without reading them, as far as it is known what they hold. Gives the
+    /// number of rows. Nothing has been read yet.
+    pub(super) fn pass_over(&mut self, rows: u64) -> u64 {
+        // A reader of own keys counts those alone.
+        if self.own.is_some() {
+            return 0;
+        }
+        let mut to_pass = rows;
+        while let Some(mut chunk) = self.chunks.pop_front() {
+            let passed = self.plan.pass_over(&mut chunk, to_pass);
+            to_pass -= passed.rows;
+            if !passed.is_all {
+                self.chunks.push_front(chunk);
+                break;
+            }
+            if let Some(next) = self.chunks.front_mut().filter(|next| next.partition == chunk.partition) {
+                next.highest_before = next.highest_before.max(chunk.highest_before);
+            }
+        }
+        rows - to_pass
+    }
+
     /// The next batch with its stamp; none at the end.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ mod summaries;
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use datafusion::common::Result;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_expr::GroupsAccumulatorAdapter;
@@ -15,7 +15,6 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
 use super::aggregate_spec::{self, AggregateSpec, Evaluated};
 use super::keys::Keys;
-use super::open_windows::{SLICE_COLUMNS, Slice, slice_columns};
 use single_group::SingleGroup;
 use summaries::{Summaries, summaries};
 
@@ -83,16 +82,15 @@ impl Groups {
     }
 
     /// Takes everything out as partial states, in the form of [`AggregateSpec::state_schema`].
-    pub(super) fn into_state(mut self, spec: &AggregateSpec, slice: Option<Slice>) -> Result<RecordBatch> {
+    pub(super) fn into_state(mut self, spec: &AggregateSpec) -> Result<RecordBatch> {
         let rows = self.keys.len();
-        let mut columns = slice_columns(slice, rows);
-        columns.extend(self.keys.emit()?);
+        let mut columns = self.keys.emit()?;
         let states = self.by_aggregate(|accumulator| match accumulator {
             PartAccumulator::Alone(accumulator) => Ok(vec![accumulator.state(EmitTo::All)?]),
             PartAccumulator::Together(summaries) => Ok(summaries.states(rows)),
         })?;
         columns.extend(states.into_iter().flatten());
-        with_types(spec, columns)
+        with_types(spec, columns, rows)
     }
 
     /// What each aggregate gives, given how an accumulator gives it for those that it is of.
@@ -105,9 +103,9 @@ impl Groups {
         Ok(given.into_iter().map(|(_, given)| given).collect())
     }
 
-    /// Adds the partial states of a window.
+    /// Adds partial states of that form.
     pub(super) fn merge(&mut self, spec: &AggregateSpec, state: &RecordBatch) -> Result<()> {
-        let (keys, mut rest) = state.columns()[SLICE_COLUMNS..].split_at(spec.keys.len());
+        let (keys, mut rest) = state.columns().split_at(spec.keys.len());
         self.keys.intern(keys, state.num_rows())?;
         let mut states = vec![];
         for width in spec.state_widths()? {
@@ -138,8 +136,16 @@ impl Groups {
     }
 }
 
+/// Bytes of partial states, of which several aggregates may share a column.
+pub(super) fn state_size(states: &RecordBatch) -> usize {
+    let columns = states.columns();
+    let is_first =
+        |(index, column): &(usize, &ArrayRef)| !columns[..*index].iter().any(|other| Arc::ptr_eq(other, column));
+    columns.iter().enumerate().filter(is_first).map(|(_, column)| column.get_array_memory_size()).sum()
+}
+
 /// A state batch; some accumulators give other, equivalent types than they declare (views, dictionaries).
-fn with_types(spec: &AggregateSpec, columns: Vec<ArrayRef>) -> Result<RecordBatch> {
+fn with_types(spec: &AggregateSpec, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
     let schema = spec.state_schema()?;
     let cast = columns.into_iter().zip(schema.fields()).map(|(column, field)| {
         if column.data_type() == field.data_type() {
@@ -149,7 +155,8 @@ fn with_types(spec: &AggregateSpec, columns: Vec<ArrayRef>) -> Result<RecordBatc
         }
     });
     let columns = cast.collect::<Result<Vec<_>, _>>()?;
-    Ok(RecordBatch::try_new(schema, columns)?)
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    Ok(RecordBatch::try_new_with_options(schema, columns, &options)?)
 }
 
 fn single_group(aggregate: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn GroupsAccumulator>> {

@@ -1,5 +1,6 @@
 //! The accumulators of a pass: a summary of each group.
 
+use std::cell::LazyCell;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -7,7 +8,7 @@ use arrow::array::{
     UInt64Array,
 };
 use arrow::buffer::{NullBuffer, ScalarBuffer};
-use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type, Int64Type, UInt64Type};
+use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type, Int64Type};
 use datafusion::common::{Result, internal_datafusion_err};
 
 use crate::operator::passes::{Asks, Pass};
@@ -98,14 +99,6 @@ impl<T: Measure> PassGroups<T> {
             Asks::Max => self.seen::<T>(|group| T::of_rank(group.greatest)),
         }
     }
-
-    fn state(&self, asks: Asks) -> Vec<ArrayRef> {
-        match asks {
-            // Without values the count is null, too: DataFusion makes a mean of every state that has one.
-            Asks::Avg => vec![self.seen::<UInt64Type>(|group| group.count as u64), self.value(Asks::Sum)],
-            asks => vec![self.value(asks)],
-        }
-    }
 }
 
 impl<T: Measure> Summaries for PassGroups<T> {
@@ -176,9 +169,26 @@ impl<T: Measure> Summaries for PassGroups<T> {
         self.asks.iter().map(|asks| self.value(*asks)).collect()
     }
 
+    /// What several aggregates keep is one array that they share, or one buffer.
     fn states(&mut self, total: usize) -> Vec<Vec<ArrayRef>> {
         self.grow(total);
-        self.asks.iter().map(|asks| self.state(*asks)).collect()
+        let counts = LazyCell::new(|| Arc::new(self.counts()));
+        let sums = LazyCell::new(|| self.value(Asks::Sum));
+        let all_count = self.nulls.iter().all(|nulls| *nulls == 0);
+        let state = |asks: &Asks| -> Vec<ArrayRef> {
+            match asks {
+                Asks::Count => vec![Arc::clone(&counts) as _],
+                Asks::Rows if all_count => vec![Arc::clone(&counts) as _],
+                Asks::Sum => vec![Arc::clone(&sums)],
+                // Without values the count is null, too: DataFusion makes a mean of every state that has one.
+                Asks::Avg => {
+                    let counts = ScalarBuffer::from(counts.values().inner().clone());
+                    vec![Arc::new(UInt64Array::new(counts, self.unseen())), Arc::clone(&sums)]
+                }
+                asks => vec![self.value(*asks)],
+            }
+        };
+        self.asks.iter().map(state).collect()
     }
 
     fn size(&self) -> usize {
@@ -213,7 +223,7 @@ impl<'a, T: Measure> States<'a, T> {
         let [least, greatest] = [state(Asks::Min, 0), state(Asks::Max, 0)];
         let counts = match (state(Asks::Count, 0), state(Asks::Avg, 0), sum.or(least).or(greatest)) {
             (Some(counts), ..) => Counts::Counted(typed::<Int64Type>(counts)?),
-            (_, Some(counts), _) => Counts::Averaged(typed::<UInt64Type>(counts)?),
+            (_, Some(counts), _) => Counts::Averaged(typed(counts)?),
             (.., Some(values)) => Counts::Seen(values),
             _ => return Err(internal_datafusion_err!("a pass over no column")),
         };

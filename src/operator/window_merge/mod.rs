@@ -1,0 +1,223 @@
+//! Bringing together the partial states of a window that several pipelines have rows of.
+//!
+//! A window is complete when no piece of the data can touch it any more: each piece has ended, or its watermark (for
+//! a piece that has not begun: the one it starts with) has passed the window's end. Partials are merged in the order
+//! of the pieces, which is the order of the rows.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use datafusion::common::{DataFusionError, Result, internal_datafusion_err};
+
+use super::aggregate_spec::AggregateSpec;
+use super::groups::Groups;
+use super::open_windows::{OpenWindows, Window, slice_of, without_slice};
+use super::spans::Spans;
+use super::{WATERMARK_MAX, WATERMARK_MIN};
+
+/// Keeps partial states until their windows are complete.
+#[derive(Debug)]
+pub(crate) struct Merger {
+    spec: Arc<AggregateSpec>,
+    /// The watermark of each piece.
+    watermarks: Vec<i64>,
+    /// Partials by slice, each with its piece.
+    waiting: OpenWindows<Vec<(usize, RecordBatch)>>,
+    /// Whether an answer is due even if no piece had a row.
+    owes_answer: bool,
+    /// Up to where windows have been given in this run.
+    given: i64,
+    /// The windows that each piece has given since it saved itself, and those of all that are saved.
+    unsaved: Vec<Spans>,
+    saved: Spans,
+    /// How often each piece has saved itself.
+    epochs: Vec<u64>,
+}
+
+/// What a piece saves of what it has to do with a merger.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct SavedPiece {
+    /// How far it has told the merger that it has come.
+    pub(crate) watermark: i64,
+    /// How many windows it has given.
+    pub(crate) windows: u64,
+    /// The windows that nobody has to give again: its own, and those of others that were saved.
+    pub(crate) given: Spans,
+    /// How often each piece had saved itself by then. Where one goes on from an earlier time, this cannot be relied on.
+    pub(crate) epochs: Vec<u64>,
+    /// What it has handed over for other windows.
+    pub(crate) partials: Vec<RecordBatch>,
+}
+
+/// What a piece that saves itself has handed over, for as long as a window that it is for is not saved.
+#[derive(Debug, Default)]
+pub(crate) struct HandedOver(Vec<(i64, RecordBatch)>);
+
+impl HandedOver {
+    /// # Errors
+    /// What is no partial state.
+    pub(crate) fn add(&mut self, spec: &AggregateSpec, partials: &[RecordBatch]) -> Result<()> {
+        for partial in partials.iter().filter(|partial| partial.num_rows() > 0) {
+            let mut slice = slice_of(partial)?;
+            while let Some(next) = slice.and_then(|slice| spec.next_window(slice)) {
+                slice = Some(next);
+            }
+            self.0.push((slice.map_or(WATERMARK_MAX, |slice| slice.next_end), partial.clone()));
+        }
+        Ok(())
+    }
+
+    /// Forgets what is only for windows that have been given and saved.
+    pub(crate) fn forget(&mut self, given: &Spans) {
+        self.0.retain(|(last_end, _)| *last_end > given.given());
+    }
+
+    pub(crate) fn partials(&self) -> Vec<RecordBatch> {
+        self.0.iter().map(|(_, partial)| partial.clone()).collect()
+    }
+}
+
+/// A window that nobody can touch any more.
+#[derive(Debug)]
+pub(crate) struct CompleteWindow {
+    /// None for the window of null event times, and where there is no window.
+    pub(in crate::operator) window: Option<Window>,
+    /// Its partial states, in the order of their pieces.
+    pub(in crate::operator) partials: Vec<RecordBatch>,
+}
+
+impl Merger {
+    /// A merger of pieces that start with these watermarks.
+    pub(crate) fn new(spec: Arc<AggregateSpec>, start_watermarks: Vec<i64>) -> Self {
+        let (owes_answer, pieces) = (spec.has_one_group(), start_watermarks.len());
+        Self {
+            spec,
+            watermarks: start_watermarks,
+            waiting: OpenWindows::default(),
+            owes_answer,
+            given: WATERMARK_MIN,
+            unsaved: vec![Spans::default(); pieces],
+            saved: Spans::default(),
+            epochs: vec![0; pieces],
+        }
+    }
+
+    /// Goes on where a piece was when it had saved itself so often.
+    ///
+    /// # Errors
+    /// What is no partial state; more pieces than there are.
+    pub(crate) fn restore(&mut self, piece: usize, epoch: u64, saved: SavedPiece) -> Result<()> {
+        let (Some(watermark), Some(own)) = (self.watermarks.get_mut(piece), self.epochs.get_mut(piece)) else {
+            return Err(no_piece(piece));
+        };
+        *watermark = saved.watermark.max(*watermark);
+        *own = epoch;
+        self.saved.add_all(&saved.given);
+        self.wait(piece, saved.partials)
+    }
+
+    /// The windows that nobody has to give again once `piece` has saved itself, and how often each piece has done so.
+    pub(crate) fn to_save(&self, piece: usize) -> (Spans, Vec<u64>) {
+        let mut given = self.saved.clone();
+        self.unsaved.get(piece).into_iter().for_each(|own| given.add_all(own));
+        (given, self.epochs.clone())
+    }
+
+    /// A piece has saved itself.
+    pub(crate) fn saved(&mut self, piece: usize, epoch: u64) {
+        if let (Some(unsaved), Some(own)) = (self.unsaved.get_mut(piece), self.epochs.get_mut(piece)) {
+            self.saved.add_all(&std::mem::take(unsaved));
+            *own = epoch;
+        }
+    }
+
+    /// The windows that nobody has to give again.
+    pub(crate) fn given(&self) -> &Spans {
+        &self.saved
+    }
+
+    fn wait(&mut self, piece: usize, partials: Vec<RecordBatch>) -> Result<()> {
+        for partial in partials.into_iter().filter(|partial| partial.num_rows() > 0) {
+            self.owes_answer = false;
+            let (slice, groups) = without_slice(&partial)?;
+            self.waiting.open(slice, || Ok(vec![]))?.push((piece, groups));
+        }
+        Ok(())
+    }
+
+    /// Takes the partial states of slices of windows that `piece` has closed, and its watermark; gives the windows that
+    /// are complete now.
+    ///
+    /// # Errors
+    /// What is no partial state.
+    pub(crate) fn close(
+        &mut self,
+        piece: usize,
+        watermark: i64,
+        partials: Vec<RecordBatch>,
+    ) -> Result<VecDeque<CompleteWindow>> {
+        self.wait(piece, partials)?;
+        *self.watermarks.get_mut(piece).ok_or_else(|| no_piece(piece))? = watermark;
+        let reached = self.watermarks.iter().copied().min().unwrap_or(WATERMARK_MAX);
+        let mut complete = self.complete(reached)?;
+        // What was given before this run was interrupted is there.
+        complete.retain(|window| !self.saved.has(window.window.map(|window| window.end)));
+        if !complete.is_empty() {
+            let given = std::mem::replace(&mut self.given, reached);
+            self.unsaved[piece].add(given, reached);
+        }
+        Ok(complete)
+    }
+
+    fn complete(&mut self, reached: i64) -> Result<VecDeque<CompleteWindow>> {
+        let mut complete = VecDeque::new();
+        if let Some(shape) = self.spec.window.as_ref().map(|window| &window.shape) {
+            while let Some((window, slices)) = self.waiting.close(shape, reached) {
+                let mut all = vec![];
+                for (slice, partials) in slices {
+                    all.extend_from_slice(&partials);
+                    if let Some(next) = self.spec.next_window(slice) {
+                        self.waiting.open(Some(next), || Ok(vec![]))?.extend(partials);
+                    }
+                }
+                complete.push_back(CompleteWindow { window: Some(window), partials: in_order(all) });
+            }
+        }
+        if reached == WATERMARK_MAX {
+            let last = self.waiting.take_last();
+            let owed = std::mem::take(&mut self.owes_answer).then(Vec::new);
+            let last = last.or(owed).map(|partials| CompleteWindow { window: None, partials: in_order(partials) });
+            complete.extend(last);
+        }
+        Ok(complete)
+    }
+}
+
+fn no_piece(piece: usize) -> DataFusionError {
+    internal_datafusion_err!("there is no piece {piece}")
+}
+
+fn in_order(mut partials: Vec<(usize, RecordBatch)>) -> Vec<RecordBatch> {
+    partials.sort_by_key(|(piece, _)| *piece);
+    partials.into_iter().map(|(_, partial)| partial).collect()
+}
+
+/// Merges the partial states of one window into its output. Without partials it is the answer to no rows at all.
+///
+/// # Errors
+/// States that do not fit the aggregates.
+pub(crate) fn merge_window(spec: &AggregateSpec, complete: &CompleteWindow) -> Result<RecordBatch> {
+    if complete.partials.is_empty() {
+        return spec.empty_answer();
+    }
+    let mut groups = Groups::try_new(spec)?;
+    for partial in &complete.partials {
+        groups.merge(spec, partial)?;
+    }
+    let (rows, columns) = groups.finish()?;
+    spec.output(complete.window, rows, columns)
+}
+
+#[cfg(test)]
+mod tests;

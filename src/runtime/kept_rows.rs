@@ -1,0 +1,135 @@
+//! The rows of pipelines that save themselves, kept beside the checkpoints until all pipelines have ended. What runs where
+//! they meet (a last ORDER BY, an output that is one file) then begins with them, as often as it takes.
+
+use std::fmt;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::ipc::reader::FileReader;
+use datafusion::common::Result;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream,
+};
+use futures::stream;
+
+use crate::checkpoint::ROWS;
+use crate::error::Error;
+use crate::exec::{no_expressions, streaming_properties};
+use crate::sink::{Epochs, FileSink, OutputFormat, Sink};
+
+use super::boundary::PipelinesExec;
+use super::joined::joined;
+
+/// A folder with the rows of a job's pipelines, in files of Arrow IPC.
+pub(super) struct KeptRows {
+    folder: String,
+    schema: SchemaRef,
+    workers: usize,
+}
+
+impl KeptRows {
+    /// The rows of these pipelines, whose checkpoints are in `checkpoints`.
+    pub(super) fn of(pipelines: &PipelinesExec, checkpoints: &str) -> Self {
+        let folder = format!("{}/{ROWS}/", checkpoints.trim_end_matches('/'));
+        Self { folder, schema: pipelines.rows_schema(), workers: pipelines.workers() }
+    }
+
+    /// Where the pipelines put them.
+    ///
+    /// # Errors
+    /// A folder that cannot be.
+    pub(super) fn epochs(&self) -> Result<Arc<dyn Epochs>> {
+        let sink = FileSink::local(&self.folder, OutputFormat::Arrow)?;
+        sink.epochs().ok_or_else(|| Error::data("is no folder").in_file(&self.folder).into())
+    }
+
+    /// The same plan over the rows that are kept, once all of them are there.
+    ///
+    /// # Errors
+    /// A folder that cannot be read.
+    pub(super) fn under(&self, plan: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+        let rows: Arc<dyn ExecutionPlan> = Arc::new(KeptRowsExec {
+            files: self.files()?,
+            properties: streaming_properties(Arc::clone(&self.schema), self.workers),
+        });
+        let replaced = Arc::clone(plan).transform_up(|node| match node.is::<PipelinesExec>() {
+            true => Ok(Transformed::yes(Arc::clone(&rows))),
+            false => Ok(Transformed::no(node)),
+        });
+        replaced.data()
+    }
+
+    /// The files for each worker: those of whole pipelines, in order.
+    fn files(&self) -> Result<Vec<Vec<PathBuf>>> {
+        let mut files = vec![vec![]; self.workers];
+        let Ok(entries) = std::fs::read_dir(&self.folder) else { return Ok(files) };
+        let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+        paths.sort();
+        let pipeline =
+            |path: &Path| path.file_stem().and_then(|name| name.to_str()?.split('-').nth(1)?.parse::<usize>().ok());
+        for path in paths {
+            if let Some(pipeline) = pipeline(&path) {
+                files[pipeline % self.workers].push(path);
+            }
+        }
+        Ok(files)
+    }
+}
+
+/// Gives the rows that have been kept.
+#[derive(Debug)]
+struct KeptRowsExec {
+    files: Vec<Vec<PathBuf>>,
+    properties: Arc<PlanProperties>,
+}
+
+impl DisplayAs for KeptRowsExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "KeptRowsExec: files={}", self.files.iter().map(Vec::len).sum::<usize>())
+    }
+}
+
+impl ExecutionPlan for KeptRowsExec {
+    fn name(&self) -> &str {
+        "KeptRowsExec"
+    }
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![]
+    }
+    no_expressions!();
+    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+    fn execute(&self, worker: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let files = self.files.get(worker).cloned().unwrap_or_default();
+        let batches = files.into_iter().flat_map(|file| match batches(&file) {
+            Ok(batches) => batches,
+            Err(error) => Box::new(std::iter::once(Err(error))),
+        });
+        let rows = RecordBatchStreamAdapter::new(self.schema(), stream::iter(batches));
+        Ok(joined(Box::pin(rows), task.session_config().batch_size()))
+    }
+}
+
+type Batches = Box<dyn Iterator<Item = Result<RecordBatch>> + Send>;
+
+fn batches(file: &Path) -> Result<Batches> {
+    let shown = file.display().to_string();
+    let wrong = move |error: &dyn std::error::Error| {
+        let error = Error::data(format!("cannot be read: {error}")).in_file(&shown);
+        error.help("remove the folder of checkpoints, and run the job anew")
+    };
+    let bytes = BufReader::new(File::open(file).map_err(|error| wrong(&error))?);
+    let reader = FileReader::try_new(bytes, None).map_err(|error| wrong(&error))?;
+    Ok(Box::new(reader.map(move |batch| batch.map_err(|error| wrong(&error).into()))))
+}
