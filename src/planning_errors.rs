@@ -45,6 +45,7 @@ pub(crate) fn told(ctx: &SessionContext, statement: &Statement, error: DataFusio
     if let Some(told) = name_or_frame(statement, &message)
         .or_else(|| over(statement, &message))
         .or_else(|| literal(statement, &message))
+        .or_else(|| limit(statement, &message))
         .or_else(|| aggregate(ctx, statement, &message))
     {
         return told.into();
@@ -120,6 +121,13 @@ fn over(statement: &Statement, message: &str) -> Option<Error> {
     }
     let (_, told, help) = OVER.into_iter().find(|(needle, ..)| message.contains(needle))?;
     Some(Error::sql(told).at(places::over(statement)).help(help))
+}
+
+/// A LIMIT or OFFSET that is no number.
+fn limit(statement: &Statement, message: &str) -> Option<Error> {
+    let clause = message.split_once("Expected ")?.1.split_once(" to be an integer or null")?.0;
+    let error = Error::sql(format!("{clause} of what is no whole number"));
+    Some(error.at(places::limit(statement, clause == "OFFSET")).help(format!("write {clause} 10")))
 }
 
 /// Text that stands for a value of another type, and is none.

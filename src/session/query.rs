@@ -1,26 +1,30 @@
 //! A statement in DataFusion's syntax and its EMIT clause as one plan.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use datafusion::common::{DataFusionError, Result, TableReference};
+use datafusion::datasource::source_as_provider;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Extension, LogicalPlan};
 use datafusion::sql::parser::Statement;
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::error::Location;
+use crate::error::{Error, Location};
 use crate::plan::{Emit as EmitNode, fill_in_time_columns, reads_stream, refuse};
 use crate::source::{StreamTable, is_data_path};
-use crate::sql::Emit;
+use crate::sql::{Emit, places};
 
 pub(super) async fn plan_query(
     statement: &mut Statement,
     emit: Option<Emit>,
     state: &SessionState,
 ) -> Result<LogicalPlan> {
+    check_samples(statement)?;
     fill_in_time_columns(statement, state).await?;
     let plan = state.statement_to_plan(statement.clone()).await?;
+    check_target(statement, &plan)?;
     let plan = match emit {
         Some(emit) => with_emit(plan, emit)?,
         None => plan,
@@ -29,6 +33,30 @@ pub(super) async fn plan_query(
         check_streams(&plan, state)?;
     }
     Ok(plan)
+}
+
+/// DataFusion passes over TABLESAMPLE without a word.
+fn check_samples(statement: &Statement) -> Result<()> {
+    match places::sample(statement) {
+        None => Ok(()),
+        at => {
+            let error = Error::sql("TABLESAMPLE is not known: all rows would be read").at(at);
+            Err(error.help("WHERE random() < 0.1 takes about a tenth of the rows").into())
+        }
+    }
+}
+
+/// A stream is no table that could be written.
+fn check_target(statement: &Statement, plan: &LogicalPlan) -> Result<()> {
+    let LogicalPlan::Dml(dml) = plan else { return Ok(()) };
+    let provider = source_as_provider(&dml.target)?;
+    if !(provider.as_ref() as &dyn Any).is::<StreamTable>() {
+        return Ok(());
+    }
+    let name = dml.table_name.table();
+    let error = Error::sql(format!("stream {name} cannot be written ({}): it is read from its files", dml.op.name()));
+    let help = "COPY (SELECT …) TO 'folder/' STORED AS PARQUET writes files";
+    Err(error.at(places::relation(statement, name)).help(help).into())
 }
 
 /// What cannot run as a stream is told here, where the statement is at hand: it knows places that a plan does not keep.

@@ -10,7 +10,7 @@ use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::sql::parser::{CreateExternalTable, Statement};
 use datafusion::sql::sqlparser::ast::{ColumnDef, Ident, ObjectName};
 
-use crate::error::Error;
+use crate::error::{Error, plain};
 use crate::sql::{FileFormat, nearest};
 
 /// Arrow fields of SQL column definitions, as DataFusion reads them.
@@ -25,6 +25,7 @@ pub(super) async fn listed_columns(columns: Vec<ColumnDef>, state: &dyn Session)
         .as_any()
         .downcast_ref::<SessionState>()
         .ok_or_else(|| internal_datafusion_err!("streams are created by a SessionState"))?;
+    let names_watermark = columns.iter().any(|column| column.name.value.eq_ignore_ascii_case("watermark"));
     let statement = CreateExternalTable {
         name: ObjectName::from(vec![Ident::new("columns")]),
         columns,
@@ -39,7 +40,14 @@ pub(super) async fn listed_columns(columns: Vec<ColumnDef>, state: &dyn Session)
         options: vec![],
         constraints: vec![],
     };
-    match state.statement_to_plan(Statement::CreateExternalTable(statement)).await? {
+    let plan = state.statement_to_plan(Statement::CreateExternalTable(statement)).await;
+    let plan = plan.map_err(|error| match names_watermark {
+        true => {
+            Error::sql(format!("column watermark: {}", plain(&error))).help("an event time is WATERMARK FOR ts").into()
+        }
+        false => error,
+    });
+    match plan? {
         LogicalPlan::Ddl(DdlStatement::CreateExternalTable(table)) => {
             Ok(table.schema.fields().iter().map(|field| field.as_ref().clone()).collect())
         }

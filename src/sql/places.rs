@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::{CopyToSource, Statement};
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, ObjectName, ObjectNamePart, Query, SetExpr, Value, Visit, Visitor, visit_expressions,
+    Expr, Ident, LimitClause, ObjectName, ObjectNamePart, Query, SetExpr, Spanned, TableFactor, Value, Visit, Visitor,
+    visit_expressions,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -35,7 +36,9 @@ pub(crate) fn call(statement: &Statement, name: &str) -> Option<Location> {
 /// The first call in a WHERE of a function that `is_wanted` knows by its name.
 pub(crate) fn call_in_where(statement: &Statement, is_wanted: &dyn Fn(&str) -> bool) -> Option<Location> {
     first(statement, |part| {
-        let Part::Where(condition) = part else { return None };
+        let Part::Query(Query { body, .. }) = part else { return None };
+        let SetExpr::Select(select) = body.as_ref() else { return None };
+        let condition = select.selection.as_ref()?;
         let found = visit_expressions(condition, |expr| match expr {
             Expr::Function(function) => match function.name.0.last().and_then(ObjectNamePart::as_ident) {
                 Some(ident) if is_wanted(&ident.value.to_lowercase()) => ControlFlow::Break(ident.span),
@@ -51,6 +54,30 @@ pub(crate) fn call_in_where(statement: &Statement, is_wanted: &dyn Fn(&str) -> b
 pub(crate) fn over(statement: &Statement) -> Option<Location> {
     find(statement, |expr| match expr {
         Expr::Function(function) if function.over.is_some() => function.name.0.last()?.as_ident(),
+        _ => None,
+    })
+}
+
+/// The first LIMIT, or the first OFFSET.
+pub(crate) fn limit(statement: &Statement, is_offset: bool) -> Option<Location> {
+    first(statement, |part| {
+        let Part::Query(Query { limit_clause: Some(clause), .. }) = part else { return None };
+        match clause {
+            LimitClause::LimitOffset { offset: Some(offset), .. } if is_offset => Some(offset.value.span()),
+            LimitClause::OffsetCommaLimit { offset, .. } if is_offset => Some(offset.span()),
+            LimitClause::LimitOffset { limit: Some(limit), .. } | LimitClause::OffsetCommaLimit { limit, .. } => {
+                Some(limit.span())
+            }
+            LimitClause::LimitOffset { .. } => None,
+        }
+    })
+}
+
+/// The first table of which a sample is wanted.
+pub(crate) fn sample(statement: &Statement) -> Option<Location> {
+    first(statement, |part| match part {
+        Part::Table(TableFactor::Table { name, sample: Some(_), .. }) => Some(name.0.last()?.as_ident()?.span),
+        Part::Table(TableFactor::Derived { subquery, sample: Some(_), .. }) => Some(subquery.span()),
         _ => None,
     })
 }
@@ -72,22 +99,23 @@ pub(crate) fn relation(statement: &Statement, name: &str) -> Option<Location> {
             let ident = relation.0.last()?.as_ident().filter(|ident| ident.value.eq_ignore_ascii_case(name))?;
             Some(ident.span)
         }
-        Part::Expr(_) | Part::Where(_) => None,
+        _ => None,
     })
 }
 
 fn find(statement: &Statement, ident: impl Fn(&Expr) -> Option<&Ident>) -> Option<Location> {
     first(statement, |part| match part {
         Part::Expr(expr) => ident(expr).map(|ident| ident.span),
-        Part::Relation(_) | Part::Where(_) => None,
+        _ => None,
     })
 }
 
 /// A part of a statement that may be what is looked for.
 enum Part<'a> {
     Expr(&'a Expr),
-    Where(&'a Expr),
+    Query(&'a Query),
     Relation(&'a ObjectName),
+    Table(&'a TableFactor),
 }
 
 /// The place of the first part that is what is looked for.
@@ -129,13 +157,11 @@ impl<F: Fn(Part) -> Option<Span>> Visitor for Finder<F> {
     }
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
-        match query.body.as_ref() {
-            SetExpr::Select(select) => select
-                .selection
-                .as_ref()
-                .map_or(ControlFlow::Continue(()), |condition| self.look(Part::Where(condition))),
-            _ => ControlFlow::Continue(()),
-        }
+        self.look(Part::Query(query))
+    }
+
+    fn pre_visit_table_factor(&mut self, table: &TableFactor) -> ControlFlow<()> {
+        self.look(Part::Table(table))
     }
 
     fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {

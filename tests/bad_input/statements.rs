@@ -112,6 +112,34 @@ fn lateness_of_what_is_never_late() {
 }
 
 #[test]
+fn streams_are_read_and_not_written() {
+    let folder = Folder::with_trips();
+    for (query, what) in [
+        ("INSERT INTO trips SELECT * FROM trips", "Insert Into"),
+        ("DELETE FROM trips WHERE fare > 1", "Delete"),
+        ("UPDATE trips SET fare = 1", "Update"),
+    ] {
+        folder.refuses_query(
+            query,
+            "trips",
+            &["error: stream trips cannot be written", what, "help: COPY (SELECT …) TO"],
+        );
+    }
+}
+
+#[test]
+fn clauses_that_cannot_be() {
+    let folder = Folder::with_trips();
+    folder.refuses_query("SELECT * FROM trips LIMIT 'x'", "'x'", &["LIMIT of what is no whole number", "LIMIT 10"]);
+    folder.refuses_query("SELECT * FROM trips OFFSET 1.5", "1.5", &["OFFSET of what is no whole number"]);
+    folder.refuses_query("SELECT * FROM trips TABLESAMPLE (10)", "trips", &["TABLESAMPLE", "random() < 0.1"]);
+    folder.refuses(
+        "CREATE STREAM s (WATERMARK ts) LOCATION 'trips.parquet'",
+        &["column watermark: ", "help: an event time is WATERMARK FOR ts"],
+    );
+}
+
+#[test]
 fn settings_that_cannot_be() {
     let folder = Folder::with_trips();
     let many = "SET streamlines.partitions = 'many'";
