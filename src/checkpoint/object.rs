@@ -17,6 +17,7 @@ use datafusion::common::Result;
 use serde_json::{Value, json};
 
 use crate::operator::{SavedPiece, Spans};
+use crate::source::Followed;
 
 const MAGIC: &[u8; 8] = b"STRMCKPT";
 const VERSION: u32 = 2;
@@ -37,6 +38,8 @@ pub(crate) struct Checkpoint {
     pub(crate) between_rows: u64,
     /// Whether all rows have been read, and their last effects are in the output.
     pub(crate) has_ended: bool,
+    /// How far the reader has come in files that it follows.
+    pub(crate) followed: Option<Followed>,
     /// The output of the epoch, which was written before and where no reader looks.
     pub(crate) files: Vec<String>,
     /// What is saved of each operator, the first stage first.
@@ -109,6 +112,9 @@ impl Checkpoint {
             "epoch": self.epoch, "rows_read": self.rows_read, "rows_out": self.rows_out, "used_rows": self.used_rows,
             "filtered_rows": self.filtered_rows, "late_rows": self.late_rows, "between_rows": self.between_rows,
             "has_ended": self.has_ended, "files": self.files, "operators": operators,
+            "followed": self.followed.as_ref().map(|followed| json!({
+                "files": followed.files, "rows": followed.rows, "highest": followed.highest,
+            })),
         });
         let header = header.to_string().into_bytes();
         let mut bytes = [&MAGIC[..], &VERSION.to_le_bytes(), &(header.len() as u32).to_le_bytes(), &header].concat();
@@ -156,10 +162,23 @@ impl Checkpoint {
             late_rows: number("late_rows")?,
             between_rows: number("between_rows")?,
             has_ended: header["has_ended"].as_bool().ok_or("it does not say whether it is the last")?,
-            files: files.filter_map(|file| file.as_str().map(str::to_string)).collect(),
+            followed: header["followed"].as_object().map(|_| followed(&header["followed"])).transpose()?,
+            files: texts(files),
             operators,
         })
     }
+}
+
+fn texts<'a>(values: impl Iterator<Item = &'a Value>) -> Vec<String> {
+    values.filter_map(|value| value.as_str().map(str::to_string)).collect()
+}
+
+fn followed(header: &Value) -> std::result::Result<Followed, String> {
+    Ok(Followed {
+        files: texts(header["files"].as_array().ok_or("it does not say which files were followed")?.iter()),
+        rows: header["rows"].as_u64().ok_or("it does not say how many rows were in files that were followed")?,
+        highest: header["highest"].as_i64(),
+    })
 }
 
 /// Bytes that are read from their beginning.
@@ -215,6 +234,7 @@ mod tests {
             epoch: 7,
             rows_read: u64::MAX,
             used_rows: 3,
+            followed: Some(Followed { files: vec!["/a".to_string()], rows: 5, highest: Some(-1) }),
             files: vec!["a b".to_string()],
             operators: vec![
                 Saved { reached: i64::MIN, snapshot: vec![numbers.clone(), texts], merge: None },

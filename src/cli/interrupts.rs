@@ -1,5 +1,5 @@
-//! Ctrl-C, from the program's beginning to its end: the first one while a query runs ends the query cleanly, any other
-//! one ends the program at once.
+//! Ctrl-C and SIGTERM, from the program's beginning to its end: the first one while a query runs ends the query cleanly,
+//! any other one ends the program at once.
 
 use std::io;
 use std::pin::Pin;
@@ -13,10 +13,25 @@ use super::INTERRUPTED;
 
 /// The next Ctrl-C from now on: one that comes before anybody awaits it is not lost. To be called on the runtime.
 pub fn next() -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> {
-    let mut pressed = Box::pin(tokio::signal::ctrl_c());
+    let mut pressed: Pin<Box<dyn Future<Output = io::Result<()>> + Send>> = Box::pin(pressed_or_terminated());
     // It listens from its first poll on.
     let _ = pressed.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     pressed
+}
+
+/// Ctrl-C, or the signal by which a service manager ends a program.
+#[cfg(unix)]
+async fn pressed_or_terminated() -> io::Result<()> {
+    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed,
+        _ = terminated.recv() => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+async fn pressed_or_terminated() -> io::Result<()> {
+    tokio::signal::ctrl_c().await
 }
 
 /// Listens for Ctrl-C.

@@ -51,6 +51,10 @@ pub struct QueryOptions {
     /// How often it is saved: 10s, 200ms, 5min or 1000000rows [default: 10s].
     #[arg(long, value_name = "INTERVAL", requires = "checkpoint_dir")]
     pub checkpoint_interval: Option<String>,
+    /// Ctrl-C, or SIGTERM, lets the windows of a stream that is followed close, instead of leaving them open for the
+    /// next run.
+    #[arg(long)]
+    pub drain: bool,
     /// When to draw a progress bar.
     #[arg(long, value_enum, default_value = "auto")]
     pub progress: ProgressMode,

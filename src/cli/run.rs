@@ -164,7 +164,10 @@ async fn run_job(
         tokio::select! {
             summary = &mut run => break summary,
             _ = bar.tick(job) => {}
-            () = interrupts.pressed() => job.stop(),
+            () = interrupts.pressed() => match options.drain {
+                true => job.drain(),
+                false => job.stop(),
+            },
         }
     };
     bar.finish();

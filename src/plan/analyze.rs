@@ -42,7 +42,7 @@ use super::result_time::comes_out_by_time;
 use super::routing::{KeyedState, Routings, Stage};
 use super::session_rows::SessionRows;
 use super::top_n_node::Ranked;
-use super::{aggregate, changes, grouping_sets, over, ranked, refuse, refuse_joins, ties, top_n};
+use super::{aggregate, changes, grouping_sets, over, ranked, refuse, refuse_endless, refuse_joins, ties, top_n};
 
 /// What flows out of a plan node.
 pub(super) enum Shape {
@@ -99,7 +99,9 @@ impl AnalyzerRule for StreamAnalyzer {
             emit_at = emit_at.or(emit_of(node).map(|emit| emit.at));
             Ok(TreeNodeRecursion::Continue)
         })?;
-        explode(Rewriter { options, emit_at }.root(plan)?)
+        let plan = Rewriter { options, emit_at }.root(plan)?;
+        refuse_endless::answers_at_end(&plan)?;
+        explode(plan)
     }
 }
 
@@ -144,6 +146,7 @@ impl Rewriter {
         }
         let stream = first_stream(&flow.plan).ok_or_else(|| internal_datafusion_err!("a stream without a scan"))?;
         let routing = Routings::pick(&stream, &flow.stages, &self.options)?;
+        refuse_endless::windows_without_bound(&stream, flow.time, self.emit_at)?;
         refuse::spread_lateness(&flow.stages, &routing, &stream, self.emit_at)?;
         // Where rows of several partitions meet, it is in the order of their event time, whether windows want it or not.
         let is_ordered =

@@ -21,6 +21,7 @@ mod overlapping;
 mod planner;
 mod ranked;
 pub(crate) mod refuse;
+mod refuse_endless;
 mod refuse_joins;
 mod result_time;
 mod routing;

@@ -203,8 +203,10 @@ impl Routings {
             picked.truncate(1);
         }
         if picked.is_empty() {
-            let why = "the query keeps no state by key".to_string();
-            let none = Routing { kind: RoutingKind::Aligned, why };
+            let none = match stream.is_endless() {
+                true => followed(),
+                false => Routing { kind: RoutingKind::Aligned, why: "the query keeps no state by key".to_string() },
+            };
             refuse_other(&none, setting)?;
             picked.push(none);
         }
@@ -256,6 +258,10 @@ fn has_hash(data_type: &DataType) -> bool {
 
 /// The routing of the setting, if a stage can take it.
 fn forced(stream: &StreamTable, stage: &Stage, picked: Routing, setting: &str) -> Result<Routing, Error> {
+    if stream.is_endless() {
+        refuse_other(&picked, setting)?;
+        return Ok(picked);
+    }
     if setting == "merge_on_close" && stage.is_mergeable() && picked.kind != RoutingKind::MergeOnClose {
         return Ok(Routing { kind: RoutingKind::MergeOnClose, why: "set by streamlines.routing".to_string() });
     }
@@ -270,6 +276,10 @@ fn forced(stream: &StreamTable, stage: &Stage, picked: Routing, setting: &str) -
     }
     refuse_other(&picked, setting)?;
     Ok(picked)
+}
+
+fn followed() -> Routing {
+    Routing { kind: RoutingKind::Single, why: "files that are followed are one sequence of rows".to_string() }
 }
 
 fn refuse_other(picked: &Routing, setting: &str) -> Result<(), Error> {
@@ -292,6 +302,9 @@ fn refuse_other(picked: &Routing, setting: &str) -> Result<(), Error> {
 
 /// `follows` is the routing of the stage before, if there is one.
 fn pick_auto(stream: &StreamTable, stage: &Stage, follows: Option<RoutingKind>) -> Routing {
+    if stream.is_endless() {
+        return followed();
+    }
     let routing = |kind, why: String| Routing { kind, why };
     let covered = stream.partitioned_by().filter(|columns| columns.iter().all(|column| stage.keys.contains(column)));
     if let Some(columns) = covered {

@@ -181,7 +181,7 @@ impl Durable {
             return Ok(Written::default());
         }
         let mut rows = work.rows(&context)?;
-        rows.pass_over(saved.rows_read).await?;
+        rows.restore(saved.rows_read, saved.followed).await?;
         context.restore(saved.operators);
         let (metrics, mergers) = (Arc::clone(&context.metrics), context.mergers.clone());
         let chain = Chain::open(work, context)?;
@@ -225,14 +225,17 @@ impl Pipeline<'_> {
         loop {
             match self.chain.step().await? {
                 Step::Output(batch) => self.output.writer(self.durable)?.write(batch).await?,
-                Step::WantsInput if work.is_stopped() => return self.save().await,
+                Step::WantsInput if work.is_stopped() => return self.save(rows).await,
                 Step::WantsInput => {
                     if self.durable.interval.is_over(self.saved.elapsed(), self.rows_read() - self.saved_rows) {
-                        self.save().await?;
+                        self.save(rows).await?;
                     }
-                    self.chain.push(rows.next().await?);
+                    match rows.next().await? {
+                        None if work.is_stopped() => {}
+                        read => self.chain.push(read),
+                    }
                 }
-                Step::Ended => return self.save().await,
+                Step::Ended => return self.save(rows).await,
             }
         }
     }
@@ -242,12 +245,13 @@ impl Pipeline<'_> {
     }
 
     /// Ends the epoch.
-    async fn save(&mut self) -> Result<()> {
+    async fn save(&mut self, rows: &Rows) -> Result<()> {
         let Durable { store, epochs, .. } = self.durable;
         let files = self.output.close().await?;
         let counts = self.metrics.checkpoint();
         let operators = if counts.has_ended { self.chain.saved_at_end() } else { self.chain.save().await? };
-        let checkpoint = Checkpoint { epoch: self.output.epoch, files, operators, ..counts };
+        let followed = rows.followed().cloned();
+        let checkpoint = Checkpoint { epoch: self.output.epoch, files, operators, followed, ..counts };
         let (index, epoch) = (self.output.index, checkpoint.epoch);
         store.put(index, &checkpoint).await?;
         self.mergers.iter().flatten().for_each(|merger| merger.lock().saved(index, epoch));

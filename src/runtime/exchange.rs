@@ -35,7 +35,7 @@ impl Exchange {
     /// # Errors
     /// What the reader has to say.
     pub(super) fn start(replay: &Arc<ReplayPlan>, counts: Arc<ReaderCounts>, task: Arc<TaskContext>) -> Result<Self> {
-        let reader = Reader::open(replay, 0, counts, task)?;
+        let reader = Reader::open(replay, 0, counts, task, &Arc::default())?;
         let (senders, receivers) = replay.pieces().iter().map(|_| channel(QUEUED)).map(|(s, r)| (s, Some(r))).unzip();
         let reader = SpawnedTask::spawn(read(Arc::clone(replay), reader, senders));
         Ok(Self { channels: Mutex::new(receivers), _reader: reader })

@@ -70,6 +70,9 @@ impl Task {
                 return Ok(None);
             }
             let read = input.next().await?;
+            if read.is_none() && self.work.is_stopped() {
+                return Ok(None);
+            }
             if self.engine.write().await.process(read, &mut self.output).await? {
                 self.input = None;
             }

@@ -295,6 +295,12 @@ impl Job {
         self.boundaries().into_iter().for_each(|boundary| boundary.runs().stop());
     }
 
+    /// Tells pipelines that follow files to read those that are there, and then to end: their windows close. Others go on
+    /// to the end of their rows.
+    pub fn drain(&self) {
+        self.boundaries().into_iter().for_each(|boundary| boundary.runs().drain());
+    }
+
     /// How far the job has come: a few atomic loads for each pipeline.
     pub fn progress(&self) -> Progress {
         let mut progress = Progress { elapsed: self.started.elapsed(), ..Progress::default() };

@@ -58,7 +58,10 @@ impl Worker {
             match chain.step().await? {
                 Step::Output(batch) => return Ok(Some(batch)),
                 Step::WantsInput if self.work.is_stopped() => return Ok(None),
-                Step::WantsInput => chain.push(input.next().await?),
+                Step::WantsInput => match input.next().await? {
+                    None if self.work.is_stopped() => {}
+                    read => chain.push(read),
+                },
                 Step::Ended => self.pipeline = None,
             }
         }

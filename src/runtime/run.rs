@@ -1,6 +1,6 @@
 //! One execution of a plan's pipelines: which have been taken, their counts, and where their windows merge.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use datafusion::arrow::datatypes::SchemaRef;
@@ -9,6 +9,7 @@ use datafusion::execution::TaskContext;
 use parking_lot::Mutex;
 
 use crate::exec::context::{Mergers, PipelineContext, PipelineMetrics};
+use crate::source::Signals;
 
 use super::exchange::Exchange;
 use super::ledger::Ledger;
@@ -80,7 +81,7 @@ impl Run {
 pub(crate) struct Runs {
     current: Mutex<Vec<(Weak<TaskContext>, Arc<Run>)>>,
     latest: Mutex<Option<Arc<Run>>>,
-    stopped: AtomicBool,
+    signals: Arc<Signals>,
     late: Mutex<Option<LedgerPart>>,
 }
 
@@ -118,7 +119,17 @@ impl Runs {
 
     /// Tells every pipeline to read no more.
     pub(crate) fn stop(&self) {
-        self.stopped.store(true, Ordering::Relaxed);
+        self.signals.stop();
+    }
+
+    /// What those who follow files are told.
+    pub(super) fn signals(&self) -> &Arc<Signals> {
+        &self.signals
+    }
+
+    /// Tells those who follow files to read what is there, and then to end.
+    pub(super) fn drain(&self) {
+        self.signals.drain();
     }
 
     /// Late rows go there from now on.
@@ -132,6 +143,6 @@ impl Runs {
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed)
+        self.signals.is_stopped()
     }
 }

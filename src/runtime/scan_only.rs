@@ -26,7 +26,7 @@ pub(super) async fn scan_only(replay: &Arc<ReplayPlan>, workers: usize, task: &A
                 if piece >= replay.pieces().len() {
                     return Ok::<_, DataFusionError>(rows);
                 }
-                let mut reader = Reader::open(&replay, piece, Arc::default(), Arc::clone(&task))?;
+                let mut reader = Reader::open(&replay, piece, Arc::default(), Arc::clone(&task), &Arc::default())?;
                 while let Some(read) = reader.next().await? {
                     rows += read.batch.num_rows() as u64;
                     // As in a pipeline: files are read without waiting.

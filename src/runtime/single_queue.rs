@@ -92,7 +92,7 @@ async fn read(work: Work, queue: Sender<Handoff>, handoff_rows: usize) -> Result
             }
             watermark = next_watermark;
         }
-        if queue.send(Handoff::Rows(None, None)).await.is_err() {
+        if work.is_stopped() || queue.send(Handoff::Rows(None, None)).await.is_err() {
             return Ok(());
         }
     }

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::exec::context::PipelineContext;
 use crate::exec::find;
 use crate::exec::scan::StreamScanExec;
-use crate::source::{Due, Pacing, Read, Reader, ReplayPlan, Schedule};
+use crate::source::{Due, Followed, Pacing, Read, Reader, ReplayPlan, Schedule};
 
 use super::exchange::Exchange;
 use super::run::{LedgerPart, Run, Runs};
@@ -76,7 +76,7 @@ impl Work {
             return Ok(Input::Sent(self.run.exchange(start)?.rows(pipeline.index)?));
         }
         let counts = Arc::clone(&pipeline.metrics.reader);
-        Ok(Input::Read(Reader::open(replay, pipeline.index, counts, Arc::clone(&self.task))?))
+        Ok(Input::Read(Reader::open(replay, pipeline.index, counts, Arc::clone(&self.task), self.runs.signals())?))
     }
 }
 
@@ -91,14 +91,18 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Passes over the first rows: they have been processed before.
+    /// Goes on where so many rows had been processed, and files followed.
     ///
     /// # Errors
     /// Files that cannot be read, or that have fewer rows.
-    pub(super) async fn pass_over(&mut self, rows: u64) -> Result<()> {
+    pub(super) async fn restore(&mut self, rows: u64, followed: Option<Followed>) -> Result<()> {
         let mut to_pass = rows;
         if let Input::Read(reader) = &mut self.input {
-            to_pass -= reader.pass_over(rows);
+            if let Some(followed) = followed {
+                to_pass -= followed.rows;
+                reader.restore(followed)?;
+            }
+            to_pass -= reader.pass_over(to_pass);
         }
         while to_pass > 0 {
             let Some(read) = self.input.next().await? else {
@@ -116,7 +120,15 @@ impl Rows {
         Ok(())
     }
 
-    /// The next rows; none at the end. The effects of those before have been written, unless [`Rows::take_due`] says that
+    /// How far it has come in files that it follows.
+    pub(super) fn followed(&self) -> Option<&Followed> {
+        match &self.input {
+            Input::Read(reader) => reader.followed(),
+            Input::None | Input::Sent(_) => None,
+        }
+    }
+
+    /// The next rows; none at the end, or where whoever follows files has been stopped. The effects of those before have been written, unless [`Rows::take_due`] says that
     /// somebody else knows when.
     pub(super) async fn next(&mut self) -> Result<Option<Read>> {
         let left = self.left.take();

@@ -33,6 +33,11 @@ impl BoundedWatermarks {
         Self { partition, bound, highest, set_by }
     }
 
+    /// The highest event time so far.
+    pub(super) fn highest(&self) -> Option<i64> {
+        self.highest
+    }
+
     /// The watermark now.
     pub(super) fn watermark(&self) -> i64 {
         less(self.highest, self.bound)

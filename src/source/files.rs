@@ -39,18 +39,37 @@ pub(super) fn format_of(name: &str) -> Option<FileFormat> {
 /// # Errors
 /// Nothing is there, or a folder that cannot be read.
 pub(super) fn find(location: &str, format: Option<FileFormat>, at: Option<Location>) -> Result<Vec<FoundFile>> {
-    let mut files = vec![];
-    for part in location.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let part = part.strip_prefix("file://").unwrap_or(part);
-        let found = find_part(part, format)?;
-        if found.is_empty() {
+    for part in parts(location) {
+        if find_part(part, format)?.is_empty() {
             return Err(nothing_found(part, format, at).into());
         }
-        files.extend(found);
+    }
+    find_any(location, format)
+}
+
+/// The same, of which there may be none.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub(super) fn find_any(location: &str, format: Option<FileFormat>) -> Result<Vec<FoundFile>> {
+    let mut files = vec![];
+    for part in parts(location) {
+        files.extend(find_part(part, format)?);
     }
     files.sort_by(|a, b| natural_order(&a.path.to_string_lossy(), &b.path.to_string_lossy()));
     files.dedup();
     Ok(files)
+}
+
+/// Whether a location is one file, to which no others come.
+pub(super) fn is_one_file(location: &str) -> bool {
+    let mut parts = parts(location);
+    parts.next().is_some_and(|part| Path::new(part).is_file()) && parts.next().is_none()
+}
+
+fn parts(location: &str) -> impl Iterator<Item = &str> {
+    let parts = location.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts.map(|part| part.strip_prefix("file://").unwrap_or(part))
 }
 
 fn nothing_found(part: &str, format: Option<FileFormat>, at: Option<Location>) -> Error {

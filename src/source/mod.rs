@@ -16,6 +16,7 @@ mod early_pass;
 mod event_time;
 mod exact_watermark;
 mod files;
+mod follow;
 mod footer;
 mod key_check;
 mod latency;
@@ -41,6 +42,7 @@ mod together;
 mod unreadable;
 
 pub(crate) use files::is_data_path;
+pub(crate) use follow::{Followed, Signals};
 pub use latency::Latency;
 pub use lateness::{Culprit, Lateness, SequenceLateness};
 pub(crate) use left_out::LeftOut;

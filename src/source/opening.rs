@@ -8,6 +8,7 @@ use datafusion::common::config::TableParquetOptions;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::parquet::arrow::parquet_to_arrow_schema;
 use datafusion::parquet::file::metadata::ParquetMetaData;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -35,8 +36,9 @@ impl StreamTable {
     /// timestamp.
     pub(crate) async fn open(definition: &CreateStream, state: &dyn Session) -> Result<Self> {
         let at = Some(definition.location_at);
-        let found = files::find(&definition.location, definition.format, at)?;
-        let format = match definition.format.or_else(|| format_of(&found[0].path.to_string_lossy())) {
+        let found = found_files(definition, at)?;
+        let by_name = || format_of(&found.first()?.path.to_string_lossy());
+        let format = match definition.format.or_else(by_name) {
             Some(format) => format,
             None => {
                 let error = Error::sql("the format of the files is not known by their extension").at(at);
@@ -57,13 +59,15 @@ impl StreamTable {
         let listed = listed_columns(definition.columns.clone(), state).await?;
         let mut hive_types = listed_types(&definition.partitioned_by, state).await?;
         // A column of the folders may be listed among those of the files, as CREATE EXTERNAL TABLE wants it.
-        let is_of_folders = |field: &Field| found[0].hive.iter().any(|(name, _)| name == field.name());
+        let is_of_folders =
+            |field: &Field| found.first().is_some_and(|file| file.hive.iter().any(|(name, _)| name == field.name()));
         let (of_folders, listed): (Vec<_>, Vec<_>) = listed.into_iter().partition(is_of_folders);
         for field in of_folders {
             hive_types.retain(|(name, _)| name != field.name());
             hive_types.push((field.name().clone(), field.data_type().clone()));
         }
-        Opening { name: definition.name.join("."), format, options, at: definition.location_at }
+        let location = definition.location.clone();
+        Opening { name: definition.name.join("."), location, format, options, at: definition.location_at }
             .open(found, listed, hive_types, definition.watermark.as_ref(), state)
             .await
     }
@@ -107,6 +111,7 @@ async fn listed_types(
 /// A stream that is being opened.
 struct Opening {
     name: String,
+    location: String,
     format: FileFormat,
     options: StreamOptions,
     at: Location,
@@ -126,7 +131,7 @@ impl Opening {
         let hive_columns = self.hive_columns(&found, hive_types)?;
         let mut files = vec![];
         for file in &found {
-            files.push(self.stream_file(file, &hive_columns, store.as_ref()).await?);
+            files.push(stream_file(file, &hive_columns, &self.options, store.as_ref()).await?);
         }
         let schemas = self.file_schemas(&files, listed.is_empty(), &parquet, &store, state).await?;
         let file_schema = match listed.is_empty() {
@@ -137,6 +142,7 @@ impl Opening {
         hive_columns.iter().for_each(|field| builder.push(Arc::clone(field)));
         let schema = Arc::new(builder.finish());
         let event_time = watermark.map(|watermark| EventTime::declared(watermark, &schema)).transpose()?;
+        self.check_follows(&hive_columns, watermark)?;
         if self.format == FileFormat::Parquet {
             // Where none is declared, a window may be built on any of them.
             let times: Vec<usize> = match &event_time {
@@ -163,6 +169,7 @@ impl Opening {
             checks_keys,
             columns_apart,
             partitions,
+            follows: self.options.follow.then_some(self.location),
             options: self.options,
             parquet,
             warnings,
@@ -172,7 +179,7 @@ impl Opening {
 
     /// The columns that Hive folders add: as declared, or as the folders say.
     fn hive_columns(&self, found: &[FoundFile], declared: Vec<(String, DataType)>) -> Result<Vec<FieldRef>> {
-        let names: Vec<&String> = found[0].hive.iter().map(|(name, _)| name).collect();
+        let names: Vec<&String> = found.first().map_or(vec![], |file| file.hive.iter().map(|(name, _)| name).collect());
         for file in found {
             if file.hive.iter().map(|(name, _)| name).collect::<Vec<_>>() != names {
                 let message = "lies in other key=value folders than the files before it";
@@ -191,32 +198,27 @@ impl Opening {
         Ok(names.into_iter().map(|name| Arc::new(Field::new(name, type_of(name), false))).collect())
     }
 
-    async fn stream_file(&self, file: &FoundFile, hive: &[FieldRef], store: &dyn ObjectStore) -> Result<StreamFile> {
-        let name = shown(&file.path);
-        let wrong = |error: String| Error::data(error).in_file(&name);
-        if file.path.metadata().is_ok_and(|found| !found.is_file()) {
-            return Err(wrong("is no regular file".to_string())
-                .help("a stream replays files, which can be read again")
-                .into());
+    /// What is followed is one sequence of rows, of which nobody knows what is still to come.
+    fn check_follows(&self, hive: &[FieldRef], watermark: Option<&Watermark>) -> Result<()> {
+        let wrong = |what: &str, at: Location, help: &str| Err(Error::sql(what).at(Some(at)).help(help).into());
+        if !self.options.follow {
+            return Ok(());
         }
-        let path = ObjectPath::from_absolute_path(&file.path).map_err(|error| wrong(error.to_string()))?;
-        let object = store.head(&path).await.map_err(|error| wrong(error.to_string()))?;
-        let values = hive.iter().zip(&file.hive).map(|(field, (_, value))| {
-            ScalarValue::try_from_string(value.clone(), field.data_type())
-                .map_err(|_| wrong(format!("folder {}={value} is no {}", field.name(), field.data_type())))
-        });
-        let hive = values.collect::<std::result::Result<_, _>>()?;
-        let compression = self.options.compression.unwrap_or_else(|| compression_of(&name));
-        Ok(StreamFile {
-            name,
-            path: file.path.clone(),
-            object,
-            hive,
-            compression,
-            footer: None,
-            found: FoundTimes::default(),
-            parts: TextParts::default(),
-        })
+        if files::is_one_file(&self.location) {
+            return wrong("'follow' of one file, to which no others come", self.at, "name a folder or a glob");
+        }
+        if self.options.partitions_are_files || !self.options.partitioned_by.is_empty() || !hive.is_empty() {
+            let what = "'follow' of several partitions: files that appear belong to one sequence of rows";
+            return wrong(what, self.at, "leave out 'partitioned_by' and 'partitions', and key=value folders");
+        }
+        match watermark {
+            Some(watermark) if watermark.bound_ns.is_none() => wrong(
+                "an exact watermark of a stream that is followed: what is still to come is not known",
+                watermark.at,
+                "WATERMARK FOR ts AS ts - INTERVAL '10' SECOND",
+            ),
+            _ => Ok(()),
+        }
     }
 
     async fn file_schemas(
@@ -381,6 +383,73 @@ impl Opening {
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         warnings
     }
+}
+
+/// The files of a stream. Where further ones are looked for, there may be none yet if it is said what they hold.
+fn found_files(definition: &CreateStream, at: Option<Location>) -> Result<Vec<FoundFile>> {
+    let follows = definition.options.iter().any(|(name, value)| name == "follow" && value.eq_ignore_ascii_case("true"));
+    match follows && !definition.columns.is_empty() && definition.format.is_some() {
+        true => files::find_any(&definition.location, definition.format),
+        false => files::find(&definition.location, definition.format, at),
+    }
+}
+
+/// A file that has appeared while a stream is read.
+///
+/// # Errors
+/// A file that cannot be read, or that has other columns.
+pub(super) async fn follow_file(inner: &Inner, found: &FoundFile, store: &Arc<dyn ObjectStore>) -> Result<StreamFile> {
+    let mut file = stream_file(found, &inner.hive_columns, &inner.options, store.as_ref()).await?;
+    let listed = || inner.file_schema.fields().iter().map(|field| field.as_ref().clone()).collect();
+    match inner.format {
+        FileFormat::Parquet => {
+            let metadata = DFParquetMetadata::new(store.as_ref(), &file.object).fetch_metadata().await;
+            let metadata = metadata.map_err(|error| while_opening(&file, inner.format, &inner.options, &error))?;
+            let parquet = metadata.file_metadata();
+            let schema = parquet_to_arrow_schema(parquet.schema_descr(), parquet.key_value_metadata())?;
+            check_listed(listed(), &file.name, &Arc::new(schema), inner.format)?;
+            let times: Vec<usize> = inner.event_time.iter().map(|time| time.index).collect();
+            file.footer = Some(Footer::read(&metadata, &inner.file_schema, &times)?);
+        }
+        FileFormat::Csv if file.object.size > 0 && inner.options.csv.has_header != Some(false) => {
+            check_listed(listed(), &file.name, &csv_rows::header(&file, &inner.options.csv)?, inner.format)?;
+        }
+        FileFormat::Csv | FileFormat::Json => {}
+    }
+    Ok(file)
+}
+
+async fn stream_file(
+    file: &FoundFile,
+    hive: &[FieldRef],
+    options: &StreamOptions,
+    store: &dyn ObjectStore,
+) -> Result<StreamFile> {
+    let name = shown(&file.path);
+    let wrong = |error: String| Error::data(error).in_file(&name);
+    if file.path.metadata().is_ok_and(|found| !found.is_file()) {
+        return Err(wrong("is no regular file".to_string())
+            .help("a stream replays files, which can be read again")
+            .into());
+    }
+    let path = ObjectPath::from_absolute_path(&file.path).map_err(|error| wrong(error.to_string()))?;
+    let object = store.head(&path).await.map_err(|error| wrong(error.to_string()))?;
+    let values = hive.iter().zip(&file.hive).map(|(field, (_, value))| {
+        ScalarValue::try_from_string(value.clone(), field.data_type())
+            .map_err(|_| wrong(format!("folder {}={value} is no {}", field.name(), field.data_type())))
+    });
+    let hive = values.collect::<std::result::Result<_, _>>()?;
+    let compression = options.compression.unwrap_or_else(|| compression_of(&name));
+    Ok(StreamFile {
+        name,
+        path: file.path.clone(),
+        object,
+        hive,
+        compression,
+        footer: None,
+        found: FoundTimes::default(),
+        parts: TextParts::default(),
+    })
 }
 
 /// A path as short as it can be written from here.

@@ -12,9 +12,10 @@ use crate::sql::{FileFormat, nearest};
 
 use super::csv_time::TimeFormat;
 
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "partitioned_by",
     "partitions",
+    "follow",
     "on_error",
     "has_header",
     "header",
@@ -39,6 +40,8 @@ pub(super) struct StreamOptions {
     pub(super) partitioned_by: Vec<String>,
     /// Each file is a partition, whatever its keys.
     pub(super) partitions_are_files: bool,
+    /// Files that appear later belong to the stream, too.
+    pub(super) follow: bool,
     /// Rows that cannot be parsed are counted and left out.
     pub(super) skip_bad_rows: bool,
     /// How CSV files are written.
@@ -111,6 +114,11 @@ impl StreamOptions {
             "partitions" => match value {
                 "files" => self.partitions_are_files = true,
                 _ => return Err(bad_value(name, value, "files")),
+            },
+            "follow" => match value.to_lowercase().as_str() {
+                "true" => self.follow = true,
+                "false" => self.follow = false,
+                _ => return Err(bad_value(name, value, "true or false")),
             },
             "on_error" => match value {
                 "fail" => self.skip_bad_rows = false,

@@ -2,6 +2,7 @@
 //! one.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use datafusion::common::parsers::CompressionTypeVariant;
 
@@ -141,6 +142,8 @@ pub(super) struct Chunk {
     /// Highest event time before this chunk in its partition, as far as footers say it, if it does not follow the chunk
     /// before it.
     pub(super) highest_before: Option<i64>,
+    /// The file itself, where it has been found while the stream was read.
+    pub(super) found: Option<Arc<StreamFile>>,
 }
 
 impl Chunk {
@@ -182,7 +185,7 @@ fn whole(stream: &Inner, partitions: &[usize], time: Option<&EventTime>) -> Piec
     let files = partitions.iter().filter_map(|&partition| stream.partitions.get(partition)).flatten();
     let chunks = partitions.iter().flat_map(|&partition| {
         let files = stream.partitions.get(partition).map_or(0, Vec::len);
-        (0..files).map(move |file| Chunk { partition, file, part: Part::Whole, highest_before: None })
+        (0..files).map(move |file| Chunk { partition, file, part: Part::Whole, highest_before: None, found: None })
     });
     let start_watermark = match time {
         Some(EventTime { index, bound: None, .. }) => lowest(files.clone().map(|file| {
@@ -191,7 +194,8 @@ fn whole(stream: &Inner, partitions: &[usize], time: Option<&EventTime>) -> Piec
         })),
         _ => None,
     };
-    let rows = files.map(|file| Some(file.footer.as_ref()?.rows.iter().sum::<u64>())).sum();
+    let rows: Option<u64> = files.map(|file| Some(file.footer.as_ref()?.rows.iter().sum::<u64>())).sum();
+    let rows = rows.filter(|_| stream.follows.is_none());
     Piece { start_watermark: start_watermark.unwrap_or(WATERMARK_MIN), rows, chunks: chunks.collect() }
 }
 
@@ -275,7 +279,8 @@ fn cut_partition(stream: &Inner, partition: usize, count: usize, time: Option<&E
                 let lowest = group.times.map_or(WATERMARK_MIN, lowest_of_group);
                 piece.start_watermark = piece.start_watermark.min(lowest);
             }
-            add(piece, Chunk { partition, file: group.file, part: group.part, highest_before: highest }, group.rows);
+            let (part, highest_before) = (group.part, highest);
+            add(piece, Chunk { partition, file: group.file, part, highest_before, found: None }, group.rows);
         }
         highest = highest.max(group.times.and_then(|times| times.range).map(|(_, highest)| highest));
         size_before += group.size;

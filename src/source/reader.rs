@@ -10,6 +10,7 @@ use datafusion::execution::TaskContext;
 
 use crate::operator::Stamp;
 
+use super::follow::{Followed, Signals};
 use super::latency::Latencies;
 use super::origin::Origin;
 use super::pieces::ReadOrder;
@@ -46,7 +47,7 @@ pub(crate) struct Read {
 }
 
 impl Reader {
-    /// Opens a piece, to be counted in `counts`.
+    /// Opens a piece, to be counted in `counts`. Whoever follows files goes by `signals`.
     ///
     /// # Errors
     /// There is no such piece.
@@ -55,14 +56,38 @@ impl Reader {
         piece: usize,
         counts: Arc<ReaderCounts>,
         task: Arc<TaskContext>,
+        signals: &Arc<Signals>,
     ) -> Result<Self> {
         Ok(match plan.order() {
             ReadOrder::Sequence => {
                 let chunks = plan.piece(piece)?.chunks.clone();
-                Self::Sequence(Box::new(Sequence::new(plan, piece, chunks, counts, task)))
+                let mut sequence = Sequence::new(plan, piece, chunks, counts, task);
+                if plan.is_endless() {
+                    sequence.follow(signals);
+                }
+                Self::Sequence(Box::new(sequence))
             }
             ReadOrder::Together | ReadOrder::Canonical => Self::Together(Together::open(plan, piece, &counts, &task)?),
         })
+    }
+
+    /// How far it has come in files that it follows.
+    pub(crate) fn followed(&self) -> Option<&Followed> {
+        match self {
+            Self::Sequence(sequence) => sequence.followed(),
+            Self::Together(_) => None,
+        }
+    }
+
+    /// Goes on with the files after those that have been followed.
+    ///
+    /// # Errors
+    /// The file that was begun is not there any more.
+    pub(crate) fn restore(&mut self, followed: Followed) -> Result<()> {
+        match self {
+            Self::Sequence(sequence) => sequence.restore(followed),
+            Self::Together(_) => Ok(()),
+        }
     }
 
     /// Passes over some of the first `rows` rows without reading them. Gives the number of those.

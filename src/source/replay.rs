@@ -154,8 +154,16 @@ impl ReplayPlan {
         self.pieces.get(piece).ok_or_else(|| internal_datafusion_err!("there is no piece {piece}"))
     }
 
+    /// Whether files that appear later are read, too.
+    pub(crate) fn is_endless(&self) -> bool {
+        self.table.is_endless()
+    }
+
     /// Rows of all files, where they say so.
     pub(crate) fn rows_total(&self) -> Option<u64> {
+        if self.is_endless() {
+            return None;
+        }
         let rows = |file: &StreamFile| Some(file.footer.as_ref()?.rows.iter().sum::<u64>());
         self.table.inner.partitions.iter().flatten().map(rows).sum()
     }
@@ -340,11 +348,19 @@ impl ReplayPlan {
             let changed = file.object.last_modified.to_rfc3339();
             format!("{}, {} bytes, of {changed}", file.path.display(), file.object.size)
         };
-        files.map(version).chain(columns).chain([format!("{:?}", inner.options)]).collect()
+        let options = [format!("{:?}", inner.options)];
+        match &inner.follows {
+            // Which files have been read the checkpoints know.
+            Some(location) => columns.chain([format!("files of {location}")]).chain(options).collect(),
+            None => files.map(version).chain(columns).chain(options).collect(),
+        }
     }
 
     /// The file of a chunk.
-    pub(super) fn file(&self, chunk: &Chunk) -> Result<&StreamFile> {
+    pub(super) fn file<'a>(&'a self, chunk: &'a Chunk) -> Result<&'a StreamFile> {
+        if let Some(found) = &chunk.found {
+            return Ok(found);
+        }
         let file = self.table.inner.partitions.get(chunk.partition).and_then(|files| files.get(chunk.file));
         file.ok_or_else(|| internal_datafusion_err!("there is no file {} of partition {}", chunk.file, chunk.partition))
     }

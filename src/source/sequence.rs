@@ -16,6 +16,7 @@ use crate::operator::{Stamp, WATERMARK_MIN, ticks};
 
 use super::early_pass::{self, unreadable};
 use super::event_time::EventTime;
+use super::follow::{Followed, Follower, Signals};
 use super::footer::Stretch;
 use super::key_check::{KeyCheck, ReaderKeys};
 use super::origin::{Origin, Places, row_before};
@@ -42,6 +43,9 @@ pub(crate) struct Sequence {
     own: Option<Own>,
     keys: Option<(Arc<KeyCheck>, ReaderKeys)>,
     counts: Arc<ReaderCounts>,
+    follower: Option<Follower>,
+    /// Rows that have been read.
+    rows: u64,
 }
 
 /// A run of rows that one stamp judges.
@@ -96,14 +100,34 @@ impl Sequence {
             cut: VecDeque::new(),
             highest: WATERMARK_MIN,
             counts: if is_first { counts } else { Arc::default() },
+            follower: None,
+            rows: 0,
         }
+    }
+
+    /// Reads files that appear later, too.
+    pub(super) fn follow(&mut self, signals: &Arc<Signals>) {
+        self.follower = Some(Follower::new(&self.plan.stream().inner, Arc::clone(signals)));
+    }
+
+    pub(super) fn followed(&self) -> Option<&Followed> {
+        self.follower.as_ref().map(|follower| &follower.followed)
+    }
+
+    /// Goes on with the files after those that have been followed.
+    pub(super) fn restore(&mut self, followed: Followed) -> Result<()> {
+        if let Some(follower) = &mut self.follower {
+            self.rows = followed.rows;
+            self.chunks = follower.restore(followed, &self.plan, std::mem::take(&mut self.chunks).into())?.into();
+        }
+        Ok(())
     }
 
     /// Passes over row groups of the first `rows` rows without reading them, as far as it is known what they hold. Gives the
     /// number of rows. Nothing has been read yet.
     pub(super) fn pass_over(&mut self, rows: u64) -> u64 {
         // A reader of own keys counts those alone.
-        if self.own.is_some() {
+        if self.own.is_some() || self.follower.is_some() {
             return 0;
         }
         let mut to_pass = rows;
@@ -144,9 +168,7 @@ impl Sequence {
                 if self.stamps.is_none() {
                     self.stamps = self.begin_stamps().await?;
                 }
-                let Some(chunk) = self.chunks.pop_front() else {
-                    return Ok(None);
-                };
+                let Some(chunk) = self.next_chunk().await? else { return Ok(None) };
                 self.current = Some(self.open_chunk(chunk).await?);
                 continue;
             };
@@ -159,13 +181,24 @@ impl Sequence {
             };
             match next {
                 Some(batch) if batch.num_rows() == 0 => {}
-                Some(batch) => return Ok(Some(batch)),
+                Some(batch) => {
+                    self.rows += batch.num_rows() as u64;
+                    return Ok(Some(batch));
+                }
                 None => {
                     self.current = None;
                     self.stamps.iter_mut().for_each(Stamps::end);
                 }
             }
         }
+    }
+
+    /// What is to be read next, when it is there; none at the end.
+    async fn next_chunk(&mut self) -> Result<Option<Chunk>> {
+        if let Some(follower) = self.follower.as_mut().filter(|_| self.chunks.is_empty()) {
+            self.chunks.extend(follower.next(&self.plan, &self.task).await?.into_iter().flatten());
+        }
+        Ok(self.chunks.pop_front())
     }
 
     /// What makes the stamps of this piece; none if no watermarks are wanted.
@@ -175,7 +208,9 @@ impl Sequence {
             return Ok(None);
         };
         if let Some(bound) = time.bound {
-            let last_partition = self.chunks.back().map(|chunk| chunk.partition);
+            // What is followed is one partition.
+            let followed = self.follower.as_ref().map(|_| 0);
+            let last_partition = followed.or(self.chunks.back().map(|chunk| chunk.partition));
             return Ok(Some(Stamps::Bounded(Bounded::new(self.piece, bound, last_partition))));
         }
         let mut stretches = vec![];
@@ -197,6 +232,10 @@ impl Sequence {
             let before = early_pass::before(&plan, &chunk, time.index, &self.counts, &self.task).await?;
             (chunk.highest_before, set_by) = before.highest.unzip();
             text_rows = Some(before.rows);
+        }
+        if let Some(follower) = &mut self.follower {
+            let highest = self.stamps.as_ref().and_then(Stamps::highest).or(chunk.highest_before);
+            follower.begin(file, self.rows, highest);
         }
         let before = chunk.file.checked_sub(1).map(|file| Chunk { file, ..chunk.clone() });
         let before = before.and_then(|before| Some(plan.file(&before).ok()?.name.clone()));
@@ -221,7 +260,7 @@ impl Sequence {
     /// Whether a part of text is to know what is before it: how far event time has come, or which row is its first.
     fn wants_text_before(&self, chunk: &Chunk, time: &EventTime) -> bool {
         let is_begun = self.stamps.as_ref().is_some_and(|stamps| stamps.continue_in(chunk));
-        let wants_highest = time.bound.is_some() && !chunk.is_first() && !is_begun;
+        let wants_highest = time.bound.is_some() && !chunk.is_first() && !is_begun && self.follower.is_none();
         let wants_rows = self.plan.full.is_some() && chunk.part.text_before().is_some();
         matches!(chunk.part, Part::Text { .. }) && (wants_highest || wants_rows)
     }

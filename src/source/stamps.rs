@@ -50,6 +50,14 @@ impl Stamps {
         }
     }
 
+    /// The highest event time so far, where watermarks follow it.
+    pub(super) fn highest(&self) -> Option<i64> {
+        match self {
+            Self::Bounded(bounded) => bounded.watermarks.highest(),
+            Self::Exact(_) => None,
+        }
+    }
+
     /// Whether a chunk follows what was read last, so that how far event time has come is known.
     pub(super) fn continue_in(&self, chunk: &Chunk) -> bool {
         match self {

@@ -120,6 +120,8 @@ pub(super) struct Inner {
     pub(super) columns_apart: Vec<String>,
     /// Files of each data partition, in order.
     pub(super) partitions: Vec<Vec<StreamFile>>,
+    /// Where further files are looked for, if they are.
+    pub(super) follows: Option<String>,
     pub(super) options: StreamOptions,
     pub(super) parquet: TableParquetOptions,
     pub(super) warnings: Vec<String>,
@@ -179,6 +181,11 @@ impl StreamTable {
     /// Number of data partitions.
     pub(crate) fn partitions(&self) -> usize {
         self.inner.partitions.len()
+    }
+
+    /// Whether files that appear later are read, too.
+    pub(crate) fn is_endless(&self) -> bool {
+        self.inner.follows.is_some()
     }
 
     /// What a user should know of this stream.

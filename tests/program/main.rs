@@ -4,6 +4,8 @@
 mod bench;
 mod check;
 mod checkpoint;
+#[cfg(unix)]
+mod follow;
 mod generate;
 mod interrupt;
 mod late_rows;

@@ -1,0 +1,97 @@
+//! What has no answer over a stream that does not end: one whose files are followed.
+
+use datafusion::common::Result;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{DdlStatement, Distinct, Expr, LogicalPlan, Sort};
+
+use crate::error::{Error, Location};
+use crate::source::StreamTable;
+use crate::sql::EmitMode;
+
+use super::event_time::first_stream;
+use super::nodes::{Pipelines, WindowAggregate};
+use super::refuse::{place_of, refuse_if};
+
+/// What stands above the pipelines of such a stream begins when it has ended; a GROUP BY without a window answers then.
+pub(super) fn answers_at_end(plan: &LogicalPlan) -> Result<()> {
+    plan.apply(|node| {
+        if let Some(pipelines) = own::<Pipelines>(node) {
+            if is_endless(&pipelines.input) {
+                pipelines
+                    .input
+                    .apply(|node| own(node).map_or(Ok(()), group_by).map(|()| TreeNodeRecursion::Continue))?;
+            }
+            return Ok(TreeNodeRecursion::Jump);
+        }
+        if is_endless(node) {
+            tail(node)?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(())
+}
+
+/// Windows of such a stream close by a bound.
+pub(super) fn windows_without_bound(stream: &StreamTable, time: Option<usize>, at: Option<Location>) -> Result<()> {
+    let has_bound = |index| stream.event_time().is_some_and(|time| time.index == index && time.bound.is_some());
+    refuse_if(stream.is_endless() && time.is_some_and(|index| !has_bound(index)), || {
+        Error::refused(
+            format!("event time of stream {}, which is followed and declares no bound", stream.name()),
+            "without a bound it is known only at the end that no earlier row comes",
+            "WATERMARK FOR ts AS ts - INTERVAL '10' SECOND in CREATE STREAM",
+        )
+        .at(at)
+        .about(Some(stream.name()))
+    })
+}
+
+fn is_endless(plan: &LogicalPlan) -> bool {
+    first_stream(plan).is_some_and(|stream| stream.is_endless())
+}
+
+fn own<T: 'static>(plan: &LogicalPlan) -> Option<&T> {
+    match plan {
+        LogicalPlan::Extension(extension) => extension.node.as_any().downcast_ref(),
+        _ => None,
+    }
+}
+
+fn tail(plan: &LogicalPlan) -> Result<()> {
+    let (what, help) = match plan {
+        LogicalPlan::Sort(_) => {
+            ("ORDER BY", "leave it out, or rank within windows: ROW_NUMBER() OVER (PARTITION BY window_start …) <= 3")
+        }
+        LogicalPlan::Window(_) => ("OVER in an order other than the event time's", "OVER (… ORDER BY the event time)"),
+        LogicalPlan::Aggregate(_) => ("this GROUP BY", "GROUP BY windows of the event time"),
+        LogicalPlan::Distinct(Distinct::On(_)) => ("DISTINCT ON", "ROW_NUMBER() OVER (…) = 1 with EMIT CHANGES"),
+        LogicalPlan::Join(_) => ("this join", "join the stream's rows, below a GROUP BY"),
+        LogicalPlan::Dml(_) | LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(_)) => (
+            "a table of all rows",
+            "COPY (SELECT …) TO 'folder/' with streamlines.checkpoint_dir writes rows as they come",
+        ),
+        _ => return Ok(()),
+    };
+    let place = match plan {
+        LogicalPlan::Sort(Sort { expr, .. }) => place_of(expr.iter().map(|sort| &sort.expr)),
+        plan => place_of(&plan.expressions()),
+    };
+    Err(at_end(what, help).at(place).about(first_stream(plan).as_ref().map(|stream| stream.name())).into())
+}
+
+fn group_by(aggregate: &WindowAggregate) -> Result<()> {
+    let answers_at_end = aggregate.window.is_none() && aggregate.emit == EmitMode::Final && aggregate.results.is_none();
+    let place = || place_of(aggregate.keys.iter().chain(&aggregate.aggregates).collect::<Vec<&Expr>>());
+    refuse_if(answers_at_end, || {
+        let help = "GROUP BY tumble(ts, INTERVAL '1 hour'), or use EMIT CHANGES";
+        let error = at_end("GROUP BY without a window", help);
+        error.at(place()).about(first_stream(&aggregate.input).as_ref().map(|stream| stream.name()))
+    })
+}
+
+fn at_end(what: &str, help: &str) -> Error {
+    Error::refused(
+        format!("{what} over a stream that is followed"),
+        "the answer is known only when the stream ends",
+        help,
+    )
+}

@@ -1,0 +1,151 @@
+//! Files that appear while a stream is read: each is read once, those that are found together in order of their names.
+//!
+//! A file is to appear whole: written under a name that begins with `.` or `_`, or in another folder, and renamed.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use datafusion::common::Result;
+use datafusion::execution::TaskContext;
+use datafusion::execution::object_store::ObjectStoreUrl;
+
+use crate::error::Error;
+
+use super::files::{self, FoundFile};
+use super::opening::follow_file;
+use super::pieces::{Chunk, Part};
+use super::replay::ReplayPlan;
+use super::table::{Inner, StreamFile};
+
+/// How long to wait before the folder is looked at again: at first, and at most.
+const WAITS: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(200)];
+
+/// What those who follow files are told while they do.
+#[derive(Debug, Default)]
+pub(crate) struct Signals {
+    stops: AtomicBool,
+    drains: AtomicBool,
+}
+
+impl Signals {
+    /// To read no more.
+    pub(crate) fn stop(&self) {
+        self.stops.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stops.load(Ordering::Relaxed)
+    }
+
+    /// To read what is there, and then to end.
+    pub(crate) fn drain(&self) {
+        self.drains.store(true, Ordering::Relaxed);
+    }
+
+    fn is_draining(&self) -> bool {
+        self.drains.load(Ordering::Relaxed)
+    }
+}
+
+/// How far whoever follows files has come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Followed {
+    /// The files that have been begun, in their order: all but the last have been read to their ends.
+    pub(crate) files: Vec<String>,
+    /// Rows of all but the last.
+    pub(crate) rows: u64,
+    /// The highest event time in them.
+    pub(crate) highest: Option<i64>,
+}
+
+/// Follows the files of a stream.
+pub(super) struct Follower {
+    signals: Arc<Signals>,
+    known: HashSet<PathBuf>,
+    wait: Duration,
+    pub(super) followed: Followed,
+}
+
+impl Follower {
+    /// Follows a stream whose first files are known.
+    pub(super) fn new(inner: &Inner, signals: Arc<Signals>) -> Self {
+        let known = inner.partitions.iter().flatten().map(|file| file.path.clone()).collect();
+        Self { signals, known, wait: WAITS[0], followed: Followed::default() }
+    }
+
+    /// A file is begun, when so many rows of those before it have been read, up to an event time.
+    pub(super) fn begin(&mut self, file: &StreamFile, rows: u64, highest: Option<i64>) {
+        let name = file.path.display().to_string();
+        // What goes on was begun before.
+        if self.followed.files.last() != Some(&name) {
+            self.followed.files.push(name);
+            (self.followed.rows, self.followed.highest) = (rows, highest);
+        }
+    }
+
+    /// The next files; none when whoever follows is to end.
+    ///
+    /// # Errors
+    /// A folder or a file that cannot be read, or that has other columns.
+    pub(super) async fn next(&mut self, plan: &ReplayPlan, task: &TaskContext) -> Result<Option<Vec<Chunk>>> {
+        loop {
+            // What is there when it is to end is read before.
+            let ends = self.signals.is_draining();
+            let found = self.look(plan, task).await?;
+            if !found.is_empty() {
+                self.wait = WAITS[0];
+                return Ok(Some(found));
+            }
+            if ends || self.signals.is_stopped() {
+                return Ok(None);
+            }
+            tokio::time::sleep(self.wait).await;
+            self.wait = (2 * self.wait).min(WAITS[1]);
+        }
+    }
+
+    async fn look(&mut self, plan: &ReplayPlan, task: &TaskContext) -> Result<Vec<Chunk>> {
+        let inner = &plan.stream().inner;
+        let Some(location) = &inner.follows else { return Ok(vec![]) };
+        let found = files::find_any(location, Some(inner.format))?;
+        let new: Vec<FoundFile> = found.into_iter().filter(|file| !self.known.contains(&file.path)).collect();
+        let store = task.runtime_env().object_store(ObjectStoreUrl::local_filesystem())?;
+        let mut chunks = vec![];
+        for file in new {
+            self.known.insert(file.path.clone());
+            let file = follow_file(inner, &file, &store).await?;
+            let found = Some(Arc::new(file));
+            chunks.push(Chunk { partition: 0, file: 0, part: Part::Whole, highest_before: None, found });
+        }
+        Ok(chunks)
+    }
+
+    /// Goes on after `followed`: gives the chunks that are still to be read, the one that was begun first.
+    ///
+    /// # Errors
+    /// The file that was begun is not there any more.
+    pub(super) fn restore(&mut self, followed: Followed, plan: &ReplayPlan, chunks: Vec<Chunk>) -> Result<Vec<Chunk>> {
+        let path =
+            |chunk: &Chunk| Ok::<_, datafusion::error::DataFusionError>(plan.file(chunk)?.path.display().to_string());
+        let (mut begun, mut left) = (None, vec![]);
+        for chunk in chunks {
+            let path = path(&chunk)?;
+            match followed.files.iter().position(|known| *known == path) {
+                None => left.push(chunk),
+                Some(place) if place + 1 == followed.files.len() => begun = Some(chunk),
+                Some(_) => {}
+            }
+        }
+        let Some(last) = followed.files.last() else { return Ok(left) };
+        let Some(begun) = begun else {
+            let error = Error::data("has been read in part, and is not there any more").in_file(last);
+            return Err(error.help("put it back, or begin the job anew in another folder of checkpoints").into());
+        };
+        let begun = Chunk { highest_before: followed.highest, ..begun };
+        self.followed = followed;
+        Ok(std::iter::once(begun).chain(left).collect())
+    }
+}
