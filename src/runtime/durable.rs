@@ -24,6 +24,7 @@ use crate::config::StreamlinesOptions;
 use crate::error::Error;
 use crate::exec::context::{Mergers, PipelineContext, PipelineMetrics};
 use crate::sink::{Epochs, Sink, Writer, Written};
+use crate::source::Followed;
 
 use super::boundary::PipelinesExec;
 use super::chain::{Chain, Step};
@@ -225,17 +226,17 @@ impl Pipeline<'_> {
         loop {
             match self.chain.step().await? {
                 Step::Output(batch) => self.output.writer(self.durable)?.write(batch).await?,
-                Step::WantsInput if work.is_stopped() => return self.save(rows).await,
+                Step::WantsInput if work.is_stopped() => return self.save(rows.followed().cloned()).await,
                 Step::WantsInput => {
                     if self.durable.interval.is_over(self.saved.elapsed(), self.rows_read() - self.saved_rows) {
-                        self.save(rows).await?;
+                        self.save(rows.followed().cloned()).await?;
                     }
                     match rows.next().await? {
                         None if work.is_stopped() => {}
                         read => self.chain.push(read),
                     }
                 }
-                Step::Ended => return self.save(rows).await,
+                Step::Ended => return self.save(rows.followed().cloned()).await,
             }
         }
     }
@@ -245,12 +246,11 @@ impl Pipeline<'_> {
     }
 
     /// Ends the epoch.
-    async fn save(&mut self, rows: &Rows) -> Result<()> {
+    async fn save(&mut self, followed: Option<Followed>) -> Result<()> {
         let Durable { store, epochs, .. } = self.durable;
         let files = self.output.close().await?;
         let counts = self.metrics.checkpoint();
         let operators = if counts.has_ended { self.chain.saved_at_end() } else { self.chain.save().await? };
-        let followed = rows.followed().cloned();
         let checkpoint = Checkpoint { epoch: self.output.epoch, files, operators, followed, ..counts };
         let (index, epoch) = (self.output.index, checkpoint.epoch);
         store.put(index, &checkpoint).await?;

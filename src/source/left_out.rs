@@ -14,7 +14,7 @@ use datafusion::physical_plan::streaming::PartitionStream;
 use futures::stream;
 
 use super::pieces::{Division, Split};
-use super::reader::{Read, Reader, ReaderCounts};
+use super::reader::{Read, Reader};
 use super::replay::ReplayPlan;
 use super::table::StreamTable;
 
@@ -71,7 +71,7 @@ impl PartitionStream for Rest {
     }
 
     fn execute(&self, task: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let reader = Reader::open(&self.plan, self.piece, Arc::new(ReaderCounts::default()), task);
+        let reader = Reader::open(&self.plan, self.piece, Arc::default(), task, &Arc::default());
         let left_out = Arc::clone(&self.left_out);
         let rows = stream::try_unfold(reader, move |reader| {
             let left_out = Arc::clone(&left_out);

@@ -107,7 +107,8 @@ pub(super) async fn row_before(
 ) -> Result<Option<RowPlace>> {
     let first_group = chunk.part.row_groups().map_or(0, |groups| groups.start);
     for index in 0..=chunk.file {
-        let file = plan.file(&Chunk { file: index, ..chunk.clone() })?;
+        let before = Chunk { file: index, ..chunk.clone() };
+        let file = plan.file(&before)?;
         let Some(footer) = &file.footer else { continue };
         let mut first = 1;
         for (group, rows) in footer.rows.iter().enumerate() {

@@ -311,7 +311,8 @@ impl ReplayPlan {
     /// wanted.
     pub(super) fn pass_over(&self, chunk: &mut Chunk, rows: u64) -> Passed {
         let mut passed = Passed { rows: 0, is_all: false };
-        let Some(footer) = self.file(chunk).ok().and_then(|file| file.footer.as_ref()) else { return passed };
+        let as_found = chunk.clone();
+        let Some(footer) = self.file(&as_found).ok().and_then(|file| file.footer.as_ref()) else { return passed };
         let groups = chunk.part.row_groups().unwrap_or(0..footer.rows.len());
         let times = self.event_time().map(|time| footer.times(time.index));
         let mut begin = groups.start;

@@ -221,8 +221,8 @@ impl Sequence {
     }
 
     async fn open_chunk(&mut self, mut chunk: Chunk) -> Result<OpenChunk> {
-        let plan = Arc::clone(&self.plan);
-        let file = plan.file(&chunk)?;
+        let (plan, as_found) = (Arc::clone(&self.plan), chunk.clone());
+        let file = plan.file(&as_found)?;
         let mut text_rows = None;
         let mut set_by = match (&plan.full, plan.event_time(), chunk.highest_before) {
             (Some(_), Some(time), Some(highest)) => row_before(&plan, &chunk, time.index, highest, &self.task).await?,
