@@ -36,7 +36,7 @@ pub(super) fn windows_without_bound(stream: &StreamTable, time: Option<usize>, a
     let has_bound = |index| stream.event_time().is_some_and(|time| time.index == index && time.bound.is_some());
     refuse_if(stream.is_endless() && time.is_some_and(|index| !has_bound(index)), || {
         Error::refused(
-            format!("event time of stream {}, which is followed and declares no bound", stream.name()),
+            format!("a window over stream {}, which is followed, without a bound of lateness,", stream.name()),
             "without a bound it is known only at the end that no earlier row comes",
             "WATERMARK FOR ts AS ts - INTERVAL '10' SECOND in CREATE STREAM",
         )

@@ -228,7 +228,9 @@ impl Pipeline<'_> {
                 Step::Output(batch) => self.output.writer(self.durable)?.write(batch).await?,
                 Step::WantsInput if work.is_stopped() => return self.save(rows.followed().cloned()).await,
                 Step::WantsInput => {
-                    if self.durable.interval.is_over(self.saved.elapsed(), self.rows_read() - self.saved_rows) {
+                    if self.has_news()
+                        && self.durable.interval.is_over(self.saved.elapsed(), self.rows_read() - self.saved_rows)
+                    {
                         self.save(rows.followed().cloned()).await?;
                     }
                     match rows.next().await? {
@@ -239,6 +241,11 @@ impl Pipeline<'_> {
                 Step::Ended => return self.save(rows.followed().cloned()).await,
             }
         }
+    }
+
+    /// Whether there is anything to save since the last time.
+    fn has_news(&self) -> bool {
+        self.rows_read() > self.saved_rows || self.output.writer.is_some()
     }
 
     fn rows_read(&self) -> u64 {

@@ -150,6 +150,8 @@ impl Rows {
                 return Ok(Some(read));
             }
             match self.input.next().await? {
+                // It says that there are no rows yet.
+                Some(read) if read.batch.num_rows() == 0 => return Ok(Some(read)),
                 Some(read) => pacing.hold(read),
                 None => return Ok(None),
             }

@@ -86,25 +86,24 @@ impl Follower {
         }
     }
 
-    /// The next files; none when whoever follows is to end.
+    /// The next files, of which there may be none yet; none when whoever follows is to end.
     ///
     /// # Errors
     /// A folder or a file that cannot be read, or that has other columns.
     pub(super) async fn next(&mut self, plan: &ReplayPlan, task: &TaskContext) -> Result<Option<Vec<Chunk>>> {
-        loop {
-            // What is there when it is to end is read before.
-            let ends = self.signals.is_draining();
-            let found = self.look(plan, task).await?;
-            if !found.is_empty() {
-                self.wait = WAITS[0];
-                return Ok(Some(found));
-            }
-            if ends || self.signals.is_stopped() {
-                return Ok(None);
-            }
-            tokio::time::sleep(self.wait).await;
-            self.wait = (2 * self.wait).min(WAITS[1]);
+        // What is there when it is to end is read before.
+        let ends = self.signals.is_draining();
+        let found = self.look(plan, task).await?;
+        if !found.is_empty() {
+            self.wait = WAITS[0];
+            return Ok(Some(found));
         }
+        if ends || self.signals.is_stopped() {
+            return Ok(None);
+        }
+        tokio::time::sleep(self.wait).await;
+        self.wait = (2 * self.wait).min(WAITS[1]);
+        Ok(Some(found))
     }
 
     async fn look(&mut self, plan: &ReplayPlan, task: &TaskContext) -> Result<Vec<Chunk>> {

@@ -245,6 +245,14 @@ impl ReplayPlan {
         Arc::clone(&self.schema)
     }
 
+    /// The schema of batches as they are read.
+    ///
+    /// # Errors
+    /// None for the columns of this stream.
+    pub(super) fn read_schema(&self) -> Result<SchemaRef> {
+        Ok(Arc::new(self.table.inner.schema.project(&self.columns)?))
+    }
+
     /// The columns of a batch that were asked for: the event time, and others that the ledger wants, may not have been.
     ///
     /// # Errors

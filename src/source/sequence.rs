@@ -67,6 +67,14 @@ impl Run {
     }
 }
 
+/// What is to be read next.
+enum Next {
+    Chunk(Chunk),
+    /// Nothing yet: it may still appear.
+    Later,
+    End,
+}
+
 struct OpenChunk {
     chunk: Chunk,
     name: Arc<str>,
@@ -168,8 +176,12 @@ impl Sequence {
                 if self.stamps.is_none() {
                     self.stamps = self.begin_stamps().await?;
                 }
-                let Some(chunk) = self.next_chunk().await? else { return Ok(None) };
-                self.current = Some(self.open_chunk(chunk).await?);
+                match self.next_chunk().await? {
+                    Next::Chunk(chunk) => self.current = Some(self.open_chunk(chunk).await?),
+                    // Without rows, so that whoever waits for some has its turn.
+                    Next::Later => return Ok(Some(RecordBatch::new_empty(self.plan.read_schema()?))),
+                    Next::End => return Ok(None),
+                }
                 continue;
             };
             let mut skipped_rows = 0;
@@ -193,12 +205,16 @@ impl Sequence {
         }
     }
 
-    /// What is to be read next, when it is there; none at the end.
-    async fn next_chunk(&mut self) -> Result<Option<Chunk>> {
+    /// What is to be read next.
+    async fn next_chunk(&mut self) -> Result<Next> {
         if let Some(follower) = self.follower.as_mut().filter(|_| self.chunks.is_empty()) {
-            self.chunks.extend(follower.next(&self.plan, &self.task).await?.into_iter().flatten());
+            match follower.next(&self.plan, &self.task).await? {
+                Some(found) if found.is_empty() => return Ok(Next::Later),
+                Some(found) => self.chunks.extend(found),
+                None => return Ok(Next::End),
+            }
         }
-        Ok(self.chunks.pop_front())
+        Ok(self.chunks.pop_front().map_or(Next::End, Next::Chunk))
     }
 
     /// What makes the stamps of this piece; none if no watermarks are wanted.

@@ -1,16 +1,16 @@
 //! The accumulators of a pass: a summary of each group.
 
-use std::cell::LazyCell;
 use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, BooleanArray, Int64Array, PrimitiveArray,
     UInt64Array,
 };
-use arrow::buffer::{NullBuffer, ScalarBuffer};
+use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type, Int64Type};
 use datafusion::common::{Result, internal_datafusion_err};
 
+use super::columns::Columns;
 use crate::operator::passes::{Asks, Pass};
 use crate::operator::summary::{Measure, Summary};
 
@@ -67,37 +67,12 @@ impl<T: Measure> PassGroups<T> {
         }
     }
 
-    /// The groups without a value.
-    fn unseen(&self) -> Option<NullBuffer> {
-        let is_seen = |group: &Summary<_>| group.count > 0;
-        (!self.groups.iter().all(is_seen)).then(|| self.groups.iter().map(is_seen).collect())
-    }
-
-    fn rows(&self) -> Int64Array {
-        let nulls = |index| self.nulls.get(index).copied().unwrap_or(0);
-        let rows = self.groups.iter().enumerate().map(|(index, group)| group.count + nulls(index));
-        Int64Array::from_iter_values(rows)
-    }
-
-    fn counts(&self) -> Int64Array {
-        Int64Array::from_iter_values(self.groups.iter().map(|group| group.count))
-    }
-
-    /// Something of each group that has a value.
-    fn seen<O: ArrowPrimitiveType>(&self, of: impl Fn(&Summary<T::Native>) -> O::Native) -> ArrayRef {
-        let values: ScalarBuffer<O::Native> = self.groups.iter().map(of).collect();
-        Arc::new(PrimitiveArray::<O>::new(values, self.unseen()))
-    }
-
-    fn value(&self, asks: Asks) -> ArrayRef {
-        match asks {
-            Asks::Rows => Arc::new(self.rows()),
-            Asks::Count => Arc::new(self.counts()),
-            Asks::Sum => self.seen::<T>(|group| group.sum),
-            Asks::Avg => self.seen::<Float64Type>(|group| T::mean(group.sum, group.count)),
-            Asks::Min => self.seen::<T>(|group| T::of_rank(group.least)),
-            Asks::Max => self.seen::<T>(|group| T::of_rank(group.greatest)),
+    fn rows(&self, counts: &ScalarBuffer<i64>) -> ScalarBuffer<i64> {
+        if self.nulls.iter().all(|nulls| *nulls == 0) {
+            return counts.clone();
         }
+        let nulls = self.nulls.iter().copied().chain(std::iter::repeat(0));
+        counts.iter().zip(nulls).map(|(count, nulls)| count + nulls).collect()
     }
 }
 
@@ -166,26 +141,38 @@ impl<T: Measure> Summaries for PassGroups<T> {
 
     fn values(&mut self, total: usize) -> Vec<ArrayRef> {
         self.grow(total);
-        self.asks.iter().map(|asks| self.value(*asks)).collect()
+        let arrays = Columns::<T>::of(&self.asks, &self.groups).arrays();
+        let count = |counts: ScalarBuffer<i64>| Arc::new(Int64Array::new(counts, None)) as ArrayRef;
+        let value = |asks: &Asks| match asks {
+            Asks::Rows => count(self.rows(&arrays.counts)),
+            Asks::Count => count(arrays.counts.clone()),
+            Asks::Sum => Arc::clone(&arrays.sums) as _,
+            Asks::Avg => arrays.means(),
+            Asks::Min => Arc::clone(&arrays.least) as _,
+            Asks::Max => Arc::clone(&arrays.greatest) as _,
+        };
+        self.asks.iter().map(value).collect()
     }
 
     /// What several aggregates keep is one array that they share, or one buffer.
     fn states(&mut self, total: usize) -> Vec<Vec<ArrayRef>> {
         self.grow(total);
-        let counts = LazyCell::new(|| Arc::new(self.counts()));
-        let sums = LazyCell::new(|| self.value(Asks::Sum));
-        let all_count = self.nulls.iter().all(|nulls| *nulls == 0);
+        let arrays = Columns::<T>::of(&self.asks, &self.groups).arrays();
+        let counts: ArrayRef = Arc::new(Int64Array::new(arrays.counts.clone(), None));
+        let has_nulls = self.nulls.iter().any(|nulls| *nulls > 0);
         let state = |asks: &Asks| -> Vec<ArrayRef> {
             match asks {
-                Asks::Count => vec![Arc::clone(&counts) as _],
-                Asks::Rows if all_count => vec![Arc::clone(&counts) as _],
-                Asks::Sum => vec![Arc::clone(&sums)],
+                Asks::Rows if has_nulls => vec![Arc::new(Int64Array::new(self.rows(&arrays.counts), None))],
+                Asks::Rows | Asks::Count => vec![Arc::clone(&counts)],
+                Asks::Sum => vec![Arc::clone(&arrays.sums) as _],
                 // Without values the count is null, too: DataFusion makes a mean of every state that has one.
                 Asks::Avg => {
-                    let counts = ScalarBuffer::from(counts.values().inner().clone());
-                    vec![Arc::new(UInt64Array::new(counts, self.unseen())), Arc::clone(&sums)]
+                    let counts = ScalarBuffer::from(arrays.counts.inner().clone());
+                    let counts = UInt64Array::new(counts, arrays.unseen.clone());
+                    vec![Arc::new(counts), Arc::clone(&arrays.sums) as _]
                 }
-                asks => vec![self.value(*asks)],
+                Asks::Min => vec![Arc::clone(&arrays.least) as _],
+                Asks::Max => vec![Arc::clone(&arrays.greatest) as _],
             }
         };
         self.asks.iter().map(state).collect()
