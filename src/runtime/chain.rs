@@ -64,6 +64,11 @@ impl Chain {
         })
     }
 
+    /// What its nodes share.
+    pub(super) fn context(&self) -> &PipelineContext {
+        &self.context
+    }
+
     /// Hands the next rows to the chain, or tells it that there are no more. It must have asked for them.
     pub(super) fn push(&mut self, read: Option<Read>) {
         match read {

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, BooleanArray, Int64Array, PrimitiveArray,
-    UInt64Array,
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Int64Array, PrimitiveArray, UInt64Array,
 };
 use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type, Int64Type};
@@ -114,26 +113,33 @@ impl<T: Measure> Summaries for PassGroups<T> {
     fn merge(&mut self, states: &[&[ArrayRef]], groups: &[usize], total: usize) -> Result<()> {
         let states = States::<T>::try_new(&self.asks, states)?;
         self.grow(total);
-        if states.rows.is_some() {
+        if let Some(rows) = states.rows {
             self.nulls.resize(total.max(self.nulls.len()), 0);
+            for ((index, count), rows) in groups.iter().zip(&states.counts).zip(rows.values()) {
+                self.nulls[*index] += rows - count;
+            }
         }
-        for (row, index) in groups.iter().enumerate() {
-            let (group, count) = (&mut self.groups[*index], states.count(row));
-            group.count += count;
-            if let Some(rows) = states.rows {
-                self.nulls[*index] += rows.value(row) - count;
+        let counts = groups.iter().zip(&states.counts);
+        match (states.sums, states.least, states.greatest) {
+            (Some(sums), Some(least), Some(greatest)) => {
+                let values = sums.iter().zip(least).zip(greatest);
+                for ((index, count), ((sum, least), greatest)) in
+                    counts.zip(values).filter(|((_, count), _)| **count > 0)
+                {
+                    let (least, greatest) = (T::rank(*least), T::rank(*greatest));
+                    self.groups[*index].merge(&Summary { count: *count, sum: *sum, least, greatest });
+                }
             }
-            if count == 0 {
-                continue;
-            }
-            if let Some(sums) = states.sums {
-                group.sum = group.sum.add_wrapping(sums.value(row));
-            }
-            if let Some(least) = states.least {
-                group.least = group.least.min(T::rank(least.value(row)));
-            }
-            if let Some(greatest) = states.greatest {
-                group.greatest = group.greatest.max(T::rank(greatest.value(row)));
+            (sums, least, greatest) => {
+                for (row, (index, count)) in counts.enumerate().filter(|(_, (_, count))| **count > 0) {
+                    let nothing = Summary::<T::Native>::default();
+                    self.groups[*index].merge(&Summary {
+                        count: *count,
+                        sum: sums.map_or(nothing.sum, |sums| sums[row]),
+                        least: least.map_or(nothing.least, |least| T::rank(least[row])),
+                        greatest: greatest.map_or(nothing.greatest, |greatest| T::rank(greatest[row])),
+                    });
+                }
             }
         }
         Ok(())
@@ -185,19 +191,13 @@ impl<T: Measure> Summaries for PassGroups<T> {
 
 /// The partial states of a pass, what several aggregates keep only once.
 struct States<'a, T: Measure> {
+    /// Where not all rows have a value.
     rows: Option<&'a Int64Array>,
-    counts: Counts<'a>,
-    sums: Option<&'a PrimitiveArray<T>>,
-    least: Option<&'a PrimitiveArray<T>>,
-    greatest: Option<&'a PrimitiveArray<T>>,
-}
-
-/// How many values a state is of.
-enum Counts<'a> {
-    Counted(&'a Int64Array),
-    Averaged(&'a UInt64Array),
-    /// Nobody has counted. It matters only whether there are any: where there are, this is not null.
-    Seen(&'a dyn Array),
+    /// How many values a state is of; where nobody has counted, whether it is of any.
+    counts: ScalarBuffer<i64>,
+    sums: Option<&'a [T::Native]>,
+    least: Option<&'a [T::Native]>,
+    greatest: Option<&'a [T::Native]>,
 }
 
 impl<'a, T: Measure> States<'a, T> {
@@ -209,32 +209,31 @@ impl<'a, T: Measure> States<'a, T> {
         let [sum, mean] = [state(Asks::Sum, 0), state(Asks::Avg, 1)];
         let [least, greatest] = [state(Asks::Min, 0), state(Asks::Max, 0)];
         let counts = match (state(Asks::Count, 0), state(Asks::Avg, 0), sum.or(least).or(greatest)) {
-            (Some(counts), ..) => Counts::Counted(typed::<Int64Type>(counts)?),
-            (_, Some(counts), _) => Counts::Averaged(typed(counts)?),
-            (.., Some(values)) => Counts::Seen(values),
+            (Some(counts), ..) => typed::<Int64Type>(counts)?.values().clone(),
+            (_, Some(counts), _) => counts_of_means(typed(counts)?),
+            (.., Some(values)) => (0..values.len()).map(|row| i64::from(values.is_valid(row))).collect(),
             _ => return Err(internal_datafusion_err!("a pass over no column")),
         };
+        let rows = state(Asks::Rows, 0).map(typed::<Int64Type>).transpose()?;
+        let is_same = |rows: &&Int64Array| rows.values().inner().as_ptr() == counts.inner().as_ptr();
+        let values = |column: Option<&'a ArrayRef>| -> Result<Option<&'a [T::Native]>> {
+            Ok(column.map(typed::<T>).transpose()?.map(|column| &column.values()[..]))
+        };
         Ok(Self {
-            rows: state(Asks::Rows, 0).map(typed).transpose()?,
+            rows: rows.filter(|rows| !is_same(rows)),
+            sums: values(sum.or(mean))?,
+            least: values(least)?,
+            greatest: values(greatest)?,
             counts,
-            sums: sum.or(mean).map(typed).transpose()?,
-            least: least.map(typed).transpose()?,
-            greatest: greatest.map(typed).transpose()?,
         })
     }
+}
 
-    fn count(&self, row: usize) -> i64 {
-        match self.counts {
-            Counts::Counted(counts) => counts.value(row),
-            Counts::Averaged(counts) => {
-                if counts.is_valid(row) {
-                    counts.value(row) as i64
-                } else {
-                    0
-                }
-            }
-            Counts::Seen(values) => i64::from(values.is_valid(row)),
-        }
+/// Without values the count of a mean is null.
+fn counts_of_means(counts: &UInt64Array) -> ScalarBuffer<i64> {
+    match counts.null_count() {
+        0 => ScalarBuffer::from(counts.values().inner().clone()),
+        _ => counts.iter().map(|count| count.unwrap_or(0) as i64).collect(),
     }
 }
 

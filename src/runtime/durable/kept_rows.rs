@@ -24,8 +24,8 @@ use crate::error::Error;
 use crate::exec::{no_expressions, streaming_properties};
 use crate::sink::{Epochs, FileSink, OutputFormat, Sink};
 
-use super::boundary::PipelinesExec;
-use super::joined::joined;
+use crate::runtime::boundary::PipelinesExec;
+use crate::runtime::joined::joined;
 
 /// A folder with the rows of a job's pipelines, in files of Arrow IPC.
 pub(super) struct KeptRows {

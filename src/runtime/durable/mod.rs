@@ -8,9 +8,11 @@
 //! visible. Whenever a job is killed, one of the three is where it goes on: what was staged and not saved is taken
 //! away, what was saved and not visible becomes visible. No pipeline waits for another one.
 
+mod kept_rows;
+mod pipeline;
+mod through;
+
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::{DataFusionError, Result};
@@ -22,18 +24,18 @@ use tokio::task::JoinSet;
 use crate::checkpoint::{Checkpoint, CheckpointStore, Interval};
 use crate::config::StreamlinesOptions;
 use crate::error::Error;
-use crate::exec::context::{Mergers, PipelineContext, PipelineMetrics};
-use crate::sink::{Epochs, Sink, Writer, Written};
-use crate::source::Followed;
+use crate::exec::context::PipelineContext;
+use crate::sink::{Epochs, Sink, Written};
 
 use super::boundary::PipelinesExec;
-use super::chain::{Chain, Step};
+use super::chain::Chain;
 use super::job::collect_boundaries;
-use super::kept_rows::KeptRows;
 use super::run::Run;
-use super::through::Through;
-use super::work::{Rows, Work};
+use super::work::Work;
 use super::write::write_whole;
+use kept_rows::KeptRows;
+use pipeline::Pipeline;
+use through::Through;
 
 /// What the pipelines of a job share.
 struct Durable {
@@ -184,115 +186,6 @@ impl Durable {
         let mut rows = work.rows(&context)?;
         rows.restore(saved.rows_read, saved.followed).await?;
         context.restore(saved.operators);
-        let (metrics, mergers) = (Arc::clone(&context.metrics), context.mergers.clone());
-        let chain = Chain::open(work, context)?;
-        let output = Output { index, epoch: saved.epoch + 1, writer: None, written: Written::default() };
-        let mut pipeline = Pipeline {
-            durable: self,
-            chain,
-            output,
-            metrics,
-            mergers,
-            saved: Instant::now(),
-            saved_rows: saved.rows_read,
-        };
-        pipeline.run(work, &mut rows).await?;
-        Ok(pipeline.output.written)
-    }
-}
-
-/// A pipeline at work.
-struct Pipeline<'a> {
-    durable: &'a Durable,
-    chain: Chain,
-    output: Output,
-    metrics: Arc<PipelineMetrics>,
-    mergers: Mergers,
-    /// When it saved itself, and how many rows it had read then.
-    saved: Instant,
-    saved_rows: u64,
-}
-
-/// What it has written in this epoch.
-struct Output {
-    index: usize,
-    epoch: u64,
-    writer: Option<(String, Box<dyn Writer>)>,
-    written: Written,
-}
-
-impl Pipeline<'_> {
-    async fn run(&mut self, work: &Work, rows: &mut Rows) -> Result<()> {
-        loop {
-            match self.chain.step().await? {
-                Step::Output(batch) => self.output.writer(self.durable)?.write(batch).await?,
-                Step::WantsInput if work.is_stopped() => return self.save(rows.followed().cloned()).await,
-                Step::WantsInput => {
-                    if self.has_news()
-                        && self.durable.interval.is_over(self.saved.elapsed(), self.rows_read() - self.saved_rows)
-                    {
-                        self.save(rows.followed().cloned()).await?;
-                    }
-                    match rows.next().await? {
-                        None if work.is_stopped() => {}
-                        read => self.chain.push(read),
-                    }
-                }
-                Step::Ended => return self.save(rows.followed().cloned()).await,
-            }
-        }
-    }
-
-    /// Whether there is anything to save since the last time.
-    fn has_news(&self) -> bool {
-        self.rows_read() > self.saved_rows || self.output.writer.is_some()
-    }
-
-    fn rows_read(&self) -> u64 {
-        self.metrics.rows_in.load(Ordering::Relaxed)
-    }
-
-    /// Ends the epoch.
-    async fn save(&mut self, followed: Option<Followed>) -> Result<()> {
-        let Durable { store, epochs, .. } = self.durable;
-        let files = self.output.close().await?;
-        let counts = self.metrics.checkpoint();
-        let operators = if counts.has_ended { self.chain.saved_at_end() } else { self.chain.save().await? };
-        let checkpoint = Checkpoint { epoch: self.output.epoch, files, operators, followed, ..counts };
-        let (index, epoch) = (self.output.index, checkpoint.epoch);
-        store.put(index, &checkpoint).await?;
-        self.mergers.iter().flatten().for_each(|merger| merger.lock().saved(index, epoch));
-        for file in &checkpoint.files {
-            epochs.publish(file).await?;
-        }
-        self.output.epoch += 1;
-        (self.saved, self.saved_rows) = (Instant::now(), checkpoint.rows_read);
-        Ok(())
-    }
-}
-
-impl Output {
-    /// The writer of this epoch's file, which begins with the first rows.
-    fn writer(&mut self, durable: &Durable) -> Result<&mut dyn Writer> {
-        let writer = match self.writer.take() {
-            Some(writer) => writer,
-            None => {
-                let file = durable.epochs.file(self.index, self.epoch);
-                let writer = durable.epochs.staging_writer(&file, Arc::clone(&durable.schema))?;
-                (file, writer)
-            }
-        };
-        let (_, writer) = self.writer.insert(writer);
-        Ok(writer.as_mut())
-    }
-
-    /// Stages the file of this epoch, if there is one.
-    async fn close(&mut self) -> Result<Vec<String>> {
-        let Some((file, mut writer)) = self.writer.take() else { return Ok(vec![]) };
-        writer.finish().await?;
-        let written = writer.close().await?;
-        self.written.rows += written.rows;
-        self.written.bytes += written.bytes;
-        Ok(vec![file])
+        Pipeline::new(self, Chain::open(work, context)?, saved.epoch, saved.rows_read).run(work, &mut rows).await
     }
 }

@@ -1,0 +1,119 @@
+//! A pipeline at work that saves itself now and then.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use datafusion::common::Result;
+
+use crate::checkpoint::Checkpoint;
+use crate::runtime::chain::{Chain, Step};
+use crate::runtime::work::{Rows, Work};
+use crate::sink::{Writer, Written};
+use crate::source::Followed;
+
+use super::Durable;
+
+/// A pipeline at work.
+pub(super) struct Pipeline<'a> {
+    durable: &'a Durable,
+    chain: Chain,
+    output: Output,
+    /// When it saved itself, and how many rows it had read then.
+    saved: Instant,
+    saved_rows: u64,
+}
+
+/// What it has written in this epoch.
+struct Output {
+    index: usize,
+    epoch: u64,
+    writer: Option<(String, Box<dyn Writer>)>,
+    written: Written,
+}
+
+impl<'a> Pipeline<'a> {
+    /// Goes on after so many epochs, and rows that have been read.
+    pub(super) fn new(durable: &'a Durable, chain: Chain, epochs: u64, rows: u64) -> Self {
+        let (index, written) = (chain.context().index, Written::default());
+        let output = Output { index, epoch: epochs + 1, writer: None, written };
+        Self { durable, chain, output, saved: Instant::now(), saved_rows: rows }
+    }
+
+    /// Runs to the end of the rows, or until it is stopped.
+    pub(super) async fn run(mut self, work: &Work, rows: &mut Rows) -> Result<Written> {
+        loop {
+            match self.chain.step().await? {
+                Step::Output(batch) => self.output.writer(self.durable)?.write(batch).await?,
+                Step::WantsInput if work.is_stopped() => break,
+                Step::WantsInput => {
+                    if self.has_news()
+                        && self.durable.interval.is_over(self.saved.elapsed(), self.rows_read() - self.saved_rows)
+                    {
+                        self.save(rows.followed().cloned()).await?;
+                    }
+                    match rows.next().await? {
+                        None if work.is_stopped() => {}
+                        read => self.chain.push(read),
+                    }
+                }
+                Step::Ended => break,
+            }
+        }
+        self.save(rows.followed().cloned()).await?;
+        Ok(self.output.written)
+    }
+
+    /// Whether there is anything to save since the last time.
+    fn has_news(&self) -> bool {
+        self.rows_read() > self.saved_rows || self.output.writer.is_some()
+    }
+
+    fn rows_read(&self) -> u64 {
+        self.chain.context().metrics.rows_in.load(Ordering::Relaxed)
+    }
+
+    /// Ends the epoch.
+    async fn save(&mut self, followed: Option<Followed>) -> Result<()> {
+        let Durable { store, epochs, .. } = self.durable;
+        let files = self.output.close().await?;
+        let counts = self.chain.context().metrics.checkpoint();
+        let operators = if counts.has_ended { self.chain.saved_at_end() } else { self.chain.save().await? };
+        let checkpoint = Checkpoint { epoch: self.output.epoch, files, operators, followed, ..counts };
+        let (index, epoch) = (self.output.index, checkpoint.epoch);
+        store.put(index, &checkpoint).await?;
+        self.chain.context().mergers.iter().flatten().for_each(|merger| merger.lock().saved(index, epoch));
+        for file in &checkpoint.files {
+            epochs.publish(file).await?;
+        }
+        self.output.epoch += 1;
+        (self.saved, self.saved_rows) = (Instant::now(), checkpoint.rows_read);
+        Ok(())
+    }
+}
+
+impl Output {
+    /// The writer of this epoch's file, which begins with the first rows.
+    fn writer(&mut self, durable: &Durable) -> Result<&mut dyn Writer> {
+        let writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => {
+                let file = durable.epochs.file(self.index, self.epoch);
+                let writer = durable.epochs.staging_writer(&file, Arc::clone(&durable.schema))?;
+                (file, writer)
+            }
+        };
+        let (_, writer) = self.writer.insert(writer);
+        Ok(writer.as_mut())
+    }
+
+    /// Stages the file of this epoch, if there is one.
+    async fn close(&mut self) -> Result<Vec<String>> {
+        let Some((file, mut writer)) = self.writer.take() else { return Ok(vec![]) };
+        writer.finish().await?;
+        let written = writer.close().await?;
+        self.written.rows += written.rows;
+        self.written.bytes += written.bytes;
+        Ok(vec![file])
+    }
+}
