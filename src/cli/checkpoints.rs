@@ -8,7 +8,9 @@ use datafusion::arrow::array::{
     ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array,
 };
 use datafusion::error::Result;
-use streamlines::{OutputFormat, SavedJob, SavedPipeline, Sink, StdoutSink, checkpoints, delete_checkpoints};
+use streamlines::{
+    OutputFormat, SavedContent, SavedJob, SavedPipeline, Sink, StdoutSink, checkpoints, delete_checkpoints,
+};
 
 use super::{FAILED, errors};
 
@@ -75,7 +77,8 @@ fn rows(saved: &[SavedPipeline]) -> Result<RecordBatch> {
     let times: TimestampMillisecondArray = saved.iter().map(saved_at).collect();
     let ended: BooleanArray = whole().map(|content| Some(content?.has_ended)).collect();
     let damage: StringArray = saved.iter().map(|saved| saved.content.as_ref().err()).collect();
-    let columns: [(&str, ArrayRef); 9] = [
+    let state_rows = |content: &SavedContent| content.state_rows.iter().map(|rows| *rows as u64).sum();
+    let columns: [(&str, ArrayRef); 10] = [
         ("pipeline", Arc::new(pipelines)),
         ("epoch", numbers(saved.iter().map(|saved| Some(saved.epoch)).collect())),
         ("saved_at", Arc::new(times)),
@@ -83,6 +86,7 @@ fn rows(saved: &[SavedPipeline]) -> Result<RecordBatch> {
         ("rows_read", numbers(whole().map(|content| Some(content?.rows_read)).collect())),
         ("rows_out", numbers(whole().map(|content| Some(content?.rows_out)).collect())),
         ("late_rows", numbers(whole().map(|content| Some(content?.late_rows)).collect())),
+        ("state_rows", numbers(whole().map(|content| content.map(state_rows)).collect())),
         ("ended", Arc::new(ended)),
         ("damage", Arc::new(damage)),
     ];

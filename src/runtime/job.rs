@@ -205,8 +205,18 @@ impl Job {
             progress: self.progress(),
             rows_written: written.rows,
             interrupted: self.stop.is_stopped(),
-            warnings: self.warnings(),
+            warnings: self.warnings().into_iter().chain(self.repeats(sink)).collect(),
         })
+    }
+
+    /// What the user should know of an output that cannot be written exactly once.
+    fn repeats(&self, sink: &dyn Sink) -> Option<String> {
+        let options = self.task.session_config().options().extensions.get::<StreamlinesOptions>();
+        let repeats =
+            options.is_some_and(StreamlinesOptions::saves) && sink.writes_through() && write::reads_stream(&self.plan);
+        let told =
+            "the output takes no row back: where this job begins again, rows since its last checkpoint come again";
+        repeats.then(|| told.to_string())
     }
 
     /// Opens the ledger of late rows, if one is asked for and there is a stream to read.

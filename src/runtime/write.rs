@@ -110,7 +110,7 @@ pub(super) async fn write_whole(
 }
 
 /// Whether rows of a stream are to be written; a COPY below writes its own.
-fn reads_stream(plan: &Arc<dyn ExecutionPlan>) -> bool {
+pub(super) fn reads_stream(plan: &Arc<dyn ExecutionPlan>) -> bool {
     !plan.is::<WriteExec>() && (plan.is::<PipelinesExec>() || plan.children().into_iter().any(reads_stream))
 }
 

@@ -1,11 +1,13 @@
 //! A sink that counts rows and drops them: for measuring a query without its output.
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::error::Result;
 
-use super::{Sink, Writer, Written};
+use super::{Epochs, Sink, Writer, Written};
 
 /// Counts rows; every pipeline by itself.
 #[derive(Debug, Default)]
@@ -16,12 +18,35 @@ impl Sink for NullSink {
         true
     }
 
-    fn writes_through(&self) -> bool {
-        true
-    }
-
     fn writer(&self, _: usize, _: SchemaRef) -> Result<Box<dyn Writer>> {
         Ok(Box::new(NullWriter::default()))
+    }
+
+    fn epochs(&self) -> Option<Arc<dyn Epochs>> {
+        Some(Arc::new(Self))
+    }
+}
+
+#[async_trait]
+impl Epochs for NullSink {
+    async fn begin(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn file(&self, pipeline: usize, epoch: u64) -> String {
+        format!("{pipeline}-{epoch}")
+    }
+
+    fn staging_writer(&self, _: &str, _: SchemaRef) -> Result<Box<dyn Writer>> {
+        Ok(Box::new(NullWriter::default()))
+    }
+
+    async fn publish(&self, _: &str) -> Result<()> {
+        Ok(())
+    }
+
+    async fn recover(&self, _: usize, _: u64, _: &[String]) -> Result<()> {
+        Ok(())
     }
 }
 

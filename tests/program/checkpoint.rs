@@ -195,7 +195,10 @@ fn checkpoints_are_listed_shown_and_deleted() {
     };
     let list = command("list").args(["--format", "csv"]).assert().success().get_output().stdout.clone();
     let list = String::from_utf8(list).unwrap();
-    assert!(list.starts_with("pipeline,epoch,saved_at,bytes,rows_read,rows_out,late_rows,ended,damage\n0,"), "{list}");
+    assert!(
+        list.starts_with("pipeline,epoch,saved_at,bytes,rows_read,rows_out,late_rows,state_rows,ended,damage\n0,"),
+        "{list}"
+    );
     assert_eq!(list.lines().filter(|line| line.ends_with(",true,")).count(), 3, "{list}");
     let ended = contains("rows read").and(contains(", ended")).and(contains("flights-EWR.parquet"));
     command("show").assert().success().stdout(ended.and(contains("file part-00000-")));
