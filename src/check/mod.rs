@@ -37,7 +37,7 @@ pub use ledger::Ledger;
 pub use rows::text_rows;
 pub use setup::Setup;
 
-use question::{left_open, question, with_exact_watermark, with_final, with_retractions};
+use question::{left_open, question, with_exact_watermark, with_files_of_now, with_final, with_retractions};
 
 /// What was compared, and how that came out.
 #[derive(Debug, Clone)]
@@ -125,6 +125,7 @@ impl Check {
                 None => self.query(query, stream).await.map(Some),
             };
         }
+        let statement = with_files_of_now(statement);
         for session in [&self.batch, &self.stream, &self.in_time].into_iter().chain(&self.others) {
             session.ctx.plan_statement(statement.clone()).await?;
         }

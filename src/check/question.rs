@@ -54,6 +54,14 @@ pub(super) fn with_exact_watermark(mut statement: StreamStatement) -> StreamStat
     statement
 }
 
+/// The same statement, and if it creates a stream that is followed, over the files that there are now.
+pub(super) fn with_files_of_now(mut statement: StreamStatement) -> StreamStatement {
+    if let StreamStatement::CreateStream(definition) = &mut statement {
+        definition.options.retain(|(name, _)| name != "follow");
+    }
+    statement
+}
+
 /// What SQL leaves open about the rows of a query, so that two answers may differ and both be right.
 pub(super) fn left_open(plan: &LogicalPlan) -> Result<Option<&'static str>> {
     let mut open = None;

@@ -11,7 +11,7 @@ use crate::error::Error;
 
 use super::job::Fingerprint;
 use super::object::Checkpoint;
-use super::store::{EXTENSION, JOB, LOCK, ROWS, is_free, not_usable};
+use super::store::{EXTENSION, JOB, LOCK, ROWS, damaged_job, is_free, not_usable};
 
 /// A job that has saved itself.
 #[derive(Debug, Clone)]
@@ -125,7 +125,7 @@ fn job_of(folder: &str) -> Result<Fingerprint> {
         }
         Err(error) => return Err(not_usable(folder, &error).into()),
     };
-    Ok(Fingerprint::decode(&bytes).map_err(|error| Error::data(error).in_file(path.display().to_string()))?)
+    Ok(Fingerprint::decode(&bytes).map_err(|error| damaged_job(&path.display().to_string(), error))?)
 }
 
 /// The folders of the pipelines.

@@ -113,7 +113,7 @@ impl Checkpoint {
             "filtered_rows": self.filtered_rows, "late_rows": self.late_rows, "between_rows": self.between_rows,
             "has_ended": self.has_ended, "files": self.files, "operators": operators,
             "followed": self.followed.as_ref().map(|followed| json!({
-                "files": followed.files, "rows": followed.rows, "highest": followed.highest,
+                "files": followed.files, "begun": followed.begun, "rows": followed.rows, "highest": followed.highest,
             })),
         });
         let header = header.to_string().into_bytes();
@@ -176,6 +176,7 @@ fn texts<'a>(values: impl Iterator<Item = &'a Value>) -> Vec<String> {
 fn followed(header: &Value) -> std::result::Result<Followed, String> {
     Ok(Followed {
         files: texts(header["files"].as_array().ok_or("it does not say which files were followed")?.iter()),
+        begun: header["begun"].as_str().map(str::to_string),
         rows: header["rows"].as_u64().ok_or("it does not say how many rows were in files that were followed")?,
         highest: header["highest"].as_i64(),
     })
@@ -234,7 +235,12 @@ mod tests {
             epoch: 7,
             rows_read: u64::MAX,
             used_rows: 3,
-            followed: Some(Followed { files: vec!["/a".to_string()], rows: 5, highest: Some(-1) }),
+            followed: Some(Followed {
+                files: vec!["/a".to_string()],
+                begun: Some("1".to_string()),
+                rows: 5,
+                highest: Some(-1),
+            }),
             files: vec!["a b".to_string()],
             operators: vec![
                 Saved { reached: i64::MIN, snapshot: vec![numbers.clone(), texts], merge: None },

@@ -13,7 +13,7 @@ pub(crate) enum Interval {
 }
 
 impl Interval {
-    /// `10s`, `200ms`, `5min` or `1000000rows`.
+    /// `10s`, `200ms`, `5min`, `1h` or `1000000rows`.
     ///
     /// # Errors
     /// Text that is no interval, and none at all.
@@ -26,6 +26,7 @@ impl Interval {
             "ms" => Some(Self::Time(Duration::from_millis(number))),
             "s" => Some(Self::Time(Duration::from_secs(number))),
             "min" => Some(Self::Time(Duration::from_secs(number.checked_mul(60)?))),
+            "h" => Some(Self::Time(Duration::from_secs(number.checked_mul(3600)?))),
             _ => None,
         });
         interval.ok_or_else(|| {

@@ -51,7 +51,7 @@ impl CheckpointStore {
         let is_new = match store.store.get(&Path::from(JOB)).await {
             Ok(found) => {
                 let saved = Fingerprint::decode(&found.bytes().await?);
-                let saved = saved.map_err(|error| Error::data(error).in_file(format!("{folder}/{JOB}")))?;
+                let saved = saved.map_err(|error| damaged_job(&format!("{folder}/{JOB}"), error))?;
                 job.check(&saved, folder)?;
                 false
             }
@@ -161,6 +161,11 @@ impl CheckpointStore {
 
 fn path_of(pipeline: usize, epoch: u64) -> Path {
     Path::from(format!("{pipeline:05}/{epoch:010}{EXTENSION}"))
+}
+
+pub(super) fn damaged_job(path: &str, error: String) -> Error {
+    let error = Error::data(format!("is damaged: {error}")).in_file(path);
+    error.help("remove the folder of checkpoints and the output, and run the job anew")
 }
 
 /// Takes the lock of a folder.

@@ -29,7 +29,7 @@ pub enum Checkpoints {
         /// The folder that --checkpoint-dir was given.
         dir: String,
     },
-    /// Takes the checkpoints away, so that the job begins anew. Its output stays.
+    /// Takes the checkpoints away. The output stays: remove it, too, to begin the job anew in the same place.
     Delete {
         /// The folder that --checkpoint-dir was given.
         dir: String,

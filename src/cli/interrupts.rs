@@ -6,10 +6,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use super::INTERRUPTED;
+
+/// How soon after a signal another one is the same.
+const REPEATED: Duration = Duration::from_millis(100);
 
 /// The next Ctrl-C from now on: one that comes before anybody awaits it is not lost. To be called on the runtime.
 pub fn next() -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> {
@@ -47,10 +51,15 @@ impl Interrupts {
     pub fn listen() -> Arc<Self> {
         let interrupts = Arc::new(Self::default());
         let listener = Arc::clone(&interrupts);
-        let mut pressed = next();
+        let (mut pressed, mut last) = (next(), None::<Instant>);
         tokio::spawn(async move {
             while pressed.await.is_ok() {
                 pressed = next();
+                // Who ends a group of processes may tell each of them twice.
+                let is_repeated = last.replace(Instant::now()).is_some_and(|last| last.elapsed() < REPEATED);
+                if is_repeated {
+                    continue;
+                }
                 match listener.is_running.swap(false, Ordering::Relaxed) {
                     true => listener.pressed.notify_one(),
                     false => std::process::exit(i32::from(INTERRUPTED)),

@@ -38,6 +38,7 @@ pub(crate) use changelog::{Changelog, Keyed, changelog, without_last_limit};
 pub(crate) use event_time::reads_stream;
 pub(crate) use nodes::Emit;
 pub(crate) use planner::StreamQueryPlanner;
+pub(crate) use refuse_endless::table as refuse_endless_table;
 pub(crate) use routing::{RoutingKind, Routings};
 pub(crate) use ties::{depends_on_order, takes_rows, with_ties_broken};
 pub(crate) use time_column::fill_in_time_columns;

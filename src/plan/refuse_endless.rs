@@ -2,7 +2,7 @@
 
 use datafusion::common::Result;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::{DdlStatement, Distinct, Expr, LogicalPlan, Sort};
+use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, Sort};
 
 use crate::error::{Error, Location};
 use crate::source::StreamTable;
@@ -29,6 +29,14 @@ pub(super) fn answers_at_end(plan: &LogicalPlan) -> Result<()> {
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(())
+}
+
+/// CREATE TABLE … AS of such a stream would never be done.
+pub(crate) fn table(query: &LogicalPlan) -> Result<()> {
+    refuse_if(is_endless(query), || {
+        let help = "COPY (SELECT …) TO 'folder/', with streamlines.checkpoint_dir, writes rows as they come";
+        at_end("CREATE TABLE AS", help).about(first_stream(query).as_ref().map(|stream| stream.name()))
+    })
 }
 
 /// Windows of such a stream close by a bound.
@@ -65,10 +73,9 @@ fn tail(plan: &LogicalPlan) -> Result<()> {
         LogicalPlan::Aggregate(_) => ("this GROUP BY", "GROUP BY windows of the event time"),
         LogicalPlan::Distinct(Distinct::On(_)) => ("DISTINCT ON", "ROW_NUMBER() OVER (…) = 1 with EMIT CHANGES"),
         LogicalPlan::Join(_) => ("this join", "join the stream's rows, below a GROUP BY"),
-        LogicalPlan::Dml(_) | LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(_)) => (
-            "a table of all rows",
-            "COPY (SELECT …) TO 'folder/' with streamlines.checkpoint_dir writes rows as they come",
-        ),
+        LogicalPlan::Dml(_) => {
+            ("INSERT", "COPY (SELECT …) TO 'folder/' with streamlines.checkpoint_dir writes rows as they come")
+        }
         _ => return Ok(()),
     };
     let place = match plan {

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
@@ -85,6 +86,23 @@ impl PipelinesExec {
     /// The most pipelines that run at once.
     pub(super) fn workers(&self) -> usize {
         self.workers
+    }
+
+    /// How many pipelines there are.
+    pub(super) fn pipelines(&self) -> usize {
+        start_watermarks(&self.input).len()
+    }
+
+    /// Rows that have left each of them in the last run, and in those that it goes on from.
+    pub(super) fn rows_out(&self) -> Vec<u64> {
+        let run = self.runs.latest();
+        let metrics = run.iter().flat_map(|run| run.metrics());
+        metrics.map(|metrics| metrics.rows_out.load(Ordering::Relaxed)).collect()
+    }
+
+    /// Tells the user something.
+    pub(super) fn warn(&self, warning: &str) {
+        self.scan().iter().for_each(|scan| scan.replay().warn(warning.to_string()));
     }
 
     /// The schema of the pipelines' rows.

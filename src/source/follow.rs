@@ -55,10 +55,16 @@ impl Signals {
 pub(crate) struct Followed {
     /// The files that have been begun, in their order: all but the last have been read to their ends.
     pub(crate) files: Vec<String>,
-    /// Rows of all but the last.
+    /// Size and time of the last; none if it has been read to its end, too.
+    pub(crate) begun: Option<String>,
+    /// Rows of those that have been read to their ends.
     pub(crate) rows: u64,
     /// The highest event time in them.
     pub(crate) highest: Option<i64>,
+}
+
+fn version(file: &StreamFile) -> String {
+    format!("{} bytes, of {}", file.object.size, file.object.last_modified.to_rfc3339())
 }
 
 /// Follows the files of a stream.
@@ -80,10 +86,17 @@ impl Follower {
     pub(super) fn begin(&mut self, file: &StreamFile, rows: u64, highest: Option<i64>) {
         let name = file.path.display().to_string();
         // What goes on was begun before.
-        if self.followed.files.last() != Some(&name) {
+        if self.followed.begun.is_none() || self.followed.files.last() != Some(&name) {
             self.followed.files.push(name);
-            (self.followed.rows, self.followed.highest) = (rows, highest);
+            self.end(rows, highest);
+            self.followed.begun = Some(version(file));
         }
+    }
+
+    /// The file that was begun has been read to its end.
+    pub(super) fn end(&mut self, rows: u64, highest: Option<i64>) {
+        let Followed { begun, rows: all_rows, highest: all_highest, .. } = &mut self.followed;
+        (*begun, *all_rows, *all_highest) = (None, rows, highest.max(*all_highest));
     }
 
     /// The next files, of which there may be none yet; none when whoever follows is to end.
@@ -127,24 +140,28 @@ impl Follower {
     /// # Errors
     /// The file that was begun is not there any more.
     pub(super) fn restore(&mut self, followed: Followed, plan: &ReplayPlan, chunks: Vec<Chunk>) -> Result<Vec<Chunk>> {
-        let path =
-            |chunk: &Chunk| Ok::<_, datafusion::error::DataFusionError>(plan.file(chunk)?.path.display().to_string());
         let (mut begun, mut left) = (None, vec![]);
         for chunk in chunks {
-            let path = path(&chunk)?;
+            let file = plan.file(&chunk)?;
+            let path = file.path.display().to_string();
             match followed.files.iter().position(|known| *known == path) {
                 None => left.push(chunk),
-                Some(place) if place + 1 == followed.files.len() => begun = Some(chunk),
+                Some(place) if place + 1 == followed.files.len() => begun = Some((version(file), chunk)),
                 Some(_) => {}
             }
         }
-        let Some(last) = followed.files.last() else { return Ok(left) };
-        let Some(begun) = begun else {
-            let error = Error::data("has been read in part, and is not there any more").in_file(last);
-            return Err(error.help("put it back, or begin the job anew in another folder of checkpoints").into());
+        let last = followed.files.last().cloned().unwrap_or_default();
+        let wrong = |what: &str| {
+            let error = Error::data(format!("has been read in part, and {what}")).in_file(last);
+            Err(error.help("put it back, or begin the job anew in another folder of checkpoints").into())
         };
-        let begun = Chunk { highest_before: followed.highest, ..begun };
+        let begun = match (&followed.begun, begun) {
+            (None, _) => None,
+            (Some(_), None) => return wrong("is not there any more"),
+            (Some(saved), Some((version, _))) if *saved != version => return wrong("has changed since then"),
+            (Some(_), Some((_, chunk))) => Some(chunk),
+        };
         self.followed = followed;
-        Ok(std::iter::once(begun).chain(left).collect())
+        Ok(begun.into_iter().chain(left).collect())
     }
 }

@@ -287,7 +287,7 @@ impl ReplayPlan {
     }
 
     /// Tells the user something.
-    pub(super) fn warn(&self, warning: String) {
+    pub(crate) fn warn(&self, warning: String) {
         tracing::warn!("{warning}");
         self.warnings.lock().push(warning);
     }

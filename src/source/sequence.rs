@@ -200,6 +200,8 @@ impl Sequence {
                 None => {
                     self.current = None;
                     self.stamps.iter_mut().for_each(Stamps::end);
+                    let highest = self.stamps.as_ref().and_then(Stamps::highest);
+                    self.follower.iter_mut().for_each(|follower| follower.end(self.rows, highest));
                 }
             }
         }
@@ -250,8 +252,8 @@ impl Sequence {
             text_rows = Some(before.rows);
         }
         if let Some(follower) = &mut self.follower {
-            let highest = self.stamps.as_ref().and_then(Stamps::highest).or(chunk.highest_before);
-            follower.begin(file, self.rows, highest);
+            chunk.highest_before = follower.followed.highest;
+            follower.begin(file, self.rows, self.stamps.as_ref().and_then(Stamps::highest));
         }
         let before = chunk.file.checked_sub(1).map(|file| Chunk { file, ..chunk.clone() });
         let before = before.and_then(|before| Some(plan.file(&before).ok()?.name.clone()));

@@ -236,6 +236,54 @@ fn a_run_goes_on_without_the_files_that_it_has_read() {
     assert_eq!(growing.saving(ROWS, &[]).code(), Some(0));
 }
 
+/// What has been read in part is to be as it was, and what has been read to its end need not be there.
+#[test]
+fn files_that_change_while_nobody_reads_them() {
+    let growing = Growing::new("csv", 3);
+    let (first, second) = (growing.path("in/part-0.csv"), growing.path("in/part-1.csv"));
+    growing.add(0);
+    let rows = growing.batch(ROWS).len();
+    let child = growing.saving(ROWS, &[]);
+    wait_until(|| growing.rows().len() == rows);
+    child.signal("-TERM");
+    child.code();
+    growing.add(1);
+    let all = growing.batch(ROWS);
+    fs::remove_file(first).unwrap();
+    let slow = ["--speed", "20000rows/s"];
+    let child = growing.saving(ROWS, &slow);
+    wait_until(|| growing.rows().len() > rows);
+    child.signal("-KILL");
+    child.code();
+    let begun = growing.rows().len();
+    let text = fs::read_to_string(&second).unwrap();
+    fs::write(&second, text.lines().take(2).collect::<Vec<_>>().join("\n")).unwrap();
+    growing.add(2);
+    if begun < all.len() {
+        assert_eq!(growing.saving(ROWS, &["--drain"]).code(), Some(1));
+        assert_eq!(growing.rows().len(), begun);
+    }
+}
+
+#[test]
+fn what_never_ends_is_refused_where_it_would_have_to() {
+    let growing = Growing::new("csv", 3);
+    growing.add(0);
+    for (query, told) in [
+        ("SELECT * FROM flights LIMIT 2", "checkpoints with LIMIT"),
+        ("CREATE TABLE t AS SELECT * FROM flights", "CREATE TABLE AS over a stream that is followed"),
+    ] {
+        let output = growing.command(query, &["--checkpoint-dir", &growing.path("ck")]).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains(told), "{stderr}");
+    }
+    let check = program()
+        .args(["check", "-"])
+        .write_stdin(format!("{} {HOURS}", growing.stream("OPTIONS ('follow' 'true')")))
+        .assert();
+    check.success();
+}
+
 #[test]
 fn what_appears_with_other_columns_is_told() {
     let growing = Growing::new("csv", 3);

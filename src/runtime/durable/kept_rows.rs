@@ -50,13 +50,17 @@ impl KeptRows {
         sink.epochs().ok_or_else(|| Error::data("is no folder").in_file(&self.folder).into())
     }
 
-    /// The same plan over the rows that are kept, once all of them are there.
+    /// The same plan over the rows that are kept, once all of them are there: as many of each pipeline as it has given.
     ///
     /// # Errors
     /// A folder that cannot be read.
-    pub(super) fn under(&self, plan: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    pub(super) fn under(&self, plan: &Arc<dyn ExecutionPlan>, given: &[u64]) -> Result<Arc<dyn ExecutionPlan>> {
+        let mut expected = vec![0; self.workers];
+        given.iter().enumerate().for_each(|(pipeline, rows)| expected[pipeline % self.workers] += rows);
         let rows: Arc<dyn ExecutionPlan> = Arc::new(KeptRowsExec {
+            folder: self.folder.clone(),
             files: self.files()?,
+            expected,
             properties: streaming_properties(Arc::clone(&self.schema), self.workers),
         });
         let replaced = Arc::clone(plan).transform_up(|node| match node.is::<PipelinesExec>() {
@@ -86,7 +90,10 @@ impl KeptRows {
 /// Gives the rows that have been kept.
 #[derive(Debug)]
 struct KeptRowsExec {
+    folder: String,
     files: Vec<Vec<PathBuf>>,
+    /// Rows of each worker.
+    expected: Vec<u64>,
     properties: Arc<PlanProperties>,
 }
 
@@ -116,9 +123,25 @@ impl ExecutionPlan for KeptRowsExec {
             Ok(batches) => batches,
             Err(error) => Box::new(std::iter::once(Err(error))),
         });
-        let rows = RecordBatchStreamAdapter::new(self.schema(), stream::iter(batches));
+        let (mut left, folder) = (self.expected.get(worker).copied().unwrap_or_default(), self.folder.clone());
+        let mut batches = Box::new(batches) as Batches;
+        let mut is_over = false;
+        let checked = std::iter::from_fn(move || match batches.next() {
+            Some(Ok(batch)) => {
+                left = left.wrapping_sub(batch.num_rows() as u64);
+                Some(Ok(batch))
+            }
+            None if left != 0 && !std::mem::replace(&mut is_over, true) => Some(Err(not_all(&folder).into())),
+            other => other,
+        });
+        let rows = RecordBatchStreamAdapter::new(self.schema(), stream::iter(checked));
         Ok(joined(Box::pin(rows), task.session_config().batch_size()))
     }
+}
+
+fn not_all(folder: &str) -> Error {
+    let error = Error::data("does not hold the rows that the job's pipelines have given").in_file(folder);
+    error.help("remove the folder of checkpoints, and run the job anew")
 }
 
 type Batches = Box<dyn Iterator<Item = Result<RecordBatch>> + Send>;

@@ -13,6 +13,7 @@ mod pipeline;
 mod through;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::{DataFusionError, Result};
@@ -45,6 +46,8 @@ struct Durable {
     interval: Interval,
     /// Where pipelines rely on each other: what each goes on from.
     begins: Mutex<Vec<Checkpoint>>,
+    /// Pipelines that had ended before.
+    ended: AtomicUsize,
 }
 
 /// Runs the pipelines of a plan, each from its last checkpoint on, and writes the plan's rows into `sink`. A stop saves
@@ -65,6 +68,12 @@ pub(super) async fn write(
     let pipelines = only_pipelines(plan)?;
     pipelines.check_saves(options)?;
     let is_all = plan.is::<PipelinesExec>();
+    let is_endless = pipelines.scan().is_some_and(|scan| scan.replay().is_endless());
+    if is_endless && !is_all {
+        let what = "checkpoints with LIMIT, or what else runs where pipelines meet, over a stream that is followed";
+        let help = "leave it out, or RESET streamlines.checkpoint_dir";
+        return Err(Error::sql(what).help(help).into());
+    }
     if let Some(epochs) = sink.epochs().filter(|_| is_all) {
         let job = Durable::open(pipelines, epochs, format!("{sink:?}"), options).await?;
         return job.run(pipelines, task).await;
@@ -81,7 +90,7 @@ pub(super) async fn write(
     job.run(pipelines, task).await?;
     match pipelines.runs().is_stopped() {
         true => Ok(Written::default()),
-        false => write_whole(kept.under(plan)?, Arc::clone(task), sink, None).await,
+        false => write_whole(kept.under(plan, &pipelines.rows_out())?, Arc::clone(task), sink, None).await,
     }
 }
 
@@ -116,7 +125,14 @@ impl Durable {
             epochs.begin().await?;
             store.begin(&job).await?;
         }
-        Ok(Arc::new(Self { store, epochs, schema: pipelines.rows_schema(), interval, begins: Mutex::default() }))
+        Ok(Arc::new(Self {
+            store,
+            epochs,
+            schema: pipelines.rows_schema(),
+            interval,
+            begins: Mutex::default(),
+            ended: AtomicUsize::new(0),
+        }))
     }
 
     /// Runs the pipelines, as many at once as there are workers.
@@ -135,6 +151,11 @@ impl Durable {
             let written = ended.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))??;
             total.rows += written.rows;
             total.bytes += written.bytes;
+        }
+        if self.ended.load(Ordering::Relaxed) == pipelines.pipelines() {
+            pipelines.warn(
+                "this job had ended before, and read nothing now: another folder of checkpoints begins another one",
+            );
         }
         Ok(total)
     }
@@ -181,6 +202,7 @@ impl Durable {
         self.epochs.recover(index, saved.epoch, &saved.files).await?;
         context.metrics.restore(&saved);
         if saved.has_ended {
+            self.ended.fetch_add(1, Ordering::Relaxed);
             return Ok(Written::default());
         }
         let mut rows = work.rows(&context)?;
