@@ -16,7 +16,7 @@ use arrow::ipc::writer::StreamWriter;
 use datafusion::common::Result;
 use serde_json::{Value, json};
 
-use crate::operator::{SavedPiece, Spans};
+use crate::operator::{SavedPiece, Spans, without_slack};
 use crate::source::Followed;
 
 const MAGIC: &[u8; 8] = b"STRMCKPT";
@@ -120,7 +120,7 @@ impl Checkpoint {
         let mut bytes = [&MAGIC[..], &VERSION.to_le_bytes(), &(header.len() as u32).to_le_bytes(), &header].concat();
         for batch in self.operators.iter().flat_map(Saved::batches) {
             let mut writer = StreamWriter::try_new(vec![], &batch.schema())?;
-            writer.write(batch)?;
+            writer.write(&without_slack(batch)?)?;
             let batch = writer.into_inner()?;
             bytes.extend_from_slice(&(batch.len() as u64).to_le_bytes());
             bytes.extend_from_slice(&batch);

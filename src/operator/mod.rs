@@ -53,6 +53,7 @@ pub(crate) use missed::{Missed, MissedRow};
 pub(crate) use result_time::{ResultTime, watermark_behind};
 pub(crate) use rows_window::{Frame, RangeBound, RowsFunction, RowsFunctionKind, RowsWindow, RowsWindowSpec};
 pub(crate) use sessions::{SessionAggregate, SessionRows, SessionRowsSpec};
+pub(crate) use snapshot::without_slack;
 pub(crate) use sorted_aggregate::{by_arrival, sorted};
 pub(crate) use spans::Spans;
 pub(crate) use ticks::ticks;

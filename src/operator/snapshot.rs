@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch, UInt64Array};
+use arrow::array::{AsArray, RecordBatch, RecordBatchOptions, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
 use datafusion::common::{Result, internal_datafusion_err};
 
 use super::Counters;
+use super::pool::array_without_slack;
 
 const NAMES: [&str; 6] =
     ["used_rows", "late_rows", "late_partial_rows", "between_rows", "null_time_rows", "windows_closed"];
@@ -42,4 +43,11 @@ pub(super) fn split_counters(snapshot: &[RecordBatch]) -> Result<(Counters, &[Re
         windows_open: 0,
     };
     Ok((counters, rest))
+}
+
+/// The same batch without the texts that its views no longer point at: a copied view still holds all of its buffers.
+pub(crate) fn without_slack(batch: &RecordBatch) -> Result<RecordBatch> {
+    let columns = batch.columns().iter().map(array_without_slack).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(batch.schema(), columns, &options)?)
 }

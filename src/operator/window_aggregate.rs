@@ -16,7 +16,7 @@ use super::blocks::Blocks;
 use super::groups::{Groups, state_size};
 use super::open_windows::{OpenWindows, Slice, Window, with_slice, without_slice};
 use super::shared_keys::{SharedKeys, numbered};
-use super::snapshot::{counters_batch, split_counters};
+use super::snapshot::{counters_batch, split_counters, without_slack};
 use super::{Counters, MissedRows, Operator, Stamp, WATERMARK_MAX};
 
 /// What comes out of a closed window.
@@ -247,7 +247,8 @@ impl Operator for WindowAggregate {
         for (slice, mut pane) in self.state.windows.take() {
             for groups in pane.seal(&spec)? {
                 snapshot.push(match &self.state.keys {
-                    Some(keys) => with_slice(slice, &keys.with_keys(groups, 0, &schema)?)?,
+                    // Views that were copied many a time would have ever more buffers behind them.
+                    Some(keys) => with_slice(slice, &without_slack(&keys.with_keys(groups, 0, &schema)?)?)?,
                     None => with_slice(slice, groups)?,
                 });
             }

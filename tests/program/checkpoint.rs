@@ -208,6 +208,21 @@ fn checkpoints_are_listed_shown_and_deleted() {
     command("list").assert().failure().stderr(contains("holds no checkpoints"));
 }
 
+/// What is open is saved, and nothing of what was saved before: views of text would keep all of their buffers.
+#[test]
+fn many_checkpoints_are_no_larger_than_few() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let job = format!("{STREAMS}{}", QUERIES[2]);
+    let saving = ["--checkpoint-dir", &path("ck"), "--checkpoint-interval", "1000rows", "--batch-rows", "500"];
+    let kept = ["--set", "streamlines.checkpoints_kept=10000", "--format", "csv", "--output", &path("out/")];
+    sql(&job).args(["--quiet"]).args(saving).args(kept).assert().success();
+    let list = program().args(["checkpoints", "list", &path("ck"), "--format", "csv"]).assert().success();
+    let list = String::from_utf8(list.get_output().stdout.clone()).unwrap();
+    let bytes: Vec<u64> = list.lines().skip(1).map(|line| line.split(',').nth(3).unwrap().parse().unwrap()).collect();
+    assert!(bytes.len() > 200 && bytes.iter().max().unwrap() < &1_000_000, "{bytes:?}");
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interrupted_job_goes_on_with_its_open_windows() {
