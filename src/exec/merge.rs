@@ -46,12 +46,12 @@ impl Merge {
     /// What `pipeline` saves of it.
     pub(super) fn save(&mut self, pipeline: usize) -> SavedPiece {
         let (given, epochs) = self.merger.lock().to_save(pipeline);
-        let handed_over = self.handed_over.iter_mut();
-        let partials = handed_over.flat_map(|handed_over| {
+        let mut partials = vec![];
+        if let Some(handed_over) = &mut self.handed_over {
             handed_over.forget(&given);
-            handed_over.partials()
-        });
-        SavedPiece { watermark: self.told, windows: self.merged, partials: partials.collect(), given, epochs }
+            partials = handed_over.partials();
+        }
+        SavedPiece { watermark: self.told, windows: self.merged, partials, given, epochs }
     }
 
     /// Hands closed windows to the merger, and makes the rows of those that nobody can touch any more.

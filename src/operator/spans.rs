@@ -7,10 +7,17 @@ use super::{WATERMARK_MAX, WATERMARK_MIN};
 pub(crate) struct Spans(Vec<(i64, i64)>);
 
 impl Spans {
-    /// The spans from each begin to each end.
+    /// The spans from each begin to each end, those that meet joined.
     pub(crate) fn of(spans: impl IntoIterator<Item = (i64, i64)>) -> Self {
+        let mut spans: Vec<(i64, i64)> = spans.into_iter().collect();
+        spans.sort_unstable();
         let mut all = Self::default();
-        spans.into_iter().for_each(|(begin, end)| all.add(begin, end));
+        for (begin, end) in spans {
+            match all.0.last_mut().filter(|(_, last)| *last >= begin) {
+                Some((_, last)) => *last = end.max(*last),
+                None => all.0.push((begin, end)),
+            }
+        }
         all
     }
 
@@ -19,28 +26,23 @@ impl Spans {
         self.0.iter().copied()
     }
 
-    /// Adds a span, and joins it with those that it meets.
-    pub(super) fn add(&mut self, begin: i64, end: i64) {
-        let (mut begin, mut end) = (begin, end);
-        self.0.retain(|(other_begin, other_end)| {
-            let is_apart = *other_end < begin || end < *other_begin;
-            if !is_apart {
-                (begin, end) = (begin.min(*other_begin), end.max(*other_end));
-            }
-            is_apart
-        });
-        let place = self.0.partition_point(|(other, _)| *other < begin);
-        self.0.insert(place, (begin, end));
+    /// Adds a span that begins after all others, or where the last one ends.
+    pub(super) fn push(&mut self, begin: i64, end: i64) {
+        match self.0.last_mut().filter(|(_, last)| *last == begin) {
+            Some((_, last)) => *last = end,
+            None => self.0.push((begin, end)),
+        }
     }
 
     pub(super) fn add_all(&mut self, others: &Self) {
-        others.iter().for_each(|(begin, end)| self.add(begin, end));
+        *self = Self::of(self.iter().chain(others.iter()));
     }
 
     /// Whether a window that ends then has been given; none of those without an end comes after all others.
     pub(super) fn has(&self, end: Option<i64>) -> bool {
         let end = end.unwrap_or(WATERMARK_MAX);
-        self.0.iter().any(|(begin, last)| *begin < end && end <= *last)
+        let span = self.0.partition_point(|(_, last)| *last < end);
+        self.0.get(span).is_some_and(|(begin, _)| *begin < end)
     }
 
     /// Up to where all windows have been given.
@@ -71,9 +73,11 @@ mod tests {
     fn what_begins_with_time_is_given_up_to_its_end() {
         let mut spans = Spans::of([(WATERMARK_MIN, 5), (7, 9)]);
         assert_eq!((spans.given(), spans.has(Some(6)), spans.has(None)), (5, false, false));
-        spans.add(5, 7);
-        assert_eq!(spans.given(), 9);
-        spans.add(9, WATERMARK_MAX);
+        spans.push(9, 12);
+        assert_eq!(spans.iter().count(), 2);
+        spans.add_all(&Spans::of([(5, 7)]));
+        assert_eq!(spans.given(), 12);
+        spans.push(12, WATERMARK_MAX);
         assert!(spans.has(None));
     }
 }

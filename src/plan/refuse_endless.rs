@@ -2,7 +2,7 @@
 
 use datafusion::common::Result;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, Sort};
+use datafusion::logical_expr::{CreateMemoryTable, DdlStatement, Distinct, Expr, LogicalPlan, Sort};
 
 use crate::error::{Error, Location};
 use crate::source::StreamTable;
@@ -32,7 +32,10 @@ pub(super) fn answers_at_end(plan: &LogicalPlan) -> Result<()> {
 }
 
 /// CREATE TABLE … AS of such a stream would never be done.
-pub(crate) fn table(query: &LogicalPlan) -> Result<()> {
+pub(crate) fn table(plan: &LogicalPlan) -> Result<()> {
+    let LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(CreateMemoryTable { input: query, .. })) = plan else {
+        return Ok(());
+    };
     refuse_if(is_endless(query), || {
         let help = "COPY (SELECT …) TO 'folder/', with streamlines.checkpoint_dir, writes rows as they come";
         at_end("CREATE TABLE AS", help).about(first_stream(query).as_ref().map(|stream| stream.name()))

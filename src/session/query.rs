@@ -11,8 +11,9 @@ use datafusion::logical_expr::{Extension, LogicalPlan};
 use datafusion::sql::parser::Statement;
 use tokio::sync::{Mutex, MutexGuard};
 
+use crate::config::StreamlinesOptions;
 use crate::error::{Error, Location};
-use crate::plan::{Emit as EmitNode, fill_in_time_columns, reads_stream, refuse};
+use crate::plan::{Emit as EmitNode, fill_in_time_columns, reads_stream, refuse, refuse_endless};
 use crate::source::{StreamTable, is_data_path};
 use crate::sql::{Emit, places};
 
@@ -25,6 +26,9 @@ pub(super) async fn plan_query(
     fill_in_time_columns(statement, state).await?;
     let plan = state.statement_to_plan(statement.clone()).await?;
     check_target(statement, &plan)?;
+    if !is_batch(state) {
+        refuse_endless::table(&plan)?;
+    }
     let plan = match emit {
         Some(emit) => with_emit(plan, emit)?,
         None => plan,
@@ -33,6 +37,12 @@ pub(super) async fn plan_query(
         check_streams(&plan, state)?;
     }
     Ok(plan)
+}
+
+/// Whether streams are read as tables, which end.
+fn is_batch(state: &SessionState) -> bool {
+    let options = state.config_options().extensions.get::<StreamlinesOptions>();
+    options.is_some_and(|options| options.strategy == "batch")
 }
 
 /// DataFusion passes over TABLESAMPLE without a word.

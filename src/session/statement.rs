@@ -13,7 +13,6 @@ use datafusion::sql::parser::Statement;
 
 use crate::config::StreamlinesOptions;
 use crate::error::{Error, Location, plain};
-use crate::plan::refuse_endless_table;
 use crate::planning_errors::{told, unknown};
 use crate::source::StreamTable;
 use crate::sql::{CreateStream, StreamStatement, nearest, places};
@@ -51,7 +50,6 @@ pub(super) async fn planned(ctx: &SessionContext, statement: StreamStatement) ->
     };
     match plan {
         LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) if is_to_fill(ctx, &table)? => {
-            refuse_endless_table(&table.input)?;
             Ok(Planned::Table(table))
         }
         LogicalPlan::Statement(PlanStatement::ResetVariable(reset)) if is_own_setting(&reset.variable) => {

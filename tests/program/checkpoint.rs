@@ -180,6 +180,12 @@ fn killed_jobs_end_with_a_whole_file_or_repeat_rows_on_a_terminal() {
         rows.dedup();
         assert!(rows == expected, "{checkpoints}");
     }
+    // The rows that wait beside the checkpoints are counted.
+    let kept = folder.path().join("for-file/rows");
+    fs::remove_file(kept.join(&names(&kept)[0])).unwrap();
+    let job = format!("{STREAMS}{}", QUERIES[1]);
+    let again = ["--quiet", "--checkpoint-dir", &path("for-file"), "--output", &path("all.csv")];
+    sql(&job).args(again).assert().failure().stderr(contains("does not hold the rows"));
 }
 
 #[test]

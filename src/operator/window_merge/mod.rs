@@ -28,8 +28,8 @@ pub(crate) struct Merger {
     owes_answer: bool,
     /// Up to where windows have been given in this run.
     given: i64,
-    /// The windows that each piece has given since it saved itself, and those of all that are saved.
-    unsaved: Vec<Spans>,
+    /// The windows that each piece has given since it saved itself, if pieces do, and those of all that are saved.
+    unsaved: Option<Vec<Spans>>,
     saved: Spans,
     /// How often each piece has saved itself.
     epochs: Vec<u64>,
@@ -52,7 +52,12 @@ pub(crate) struct SavedPiece {
 
 /// What a piece that saves itself has handed over, for as long as a window that it is for is not saved.
 #[derive(Debug, Default)]
-pub(crate) struct HandedOver(Vec<(i64, RecordBatch)>);
+pub(crate) struct HandedOver {
+    /// Each with the end of the last window that it is for.
+    partials: Vec<(i64, RecordBatch)>,
+    /// Up to where it has been forgotten.
+    forgotten: i64,
+}
 
 impl HandedOver {
     /// # Errors
@@ -63,18 +68,22 @@ impl HandedOver {
             while let Some(next) = slice.and_then(|slice| spec.next_window(slice)) {
                 slice = Some(next);
             }
-            self.0.push((slice.map_or(WATERMARK_MAX, |slice| slice.next_end), partial.clone()));
+            self.partials.push((slice.map_or(WATERMARK_MAX, |slice| slice.next_end), partial.clone()));
         }
         Ok(())
     }
 
     /// Forgets what is only for windows that have been given and saved.
     pub(crate) fn forget(&mut self, given: &Spans) {
-        self.0.retain(|(last_end, _)| *last_end > given.given());
+        let given = given.given();
+        // That moves on when somebody saves itself, and not with each window.
+        if std::mem::replace(&mut self.forgotten, given) != given {
+            self.partials.retain(|(last_end, _)| *last_end > given);
+        }
     }
 
     pub(crate) fn partials(&self) -> Vec<RecordBatch> {
-        self.0.iter().map(|(_, partial)| partial.clone()).collect()
+        self.partials.iter().map(|(_, partial)| partial.clone()).collect()
     }
 }
 
@@ -97,10 +106,15 @@ impl Merger {
             waiting: OpenWindows::default(),
             owes_answer,
             given: WATERMARK_MIN,
-            unsaved: vec![Spans::default(); pieces],
+            unsaved: None,
             saved: Spans::default(),
             epochs: vec![0; pieces],
         }
+    }
+
+    /// Pieces save themselves: who gives which window is remembered from now on.
+    pub(crate) fn remember(&mut self) {
+        self.unsaved = Some(vec![Spans::default(); self.watermarks.len()]);
     }
 
     /// Goes on where a piece was when it had saved itself so often.
@@ -120,16 +134,16 @@ impl Merger {
     /// The windows that nobody has to give again once `piece` has saved itself, and how often each piece has done so.
     pub(crate) fn to_save(&self, piece: usize) -> (Spans, Vec<u64>) {
         let mut given = self.saved.clone();
-        self.unsaved.get(piece).into_iter().for_each(|own| given.add_all(own));
+        self.unsaved.iter().flat_map(|all| all.get(piece)).for_each(|own| given.add_all(own));
         (given, self.epochs.clone())
     }
 
     /// A piece has saved itself.
     pub(crate) fn saved(&mut self, piece: usize, epoch: u64) {
-        if let (Some(unsaved), Some(own)) = (self.unsaved.get_mut(piece), self.epochs.get_mut(piece)) {
+        if let Some(unsaved) = self.unsaved.as_mut().and_then(|all| all.get_mut(piece)) {
             self.saved.add_all(&std::mem::take(unsaved));
-            *own = epoch;
         }
+        self.epochs.get_mut(piece).into_iter().for_each(|own| *own = epoch);
     }
 
     /// The windows that nobody has to give again.
@@ -165,7 +179,7 @@ impl Merger {
         complete.retain(|window| !self.saved.has(window.window.map(|window| window.end)));
         if !complete.is_empty() {
             let given = std::mem::replace(&mut self.given, reached);
-            self.unsaved[piece].add(given, reached);
+            self.unsaved.iter_mut().for_each(|all| all[piece].push(given, reached));
         }
         Ok(complete)
     }

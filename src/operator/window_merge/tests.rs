@@ -17,6 +17,20 @@ struct Piece {
     batches: VecDeque<(RecordBatch, Stamp)>,
 }
 
+/// Batches with their stamps.
+type Batches = Vec<(RecordBatch, Stamp)>;
+
+/// The rows in pieces that begin there: the watermark that each starts with, and its batches.
+fn divided(rows: &[Row], bound: i64, lengths: &[usize], begins: &[usize]) -> (Vec<i64>, Vec<Batches>) {
+    let begins: BTreeSet<usize> = begins.iter().map(|begin| *begin.min(&rows.len())).chain([0]).collect();
+    let ends = begins.iter().copied().skip(1).chain([rows.len()]);
+    let piece = |(index, (begin, end)): (usize, (usize, usize))| {
+        let before = highest(&rows[..begin], None);
+        (watermark(before, bound), stamped(&rows[begin..end], lengths, bound, index, before))
+    };
+    begins.iter().copied().zip(ends).enumerate().map(piece).unzip()
+}
+
 /// What the merger gives when pieces that begin at `begins` are run in turn, the next one by `picks`.
 fn merged(
     spec: &Arc<AggregateSpec>,
@@ -26,19 +40,12 @@ fn merged(
     begins: &[usize],
     picks: &[usize],
 ) -> Vec<RecordBatch> {
-    let begins: BTreeSet<usize> = begins.iter().map(|begin| *begin.min(&rows.len())).chain([0]).collect();
-    let ends = begins.iter().copied().skip(1).chain([rows.len()]);
-    let (mut running, mut start_watermarks) = (vec![], vec![]);
-    for (index, (begin, end)) in begins.iter().copied().zip(ends).enumerate() {
-        let before = highest(&rows[..begin], None);
-        start_watermarks.push(watermark(before, bound));
+    let (start_watermarks, pieces) = divided(rows, bound, lengths, begins);
+    let piece = |(index, batches): (usize, Batches)| {
         let operator = WindowAggregate::new(Arc::clone(spec), Mode::Partial);
-        running.push(Piece {
-            index,
-            operator,
-            batches: stamped(&rows[begin..end], lengths, bound, index, before).into(),
-        });
-    }
+        Piece { index, operator, batches: batches.into() }
+    };
+    let mut running: Vec<Piece> = pieces.into_iter().enumerate().map(piece).collect();
     let mut merger = Merger::new(Arc::clone(spec), start_watermarks);
     let (mut output, mut picks) = (vec![], picks.iter().cycle());
     while !running.is_empty() {
@@ -221,15 +228,14 @@ proptest! {
         };
         let mut alone = WindowAggregate::new(Arc::clone(&spec), Mode::Final);
         let expected = run(&mut alone, &stamped(&rows, &lengths, bound, 0, None));
-        let begins: BTreeSet<usize> = begins.iter().map(|begin| *begin.min(&rows.len())).chain([0]).collect();
-        let ends = begins.iter().copied().skip(1).chain([rows.len()]);
-        let (mut pieces, mut starts) = (vec![], vec![]);
-        for (index, (begin, end)) in begins.iter().copied().zip(ends).enumerate() {
-            let before = highest(&rows[..begin], None);
-            starts.push(watermark(before, bound));
-            pieces.push(Durable::new(&spec, index, stamped(&rows[begin..end], &lengths, bound, index, before)));
-        }
-        let fresh = || Merger::new(Arc::clone(&spec), starts.clone());
+        let (starts, batches) = divided(&rows, bound, &lengths, &begins);
+        let piece = |(index, batches)| Durable::new(&spec, index, batches);
+        let mut pieces: Vec<Durable> = batches.into_iter().enumerate().map(piece).collect();
+        let fresh = || {
+            let mut merger = Merger::new(Arc::clone(&spec), starts.clone());
+            merger.remember();
+            merger
+        };
         let mut merger = fresh();
         for (pick, action) in picks {
             let all = pieces.len();

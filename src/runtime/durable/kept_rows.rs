@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -22,10 +23,9 @@ use futures::stream;
 use crate::checkpoint::ROWS;
 use crate::error::Error;
 use crate::exec::{no_expressions, streaming_properties};
-use crate::sink::{Epochs, FileSink, OutputFormat, Sink};
-
 use crate::runtime::boundary::PipelinesExec;
 use crate::runtime::joined::joined;
+use crate::sink::{Epochs, FileSink, OutputFormat, Sink};
 
 /// A folder with the rows of a job's pipelines, in files of Arrow IPC.
 pub(super) struct KeptRows {
@@ -73,6 +73,7 @@ impl KeptRows {
     /// The files for each worker: those of whole pipelines, in order.
     fn files(&self) -> Result<Vec<Vec<PathBuf>>> {
         let mut files = vec![vec![]; self.workers];
+        // Where no row was given there is no folder; rows that are missing are told when they are read.
         let Ok(entries) = std::fs::read_dir(&self.folder) else { return Ok(files) };
         let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
         paths.sort();
@@ -123,17 +124,19 @@ impl ExecutionPlan for KeptRowsExec {
             Ok(batches) => batches,
             Err(error) => Box::new(std::iter::once(Err(error))),
         });
-        let (mut left, folder) = (self.expected.get(worker).copied().unwrap_or_default(), self.folder.clone());
-        let mut batches = Box::new(batches) as Batches;
-        let mut is_over = false;
-        let checked = std::iter::from_fn(move || match batches.next() {
-            Some(Ok(batch)) => {
-                left = left.wrapping_sub(batch.num_rows() as u64);
-                Some(Ok(batch))
-            }
-            None if left != 0 && !std::mem::replace(&mut is_over, true) => Some(Err(not_all(&folder).into())),
-            other => other,
+        let left = AtomicU64::new(self.expected.get(worker).copied().unwrap_or_default());
+        let (left, folder) = (Arc::new(left), self.folder.clone());
+        let counted = Arc::clone(&left);
+        let batches = batches.inspect(move |batch| {
+            let rows = batch.as_ref().map_or(0, RecordBatch::num_rows);
+            counted.fetch_sub(rows as u64, Ordering::Relaxed);
         });
+        // Told when all batches have been counted.
+        let end = std::iter::once_with(move || match left.load(Ordering::Relaxed) {
+            0 => None,
+            _ => Some(Err(not_all(&folder).into())),
+        });
+        let checked = batches.chain(end.flatten());
         let rows = RecordBatchStreamAdapter::new(self.schema(), stream::iter(checked));
         Ok(joined(Box::pin(rows), task.session_config().batch_size()))
     }

@@ -165,6 +165,7 @@ impl Durable {
         if run.mergers().iter().all(Option::is_none) {
             return Ok(());
         }
+        run.mergers().iter().flatten().for_each(|merger| merger.lock().remember());
         let begins = self.store.latest_of_all(run.metrics().len()).await?;
         for (pipeline, checkpoint) in begins.iter().enumerate() {
             for (merger, saved) in run.mergers().iter().zip(&checkpoint.operators) {
