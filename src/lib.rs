@@ -18,6 +18,7 @@
 mod check;
 mod checkpoint;
 mod config;
+mod confinement;
 mod error;
 mod exec;
 mod operator;
@@ -34,6 +35,7 @@ pub use check::{
 };
 pub use checkpoint::{SavedContent, SavedJob, SavedPipeline, checkpoints, delete_checkpoints};
 pub use config::StreamlinesOptions;
+pub use confinement::Confinement;
 pub use error::{Error, Location, render_error};
 pub use operator::{Counters, MissedRows, Operator, Stamp};
 pub use runtime::{Job, PipelineProgress, Progress, Summary};

@@ -44,12 +44,15 @@ pub struct Interrupts {
     /// Whether a query runs that has not been told to end yet.
     is_running: AtomicBool,
     pressed: Notify,
+    /// When the program's time is up.
+    deadline: Option<tokio::time::Instant>,
 }
 
 impl Interrupts {
-    /// Begins to listen.
-    pub fn listen() -> Arc<Self> {
-        let interrupts = Arc::new(Self::default());
+    /// Begins to listen, and to count the time.
+    pub fn listen(time_limit: Option<Duration>) -> Arc<Self> {
+        let deadline = time_limit.map(|limit| tokio::time::Instant::now() + limit);
+        let interrupts = Arc::new(Self { deadline, ..Self::default() });
         let listener = Arc::clone(&interrupts);
         let (mut pressed, mut last) = (next(), None::<Instant>);
         tokio::spawn(async move {
@@ -72,6 +75,14 @@ impl Interrupts {
     /// A query begins, or has ended.
     pub fn set_running(&self, is_running: bool) {
         self.is_running.store(is_running, Ordering::Relaxed);
+    }
+
+    /// Waits until the time is up.
+    pub async fn timed_out(&self) {
+        match self.deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Waits for Ctrl-C while a query runs.

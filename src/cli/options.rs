@@ -33,6 +33,9 @@ pub struct QueryOptions {
     /// Rows of a batch that a pipeline reads [default: 16384].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub batch_rows: Option<u64>,
+    /// How much memory state may take: 512KB, 256MB or 2GB. What windows hold beyond that goes to disk [default: no limit].
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub memory_limit: Option<usize>,
     /// How fast rows come: max, or 1000rows/s over all pipelines [default: max].
     #[arg(long, value_name = "SPEED")]
     pub speed: Option<String>,
@@ -55,6 +58,15 @@ pub struct QueryOptions {
     /// next run.
     #[arg(long)]
     pub drain: bool,
+    /// SQL may read and write nothing outside of this folder; links are followed first. --output may be elsewhere.
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// SQL may write no file at all; --output may.
+    #[arg(long)]
+    pub read_only: bool,
+    /// How long all of it may take: 500ms, 5s, 2m, 1h or 1d. Then the query is ended, with an error [default: no limit].
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub time_limit: Option<Duration>,
     /// When to draw a progress bar.
     #[arg(long, value_enum, default_value = "auto")]
     pub progress: ProgressMode,
@@ -87,6 +99,22 @@ fn key_value(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_string(), value.trim().to_string())),
         _ => Err("a setting is key=value".to_string()),
     }
+}
+
+/// A size of an argument: 512KB, 256MB or 2GB, with 1,024 bytes to a KB.
+pub fn bytes(text: &str) -> Result<usize, String> {
+    let wrong = || format!("'{text}' is no size: write 512KB, 256MB or 2GB");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(digits);
+    let number: usize = number.parse().map_err(|_| wrong())?;
+    let shift = match unit.trim_start().to_ascii_uppercase().as_str() {
+        "B" => 0,
+        "K" | "KB" | "KIB" => 10,
+        "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or_else(wrong)
 }
 
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);

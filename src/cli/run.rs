@@ -33,7 +33,7 @@ pub async fn file(path: &str, options: &QueryOptions) -> u8 {
 
 /// Runs statements.
 pub async fn text(sql: &str, options: &QueryOptions) -> u8 {
-    let interrupts = Interrupts::listen();
+    let interrupts = Interrupts::listen(options.time_limit);
     let ctx = match session::open(options).await {
         Ok(ctx) => ctx,
         Err(error) => {
@@ -160,6 +160,7 @@ async fn run_job(
     let bar = Progress::new(job, options);
     let run = job.run(sink);
     tokio::pin!(run);
+    let mut is_out_of_time = false;
     let summary = loop {
         tokio::select! {
             summary = &mut run => break summary,
@@ -168,10 +169,20 @@ async fn run_job(
                 true => job.drain(),
                 false => job.stop(),
             },
+            () = interrupts.timed_out(), if !is_out_of_time => {
+                is_out_of_time = true;
+                job.stop();
+            }
         }
     };
     bar.finish();
     let summary = summary?;
+    if let Some(limit) = options.time_limit.filter(|_| is_out_of_time && summary.interrupted) {
+        let error = Error::data(format!("it has taken longer than {limit:?}, and was ended"));
+        return Err(error
+            .help("--time-limit gives it more, and with --checkpoint-dir the next run goes on from here")
+            .into());
+    }
     if !options.quiet {
         summary.warnings.iter().filter(|warning| !known.contains(warning)).for_each(warn);
         summary::print(&summary, is_query, options);

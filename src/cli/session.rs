@@ -1,17 +1,25 @@
 //! The session that the options ask for.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::Arc;
 
 use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{LogicalPlan, SetVariable, Statement};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use streamlines::{
-    Error, NullSink, StreamlinesContext, StreamlinesOptions, parse_statements, render_error, streaming_session,
+    Confinement, Error, NullSink, StreamlinesContext, StreamlinesOptions, parse_statements, render_error,
+    streaming_session_with_runtime,
 };
 
 use super::errors::say;
 use super::options::QueryOptions;
 use super::summary::count;
+
+/// How many of those that hold most memory an error names.
+const CONSUMERS_TOLD: NonZeroUsize = NonZeroUsize::MIN.saturating_add(2);
 
 /// A session with the settings of the command line, before any statement.
 ///
@@ -45,13 +53,39 @@ pub async fn open(options: &QueryOptions) -> Result<SessionContext> {
     for (key, value) in &settings {
         config.options_mut().set(key, value).map_err(|error| not_set(key, value, error))?;
     }
-    let ctx = streaming_session(config);
+    let ctx = streaming_session_with_runtime(confined(config, options)?, runtime(options)?);
     for (variable, value) in of_runtime {
         let set = SetVariable { variable: variable.clone(), value: value.clone() };
         let plan = LogicalPlan::Statement(Statement::SetVariable(set));
         ctx.execute_logical_plan(plan).await.map_err(|error| not_set(&variable, &value, error))?;
     }
     Ok(ctx)
+}
+
+/// What SQL may reach.
+fn confined(config: SessionConfig, options: &QueryOptions) -> Result<SessionConfig> {
+    let mut confinement = Confinement::default();
+    if options.root.is_none() && !options.read_only {
+        return Ok(config);
+    }
+    if let Some(root) = &options.root {
+        confinement = confinement.to_folder(root)?;
+    }
+    if options.read_only {
+        confinement = confinement.to_reading();
+    }
+    Ok(confinement.on(config))
+}
+
+/// Memory, and where what there is none for goes.
+fn runtime(options: &QueryOptions) -> Result<Arc<RuntimeEnv>> {
+    let mut builder = RuntimeEnvBuilder::new();
+    if let Some(limit) = options.memory_limit {
+        // Each operator that can spill has its share, so that one never has to wait for what another holds.
+        let pool = TrackConsumersPool::new(FairSpillPool::new(limit), CONSUMERS_TOLD);
+        builder = builder.with_memory_pool(Arc::new(pool));
+    }
+    builder.build_arc()
 }
 
 fn not_set(key: &str, value: &str, error: DataFusionError) -> Error {

@@ -1,5 +1,6 @@
 //! The closing summary of a run.
 
+use indicatif::HumanBytes;
 use streamlines::{Progress, Summary};
 
 use super::errors::say;
@@ -43,6 +44,9 @@ fn line(summary: &Summary, is_query: bool) -> String {
         parts.push(format!("{} rows out", count(summary.rows_written)));
     }
     parts.extend(optional(progress));
+    if progress.spilled_bytes > 0 {
+        parts.push(format!("{} of state spilled to disk", HumanBytes(progress.spilled_bytes)));
+    }
     parts.push(format!("{seconds:.2} s"));
     if streams {
         parts.push(format!("{} rows/s", count((progress.rows_in as f64 / seconds.max(1e-9)) as u64)));

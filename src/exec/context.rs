@@ -246,6 +246,7 @@ pub(crate) struct PipelineMetrics {
     pub(crate) windows_closed: AtomicU64,
     pub(crate) windows_open: AtomicU64,
     pub(crate) state_bytes: AtomicU64,
+    pub(crate) spilled_bytes: AtomicU64,
     pub(crate) watermark: AtomicI64,
     pub(crate) finished: AtomicBool,
 }
@@ -265,6 +266,7 @@ impl Default for PipelineMetrics {
             windows_closed: AtomicU64::new(0),
             windows_open: AtomicU64::new(0),
             state_bytes: AtomicU64::new(0),
+            spilled_bytes: AtomicU64::new(0),
             watermark: AtomicI64::new(WATERMARK_MIN),
             finished: AtomicBool::new(false),
         }
@@ -307,6 +309,11 @@ impl PipelineMetrics {
         self.filtered_rows.fetch_add(flight.filtered, Ordering::Relaxed);
         self.late_rows.fetch_add(flight.arrived.late, Ordering::Relaxed);
         self.between_rows.fetch_add(flight.arrived.between, Ordering::Relaxed);
+    }
+
+    /// Notes that so many bytes of state have gone to disk.
+    pub(super) fn spilled(&self, bytes: u64) {
+        self.spilled_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Takes over what an operator has counted and how many bytes it holds, since it was asked before.

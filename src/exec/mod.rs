@@ -26,6 +26,7 @@ pub(crate) mod rank;
 mod row_order;
 pub(crate) mod scan;
 pub(crate) mod source_rows;
+pub(crate) mod state_bound;
 pub(crate) mod unnest;
 pub(crate) mod used;
 

@@ -19,6 +19,7 @@ use crate::operator::{
 
 use super::operator_stream::OperatorStream;
 use super::source_rows::SourceRows;
+use super::state_bound::StateBound;
 use super::{no_expressions, streaming_node, streaming_properties};
 
 /// Which operator a node hosts, and its parameters.
@@ -230,7 +231,8 @@ impl DisplayAs for OperatorExec {
         match &self.results {
             Some(results) => write!(f, ", over windows by their {results}"),
             None => Ok(()),
-        }
+        }?;
+        write!(f, ", state={}", StateBound::of(&self.spec))
     }
 }
 

@@ -13,9 +13,9 @@ use crate::checkpoint::Saved;
 use crate::operator::{Counters, Operator, ResultTime, Stamp, WATERMARK_MAX, WATERMARK_MIN, watermark_behind};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::common::{Result, internal_err, resources_datafusion_err};
-use datafusion::execution::TaskContext;
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::common::{DataFusionError, Result, internal_err, resources_datafusion_err};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation, human_readable_size};
+use datafusion::execution::{DiskManager, TaskContext};
 use datafusion::physical_plan::{RecordBatchStream, SendableRecordBatchStream};
 use futures::{Stream, StreamExt};
 
@@ -39,6 +39,7 @@ pub(super) struct OperatorStream {
     /// What the pipeline's counts have of this operator.
     counted: (Counters, usize),
     reservation: MemoryReservation,
+    disk: Arc<DiskManager>,
     name: &'static str,
     stage: usize,
     finished: bool,
@@ -63,11 +64,14 @@ impl OperatorStream {
         Ok(Self {
             schema: spec.schema(),
             follower,
-            operator,
             rows: node.rows(),
             merge,
             pipeline,
-            reservation: MemoryConsumer::new(format!("{name}[{partition}]")).register(task.memory_pool()),
+            reservation: MemoryConsumer::new(format!("{name}[{partition}]"))
+                .with_can_spill(operator.can_spill())
+                .register(task.memory_pool()),
+            disk: Arc::clone(&task.runtime_env().disk_manager),
+            operator,
             input: node.input().execute(partition, task)?,
             output: VecDeque::new(),
             scratch: vec![],
@@ -166,7 +170,8 @@ impl OperatorStream {
     }
 
     fn count(&mut self) -> Result<()> {
-        let (bytes, mut counters) = (self.operator.memory(), self.operator.counters());
+        self.reserve()?;
+        let (bytes, mut counters) = (self.reservation.size(), self.operator.counters());
         if let Some(merge) = &self.merge {
             counters.windows_closed = merge.merged;
         }
@@ -179,14 +184,30 @@ impl OperatorStream {
         }
         let (before, bytes_before) = std::mem::replace(&mut self.counted, (counters, bytes));
         self.pipeline.metrics.operator((before, bytes_before), (counters, bytes));
-        self.reservation.try_resize(bytes).map_err(|error| {
-            resources_datafusion_err!(
-                "{} of pipeline {} holds {bytes} bytes of state and may not take more; SET datafusion.runtime.memory_limit \
-                 gives it more: {error}",
-                self.name,
-                self.pipeline.index
-            )
-        })
+        Ok(())
+    }
+
+    /// Accounts for what the operator holds, which goes to disk as far as there is no memory for it.
+    fn reserve(&mut self) -> Result<()> {
+        while let Err(error) = self.reservation.try_resize(self.operator.memory()) {
+            let spilled = self.operator.spill(&self.disk)?;
+            if spilled == 0 {
+                return Err(self.too_large(&error));
+            }
+            self.pipeline.metrics.spilled(spilled);
+        }
+        Ok(())
+    }
+
+    fn too_large(&self, error: &DataFusionError) -> DataFusionError {
+        resources_datafusion_err!(
+            "{} of pipeline {} needs {} of state, and the memory limit leaves less: --memory-limit, or SET \
+             datafusion.runtime.memory_limit, gives it more ({})",
+            self.name,
+            self.pipeline.index,
+            human_readable_size(self.operator.memory()),
+            error.strip_backtrace()
+        )
     }
 }
 

@@ -12,6 +12,7 @@ use datafusion::common::Result;
 use super::aggregate_spec::AggregateSpec;
 use super::groups::{Groups, state_size};
 use super::open_windows::{Slice, Window};
+use super::pane::Pane;
 use super::window_shape::{WindowShape, round_down};
 
 /// Fewer panes than that are brought together one by one.
@@ -33,21 +34,21 @@ struct Block {
 }
 
 impl Block {
-    fn try_new(spec: &AggregateSpec, panes: &[(Slice, Vec<RecordBatch>)]) -> Result<Self> {
+    fn try_new(spec: &AggregateSpec, panes: &[(Slice, Pane)]) -> Result<Self> {
         let mut groups = Groups::try_new(spec)?;
-        for state in panes.iter().flat_map(|(_, states)| states) {
+        for state in panes.iter().flat_map(|(_, pane)| &pane.sealed) {
             groups.merge(spec, state)?;
         }
         Ok(Self { state: groups.into_state(spec)?, held: held(panes).collect() })
     }
 
-    fn is_of(&self, panes: &[(Slice, Vec<RecordBatch>)]) -> bool {
+    fn is_of(&self, panes: &[(Slice, Pane)]) -> bool {
         held(panes).eq(self.held.iter().copied())
     }
 }
 
-fn held(panes: &[(Slice, Vec<RecordBatch>)]) -> impl Iterator<Item = (i64, usize)> {
-    panes.iter().map(|(slice, states)| (slice.pane, states.len()))
+fn held(panes: &[(Slice, Pane)]) -> impl Iterator<Item = (i64, usize)> {
+    panes.iter().map(|(slice, pane)| (slice.pane, pane.sealed.len()))
 }
 
 impl Blocks {
@@ -67,13 +68,13 @@ impl Blocks {
         round_down(i128::from(pane), self.width, self.offset).max(i128::from(i64::MIN)) as i64
     }
 
-    /// Adds the states of a window's panes, which come in order, to `groups`; `stays` says which panes are in the next
+    /// Adds the states of a window's panes, which come in order and are all in memory, to `groups`; `stays` says which panes are in the next
     /// window too.
     pub(super) fn merge(
         &mut self,
         spec: &AggregateSpec,
         window: Window,
-        panes: &[(Slice, Vec<RecordBatch>)],
+        panes: &[(Slice, Pane)],
         stays: impl Fn(Slice) -> bool,
         groups: &mut Groups,
     ) -> Result<()> {
@@ -88,7 +89,9 @@ impl Blocks {
             };
             match &block {
                 Some(block) => groups.merge(spec, &block.state)?,
-                None => panes.iter().flat_map(|(_, states)| states).try_for_each(|state| groups.merge(spec, state))?,
+                None => {
+                    panes.iter().flat_map(|(_, pane)| &pane.sealed).try_for_each(|state| groups.merge(spec, state))?
+                }
             }
             kept.extend(block.filter(|_| stays).map(|block| (start, block)));
         }

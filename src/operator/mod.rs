@@ -24,6 +24,7 @@ mod latest_rows;
 mod missed;
 mod numbers;
 mod open_windows;
+mod pane;
 mod passes;
 mod pool;
 mod result_time;
@@ -34,7 +35,9 @@ mod shared_keys;
 mod snapshot;
 mod sorted_aggregate;
 mod spans;
+mod spill;
 mod summary;
+mod summary_columns;
 #[cfg(test)]
 mod testing;
 mod ticks;
@@ -62,9 +65,12 @@ pub(crate) use window_aggregate::{Mode, WindowAggregate};
 pub(crate) use window_merge::{CompleteWindow, HandedOver, Merger, SavedPiece, merge_window};
 pub(crate) use window_shape::{Length, WindowShape, round_down};
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::error::Result;
+use datafusion::execution::DiskManager;
 
 /// The watermark before any row has been seen: nothing is late, no window closes.
 pub const WATERMARK_MIN: i64 = i64::MIN;
@@ -147,6 +153,16 @@ pub trait Operator: Send {
 
     /// Bytes of state held now.
     fn memory(&self) -> usize;
+
+    /// Whether it can bring state to disk.
+    fn can_spill(&self) -> bool {
+        false
+    }
+
+    /// Brings the larger part of its state to disk; how many bytes that is there, none if nothing is left that can go.
+    fn spill(&mut self, _disk: &Arc<DiskManager>) -> Result<u64> {
+        Ok(0)
+    }
 
     /// What has been counted so far. Every row that was pushed is in one of `used_rows`, `late_rows` and `between_rows`.
     fn counters(&self) -> Counters;

@@ -5,18 +5,22 @@
 //! what a window costs when it closes is the groups of its panes. Without a window there is one slice, which the end of
 //! the stream closes. State is that of the open windows only, so in a steady stream it stays in the processor's cache.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
+use datafusion::execution::DiskManager;
 
 use super::aggregate_spec::{AggregateSpec, Evaluated};
 use super::blocks::Blocks;
-use super::groups::{Groups, state_size};
+use super::groups::Groups;
 use super::open_windows::{OpenWindows, Slice, Window, with_slice, without_slice};
+use super::pane::Pane;
 use super::shared_keys::{SharedKeys, numbered};
 use super::snapshot::{counters_batch, split_counters, without_slack};
+use super::spill::{Divided, PARTS, Source, SpillOut};
 use super::{Counters, MissedRows, Operator, Stamp, WATERMARK_MAX};
 
 /// What comes out of a closed window.
@@ -45,37 +49,6 @@ struct State {
     windows: OpenWindows<Pane>,
     blocks: Option<Blocks>,
     counters: Counters,
-}
-
-/// What is kept of a slice.
-#[derive(Default)]
-struct Pane {
-    /// Groups that rows may still come to.
-    live: Option<Groups>,
-    /// Partial states that windows have been made of.
-    sealed: Vec<RecordBatch>,
-}
-
-impl Pane {
-    fn live(&mut self, spec: &AggregateSpec) -> Result<&mut Groups> {
-        Ok(match &mut self.live {
-            Some(groups) => groups,
-            none => none.insert(Groups::try_new(spec)?),
-        })
-    }
-
-    /// Everything as partial states.
-    fn seal(&mut self, spec: &AggregateSpec) -> Result<&[RecordBatch]> {
-        if let Some(groups) = self.live.take() {
-            self.sealed.push(groups.into_state(spec)?);
-        }
-        Ok(&self.sealed)
-    }
-
-    fn size(&self) -> usize {
-        let sealed = self.sealed.iter().map(state_size);
-        self.live.as_ref().map_or(0, |groups| groups.size) + sealed.sum::<usize>()
-    }
 }
 
 impl WindowAggregate {
@@ -131,48 +104,60 @@ impl WindowAggregate {
             match self.mode {
                 // The merger keeps what later windows need.
                 Mode::Partial => {
-                    for (slice, mut pane) in slices {
-                        for groups in pane.seal(&spec)? {
-                            output.push(with_slice(Some(slice), groups)?);
-                        }
+                    for (slice, pane) in slices {
+                        self.hand_over(Some(slice), pane, output)?;
                     }
                 }
                 Mode::Final => {
-                    let answer = self.answer(window, slices)?;
-                    self.forget_keys(answer.num_rows())?;
-                    output.push(answer);
+                    let before = output.len();
+                    self.answer(window, slices, output)?;
+                    self.forget_keys(output[before..].iter().map(RecordBatch::num_rows).sum())?;
                 }
             }
         }
         Ok(())
     }
 
-    /// The rows of a window that has closed.
-    fn answer(&mut self, window: Window, slices: Vec<(Slice, Pane)>) -> Result<RecordBatch> {
-        let mut slices = slices;
+    /// Appends the states of a slice.
+    fn hand_over(&self, slice: Option<Slice>, mut pane: Pane, output: &mut Vec<RecordBatch>) -> Result<()> {
+        for states in pane.from_disk() {
+            output.push(with_slice(slice, &states?)?);
+        }
+        for states in pane.seal(&self.spec)? {
+            output.push(with_slice(slice, states)?);
+        }
+        Ok(())
+    }
+
+    /// Appends the rows of a window that has closed.
+    fn answer(&mut self, window: Window, mut slices: Vec<(Slice, Pane)>, output: &mut Vec<RecordBatch>) -> Result<()> {
         if let [(slice, pane)] = slices.as_mut_slice()
-            && pane.sealed.is_empty()
             && self.spec.next_window(*slice).is_none()
-            && let Some(groups) = pane.live.take()
+            && let Some(groups) = pane.take_live()
         {
-            return self.output(Some(window), groups);
+            output.push(self.output(Some(window), groups)?);
+            return Ok(());
         }
         let spec = self.groups_spec();
         for (_, pane) in &mut slices {
             pane.seal(&spec)?;
         }
-        let panes: Vec<_> = slices.into_iter().map(|(slice, pane)| (slice, pane.sealed)).collect();
-        let groups = self.merge(&spec, window, &panes)?;
-        for (slice, mut sealed) in panes {
+        if slices.iter().all(|(_, pane)| pane.spilled.is_empty()) {
+            let groups = self.merge(&spec, window, &slices)?;
+            output.push(self.output(Some(window), groups)?);
+        } else {
+            self.answer_by_parts(Some(window), slices.iter().map(|(_, pane)| pane), output)?;
+        }
+        for (slice, pane) in slices {
             if let Some(next) = self.spec.next_window(slice) {
-                self.state.windows.open(Some(next), || Ok(Pane::default()))?.sealed.append(&mut sealed);
+                self.state.windows.open(Some(next), || Ok(Pane::default()))?.append(pane);
             }
         }
-        self.output(Some(window), groups)
+        Ok(())
     }
 
     /// Brings the states of a window's panes together.
-    fn merge(&mut self, spec: &AggregateSpec, window: Window, panes: &[(Slice, Vec<RecordBatch>)]) -> Result<Groups> {
+    fn merge(&mut self, spec: &AggregateSpec, window: Window, panes: &[(Slice, Pane)]) -> Result<Groups> {
         let mut groups = Groups::try_new(spec)?;
         match &mut self.state.blocks {
             Some(blocks) => {
@@ -180,7 +165,7 @@ impl WindowAggregate {
                 blocks.merge(spec, window, panes, stays, &mut groups)?;
             }
             None => {
-                for state in panes.iter().flat_map(|(_, states)| states) {
+                for state in panes.iter().flat_map(|(_, pane)| &pane.sealed) {
                     groups.merge(spec, state)?;
                 }
             }
@@ -188,13 +173,72 @@ impl WindowAggregate {
         Ok(groups)
     }
 
+    /// Appends the rows of a window some of which is on disk: those of a part of its keys at a time, which are told by
+    /// value, not by number.
+    fn answer_by_parts<'a>(
+        &self,
+        window: Option<Window>,
+        panes: impl Iterator<Item = &'a Pane>,
+        output: &mut Vec<RecordBatch>,
+    ) -> Result<()> {
+        let mut sources = vec![];
+        for pane in panes {
+            sources.extend(pane.spilled.iter().map(Source::Disk));
+            for states in &pane.sealed {
+                let states = with_values(self.state.keys.as_ref(), &self.spec, states)?;
+                sources.push(Source::Memory(Divided::by_keys(states, self.spec.keys.len())?));
+            }
+        }
+        for part in 0..PARTS {
+            let mut groups = Groups::try_new(&self.spec)?;
+            for source in &sources {
+                if let Some(states) = source.part(part)? {
+                    groups.merge(&self.spec, &states)?;
+                }
+            }
+            let (rows, columns) = groups.finish()?;
+            if rows > 0 {
+                output.push(self.spec.output(window, rows, columns)?);
+            }
+        }
+        Ok(())
+    }
+
     /// Numbers the keys anew when most of them are in no window any more.
     fn forget_keys(&mut self, groups: usize) -> Result<()> {
         if self.state.keys.as_mut().is_some_and(|keys| keys.are_mostly_gone(groups)) {
-            self.snapshot()?;
+            self.rebuild()?;
             self.state.keys.iter_mut().for_each(SharedKeys::kept);
         }
         Ok(())
+    }
+
+    /// Makes all that is in memory anew from its snapshot, which it gives: taking the states out empties the accumulators,
+    /// and only keys that are needed have a number afterwards.
+    fn rebuild(&mut self) -> Result<Vec<RecordBatch>> {
+        let spec = self.groups_spec();
+        let mut snapshot = vec![counters_batch(&self.state.counters)?];
+        let mut spilled = vec![];
+        for (slice, mut pane) in self.state.windows.take() {
+            for states in pane.seal(&spec)? {
+                snapshot.push(with_slice(slice, &with_values(self.state.keys.as_ref(), &self.spec, states)?)?);
+            }
+            spilled.push((slice, pane.spilled));
+        }
+        self.restore(&snapshot)?;
+        for (slice, spilled) in spilled.into_iter().filter(|(_, spilled)| !spilled.is_empty()) {
+            self.state.windows.open(slice, || Ok(Pane::default()))?.spilled = spilled;
+        }
+        Ok(snapshot)
+    }
+}
+
+/// States of groups with the values of their keys, which are known by number if windows share them.
+fn with_values(keys: Option<&SharedKeys>, spec: &AggregateSpec, states: &RecordBatch) -> Result<RecordBatch> {
+    match keys {
+        // Views that were copied many a time would have ever more buffers behind them.
+        Some(keys) => without_slack(&keys.with_keys(states, 0, &spec.state_schema()?)?),
+        None => Ok(states.clone()),
     }
 }
 
@@ -233,28 +277,27 @@ impl Operator for WindowAggregate {
         }
         self.close(WATERMARK_MAX, output)?;
         let Some(mut pane) = self.state.windows.take_last() else { return Ok(()) };
-        match (self.mode, pane.live.take()) {
-            (Mode::Partial, Some(groups)) => output.push(with_slice(None, &groups.into_state(&self.spec)?)?),
-            (Mode::Final, Some(groups)) => output.push(self.output(None, groups)?),
-            (_, None) => {}
+        if self.mode == Mode::Partial {
+            return self.hand_over(None, pane, output);
         }
-        Ok(())
+        if let Some(groups) = pane.take_live() {
+            output.push(self.output(None, groups)?);
+            return Ok(());
+        }
+        pane.seal(&self.groups_spec())?;
+        self.answer_by_parts(None, [&pane].into_iter(), output)
     }
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
-        let (spec, schema) = (self.groups_spec(), self.spec.state_schema()?);
-        let mut snapshot = vec![counters_batch(&self.state.counters)?];
-        for (slice, mut pane) in self.state.windows.take() {
-            for groups in pane.seal(&spec)? {
-                snapshot.push(match &self.state.keys {
-                    // Views that were copied many a time would have ever more buffers behind them.
-                    Some(keys) => with_slice(slice, &without_slack(&keys.with_keys(groups, 0, &schema)?)?)?,
-                    None => with_slice(slice, groups)?,
-                });
+        let mut snapshot = self.rebuild()?;
+        let mut from_disk = vec![];
+        for (slice, pane) in self.state.windows.entries() {
+            for states in pane.from_disk() {
+                from_disk.push(with_slice(slice, &states?)?);
             }
         }
-        // Taking the states out has emptied the accumulators.
-        self.restore(&snapshot)?;
+        // They are of earlier rows.
+        snapshot.splice(1..1, from_disk);
         Ok(snapshot)
     }
 
@@ -278,6 +321,39 @@ impl Operator for WindowAggregate {
         keys + blocks + self.state.windows.groups().map(Pane::size).sum::<usize>()
     }
 
+    fn can_spill(&self) -> bool {
+        !self.spec.keys.is_empty()
+    }
+
+    fn spill(&mut self, disk: &Arc<DiskManager>) -> Result<u64> {
+        let (spec, goal) = (self.groups_spec(), self.memory() / 2);
+        // Blocks can be made of their panes again.
+        self.state.blocks = self.spec.window.as_ref().and_then(|window| Blocks::of(&window.shape));
+        let panes = self.state.windows.entries().map(|(_, pane)| (pane.held(), pane));
+        let mut panes: Vec<_> = panes.filter(|(held, _)| *held > 0).collect();
+        if panes.is_empty() || self.spec.keys.is_empty() {
+            return Ok(0);
+        }
+        // Few large ones are read again with less effort than many small ones.
+        panes.sort_by_key(|(held, _)| Reverse(*held));
+        let (mut out, mut gone) = (SpillOut::create(disk)?, 0);
+        for (held, pane) in panes {
+            if gone > goal {
+                break;
+            }
+            pane.seal(&spec)?;
+            for states in std::mem::take(&mut pane.sealed) {
+                let states = with_values(self.state.keys.as_ref(), &self.spec, &states)?;
+                pane.spilled.push(out.write(states, self.spec.keys.len())?);
+            }
+            gone += held;
+        }
+        if self.state.keys.is_some() {
+            self.rebuild()?;
+        }
+        out.finish()
+    }
+
     fn counters(&self) -> Counters {
         Counters { windows_open: self.state.windows.count(), ..self.state.counters }
     }
@@ -298,7 +374,7 @@ mod tests {
     use super::super::testing::{
         Naive, Row, assert_same, assert_snapshot_law, batch, batch_lengths, common_group_by, computed_freshly,
         every_aggregate, group_by, group_of, input_schema, or_null, overlapping_group_by, overlapping_shapes, rows,
-        run, sorted, stamped, text, windows_of, with_watermarks,
+        run, sorted, stamped, text, through_ipc, windows_of, with_watermarks,
     };
     use super::super::window_merge::{CompleteWindow, merge_window};
     use super::*;
@@ -316,6 +392,23 @@ mod tests {
             }
         }
         (groups, late_rows)
+    }
+
+    /// Output as rows of windows, in any order; partial states are brought together by slice first.
+    fn folded(spec: &Arc<AggregateSpec>, mode: Mode, output: &[RecordBatch]) -> Vec<Vec<String>> {
+        if mode == Mode::Final {
+            return sorted(text(output));
+        }
+        let mut slices = BTreeMap::<_, Vec<RecordBatch>>::new();
+        for states in output {
+            let (slice, states) = without_slice(states).unwrap();
+            slices.entry(slice).or_default().push(states);
+        }
+        let rows = slices.into_iter().map(|(slice, partials)| {
+            let window = slice.map(|slice| Window { start: slice.pane, end: slice.next_end });
+            merge_window(spec, &CompleteWindow { window, partials }).unwrap()
+        });
+        sorted(text(&rows.collect::<Vec<_>>()))
     }
 
     proptest! {
@@ -378,6 +471,52 @@ mod tests {
             let spec = overlapping_group_by(&shape, true, by_panes);
             let fresh = || WindowAggregate::new(Arc::clone(&spec), Mode::Final);
             assert_snapshot_law(fresh, &stamped(&rows, &lengths, bound, 0, None), &cuts);
+        }
+
+        #[test]
+        fn what_has_gone_to_disk_comes_back(
+            rows in rows(60), lengths in batch_lengths(), bound in 0i64..50,
+            shape in proptest::option::weighted(0.8, overlapping_shapes()), by_panes: bool, partial: bool,
+            size in proptest::option::weighted(0.7, 1i64..60),
+            spills in prop::collection::vec(any::<prop::sample::Index>(), 1..6),
+            saves in prop::collection::vec(any::<prop::sample::Index>(), 0..3),
+        ) {
+            let spec = match &shape {
+                Some(shape) => overlapping_group_by(shape, true, by_panes),
+                None => common_group_by(size, true),
+            };
+            let mode = if partial { Mode::Partial } else { Mode::Final };
+            let input = stamped(&rows, &lengths, bound, 0, None);
+            let fresh = || WindowAggregate::new(Arc::clone(&spec), mode);
+            let mut whole = fresh();
+            let expected = folded(&spec, mode, &run(&mut whole, &input));
+            let at = |points: &[prop::sample::Index]| -> Vec<usize> {
+                points.iter().map(|point| point.index(input.len() + 1)).collect()
+            };
+            let (spills, saves) = (at(&spills), at(&saves));
+            let disk = Arc::new(DiskManager::builder().build().unwrap());
+            let (mut operator, mut output) = (fresh(), vec![]);
+            for index in 0..=input.len() {
+                if spills.contains(&index) {
+                    let held = operator.state.windows.entries().any(|(_, pane)| pane.held() > 0);
+                    prop_assert_eq!(operator.spill(&disk).unwrap() > 0, held);
+                    while operator.spill(&disk).unwrap() > 0 {}
+                    prop_assert!(operator.state.windows.entries().all(|(_, pane)| pane.held() == 0));
+                }
+                if saves.contains(&index) {
+                    let snapshot: Vec<_> = operator.snapshot().unwrap().iter().map(through_ipc).collect();
+                    if index % 2 == 0 {
+                        operator = fresh();
+                        operator.restore(&snapshot).unwrap();
+                    }
+                }
+                if let Some((batch, stamp)) = input.get(index) {
+                    operator.push(batch, *stamp, &mut output).unwrap();
+                }
+            }
+            operator.finish(&mut output).unwrap();
+            assert_same(&spec.schema, &folded(&spec, mode, &output), &expected);
+            prop_assert_eq!(operator.counters(), whole.counters());
         }
 
         #[test]

@@ -43,11 +43,11 @@ use super::coded_keys::with_coded_keys;
 use super::nodes::{ChangesFilter, Pipelines, RowsWindow, WindowAggregate, WriteFiles};
 use super::operator_spec::{aggregate_spec, changes_spec, session_rows_spec, top_n_spec};
 use super::over_spec::rows_window_spec;
-use super::refuse_joins;
 use super::routing::{RoutingKind, Routings};
 use super::session_rows::SessionRows;
 use super::source_rows::accounting;
 use super::top_n_node::{Ranking, TopN};
+use super::{refuse_endless, refuse_joins};
 
 /// Plans queries over streams; every other query goes to DataFusion's planner as it is.
 #[derive(Debug, Default)]
@@ -114,6 +114,7 @@ impl ExtensionPlanner for NodePlanner {
             return Ok(None);
         };
         let node = node.as_any();
+        let options = session.config_options().extensions.get::<StreamlinesOptions>().cloned().unwrap_or_default();
         if let Some(node) = node.downcast_ref::<WindowAggregate>() {
             let spec = Arc::new(aggregate_spec(node, &input.schema(), session, context)?);
             let changes = match node.emit {
@@ -125,6 +126,7 @@ impl ExtensionPlanner for NodePlanner {
                 (_, None) => OperatorSpec::WindowAggregate(spec),
                 (_, Some(changes)) => OperatorSpec::ChangelogAggregate(spec, changes),
             };
+            refuse_endless::growing(&spec, &node.input, node.keys.iter().chain(&node.aggregates), &options)?;
             return Ok(Some(Arc::new(OperatorExec::new(spec, input, node.results.clone()))));
         }
         if let Some(node) = node.downcast_ref::<TopN>() {
@@ -136,6 +138,7 @@ impl ExtensionPlanner for NodePlanner {
                 }
                 _ => OperatorSpec::WindowTopN(spec),
             };
+            refuse_endless::growing(&spec, &node.input, &node.by.keys, &options)?;
             return Ok(Some(Arc::new(OperatorExec::new(spec, input, node.by.results.clone()))));
         }
         if let Some(node) = node.downcast_ref::<ChangesFilter>() {
@@ -145,6 +148,7 @@ impl ExtensionPlanner for NodePlanner {
         }
         if let Some(node) = node.downcast_ref::<RowsWindow>() {
             let spec = OperatorSpec::RowsWindow(Arc::new(rows_window_spec(node, &input.schema(), session, context)?));
+            refuse_endless::growing(&spec, &node.input, &node.functions, &options)?;
             return Ok(Some(Arc::new(OperatorExec::new(spec, input, node.results.clone()))));
         }
         if let Some(node) = node.downcast_ref::<SessionRows>() {
@@ -152,11 +156,12 @@ impl ExtensionPlanner for NodePlanner {
             return Ok(Some(Arc::new(OperatorExec::new(spec, input, node.results.clone()))));
         }
         if let Some(node) = node.downcast_ref::<WriteFiles>() {
-            let sink = FileSink::local(&node.path, node.format)?.with_options(output_options(node, session)?);
+            let sink = FileSink::local(&node.path, node.format)?.confined_by(session.config())?;
+            let sink = sink.with_options(output_options(node, session)?);
             return Ok(Some(Arc::new(WriteExec::new(input, Arc::new(sink)))));
         }
         if let Some(node) = node.downcast_ref::<Pipelines>() {
-            return plan_pipelines(input, node, session).map(Some);
+            return plan_pipelines(input, node, &options).map(Some);
         }
         Ok(None)
     }
@@ -179,12 +184,11 @@ fn output_options(node: &WriteFiles, session: &dyn Session) -> Result<TableOptio
 fn plan_pipelines(
     input: Arc<dyn ExecutionPlan>,
     node: &Pipelines,
-    session: &dyn Session,
+    options: &StreamlinesOptions,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    let options = session.config_options().extensions.get::<StreamlinesOptions>().cloned().unwrap_or_default();
-    let (strategy, workers) = (strategy(&options), workers(&options));
+    let (strategy, workers) = (strategy(options), workers(options));
     let input = input.transform_up(without_holding_back).data()?;
-    let (routing, divided_for) = (&node.routing, divided_for(&options));
+    let (routing, divided_for) = (&node.routing, divided_for(options));
     let all = |pipelines, way| Split::All { pipelines, order: routing.order, way };
     let split = match routing.first() {
         RoutingKind::Aligned if find::<OperatorExec>(&input).is_some() => Split::Partitions,

@@ -4,7 +4,10 @@ use datafusion::common::Result;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{CreateMemoryTable, DdlStatement, Distinct, Expr, LogicalPlan, Sort};
 
+use crate::config::StreamlinesOptions;
 use crate::error::{Error, Location};
+use crate::exec::operator::OperatorSpec;
+use crate::exec::state_bound::StateBound;
 use crate::source::StreamTable;
 use crate::sql::EmitMode;
 
@@ -39,6 +42,29 @@ pub(crate) fn table(plan: &LogicalPlan) -> Result<()> {
     refuse_if(is_endless(query), || {
         let help = "COPY (SELECT …) TO 'folder/', with streamlines.checkpoint_dir, writes rows as they come";
         at_end("CREATE TABLE AS", help).about(first_stream(query).as_ref().map(|stream| stream.name()))
+    })
+}
+
+/// Nothing grows for ever that nobody has asked for. `exprs` say where the node stands.
+pub(super) fn growing<'a>(
+    spec: &OperatorSpec,
+    input: &LogicalPlan,
+    exprs: impl IntoIterator<Item = &'a Expr>,
+    options: &StreamlinesOptions,
+) -> Result<()> {
+    refuse_if(!options.allow_unbounded_state && StateBound::of(spec).grows() && is_endless(input), || {
+        let (what, bounded) = match spec {
+            OperatorSpec::RowsWindow(_) => ("OVER with a PARTITION BY", "a RANGE frame that forgets keys"),
+            OperatorSpec::ChangelogTopN(..) => ("a ranking without a window", "windows in its PARTITION BY"),
+            _ => ("GROUP BY without a window", "GROUP BY tumble(ts, INTERVAL '1 hour')"),
+        };
+        Error::refused(
+            format!("{what} over a stream that is followed"),
+            "something of every key is kept for ever, so that state grows as long as new keys come",
+            format!("SET streamlines.allow_unbounded_state = true, if there are not too many; or {bounded}"),
+        )
+        .at(place_of(exprs))
+        .about(first_stream(input).as_ref().map(|stream| stream.name()))
     })
 }
 

@@ -84,8 +84,10 @@ pub struct Progress {
     pub windows_closed: u64,
     /// Windows that are open now.
     pub windows_open: u64,
-    /// Bytes of operator state now.
+    /// Bytes of operator state in memory now.
     pub state_bytes: u64,
+    /// Bytes of operator state that went to disk because memory was short.
+    pub spilled_bytes: u64,
     /// The event time that every pipeline has reached, of the event-time column's type.
     pub event_time: Option<ScalarValue>,
     /// The share of rows whose keys were checked against a declared `partitioned_by`, from 0 to 1.
@@ -136,7 +138,7 @@ impl Job {
         let task = Arc::new(query.task_ctx());
         let options = task.session_config().options().extensions.get::<StreamlinesOptions>();
         let late = options.map(|options| options.late.as_str()).filter(|late| !late.is_empty());
-        let late = late.map(Place::named).transpose()?;
+        let late = late.map(|late| Place::named(late, task.session_config())).transpose()?;
         let plan = query.create_physical_plan().await?;
         let (started, stop) = (Instant::now(), Stop::default());
         Ok(Self { plan, task, gives_rows, started, stop, late, late_rows: Mutex::default() })
@@ -361,6 +363,7 @@ fn add_boundary(progress: &mut Progress, boundary: &PipelinesExec) {
         progress.early_rows += metrics.reader.early_rows.load(Ordering::Relaxed);
         progress.windows_open += metrics.windows_open.load(Ordering::Relaxed);
         progress.state_bytes += metrics.state_bytes.load(Ordering::Relaxed);
+        progress.spilled_bytes += metrics.spilled_bytes.load(Ordering::Relaxed);
         if !metrics.finished.load(Ordering::Relaxed) {
             reached = reached.min(metrics.watermark.load(Ordering::Relaxed));
         }

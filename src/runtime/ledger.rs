@@ -13,6 +13,7 @@ use datafusion::arrow::array::{
 use datafusion::arrow::compute::{cast, take_record_batch};
 use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use datafusion::common::{Result, internal_datafusion_err, internal_err};
+use datafusion::prelude::SessionConfig;
 use tokio::sync::Mutex;
 
 use crate::error::Error;
@@ -35,8 +36,8 @@ impl Place {
     /// The place that `streamlines.late` names.
     ///
     /// # Errors
-    /// A path that cannot be written to, or whose extension says no format.
-    pub(super) fn named(setting: &str) -> Result<Self> {
+    /// A path that cannot be written to, or not by this session, or whose extension says no format.
+    pub(super) fn named(setting: &str, config: &SessionConfig) -> Result<Self> {
         if setting == IN_MEMORY {
             return Ok(Self::Memory(Arc::default()));
         }
@@ -48,7 +49,7 @@ impl Place {
                 return Err(error.help("late.parquet, late.csv, late.ndjson, or a folder with / at its end").into());
             }
         };
-        Ok(Self::Files(Arc::new(FileSink::local(setting, format)?)))
+        Ok(Self::Files(Arc::new(FileSink::local(setting, format)?.confined_by(config)?)))
     }
 
     fn sink(&self) -> Arc<dyn Sink> {

@@ -15,6 +15,7 @@ use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::SessionConfig;
 
 use crate::config::StreamlinesOptions;
+use crate::confinement::Confinement;
 use crate::error::Error;
 use crate::plan::{StreamAnalyzer, StreamQueryPlanner, functions};
 use crate::planning_errors::told;
@@ -27,7 +28,8 @@ use statement::{Planned, planned};
 
 /// Adds streaming to the state of a session that is being built.
 pub trait StreamlinesStateBuilder {
-    /// Registers the `streamlines.*` settings, the window functions, the analyzer rule and the query planner.
+    /// Registers the `streamlines.*` settings, the window functions, the analyzer rule and the query planner. If the
+    /// configuration has a [`Confinement`], local files are confined; so the runtime environment is to be there before.
     ///
     /// ```
     /// use datafusion::execution::session_state::SessionStateBuilder;
@@ -45,6 +47,10 @@ impl StreamlinesStateBuilder for SessionStateBuilder {
         let mut config = self.config().take().unwrap_or_default();
         if config.options().extensions.get::<StreamlinesOptions>().is_none() {
             config = config.with_option_extension(StreamlinesOptions::default());
+        }
+        if let Some(confinement) = Confinement::of(&config) {
+            let runtime = self.runtime_env().take().unwrap_or_default();
+            *self.runtime_env() = Some(confinement.confine(&runtime));
         }
         let mut scalar = self.scalar_functions().take().unwrap_or_default();
         scalar.extend(functions::all_functions());

@@ -16,10 +16,12 @@ use async_trait::async_trait;
 use datafusion::common::config::TableOptions;
 use datafusion::common::parsers::CompressionTypeVariant;
 use datafusion::error::{DataFusionError, Result};
+use datafusion::prelude::SessionConfig;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload};
 
+use crate::confinement::{self, Access};
 use crate::error::Error;
 
 use super::compression::{Compressor, compression_of, compression_of_name, suffix};
@@ -140,6 +142,15 @@ impl FileSink {
             closed: false,
             written: Written::default(),
         }))
+    }
+
+    /// The same, where SQL has named the path.
+    ///
+    /// # Errors
+    /// A place that a confined session may not write to.
+    pub(crate) fn confined_by(self, config: &SessionConfig) -> Result<Self> {
+        confinement::check(config, &self.local, Access::Write)?;
+        Ok(self)
     }
 
     /// With these options for the files of its format.

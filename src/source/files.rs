@@ -1,7 +1,7 @@
 //! Finding a stream's files: a file, a folder, a glob or a comma list; Hive folders; natural order.
 
 use std::cmp::Ordering;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use datafusion::common::Result;
 use glob::{MatchOptions, glob_with};
@@ -65,6 +65,18 @@ pub(super) fn find_any(location: &str, format: Option<FileFormat>) -> Result<Vec
 pub(super) fn is_one_file(location: &str) -> bool {
     let mut parts = parts(location);
     parts.next().is_some_and(|part| Path::new(part).is_file()) && parts.next().is_none()
+}
+
+/// The files, folders and beginnings of globs that a location names, as far as nothing is looked up for them.
+pub(super) fn places(location: &str) -> impl Iterator<Item = PathBuf> {
+    let fixed = |part: &str| {
+        let is_fixed = |part: &Component| !has_wildcard(&part.as_os_str().to_string_lossy());
+        match Path::new(part).exists() {
+            true => PathBuf::from(part),
+            false => Path::new(".").components().chain(Path::new(part).components().take_while(is_fixed)).collect(),
+        }
+    };
+    parts(location).filter(|part| !part.contains("://")).map(fixed)
 }
 
 fn parts(location: &str) -> impl Iterator<Item = &str> {

@@ -12,6 +12,7 @@ use datafusion::common::Result;
 use datafusion::execution::TaskContext;
 use datafusion::execution::object_store::ObjectStoreUrl;
 
+use crate::confinement::{self, Access};
 use crate::error::Error;
 
 use super::files::{self, FoundFile};
@@ -127,6 +128,7 @@ impl Follower {
         let store = task.runtime_env().object_store(ObjectStoreUrl::local_filesystem())?;
         let mut chunks = vec![];
         for file in new {
+            confinement::check(task.session_config(), &file.path, Access::Read)?;
             self.known.insert(file.path.clone());
             let file = follow_file(inner, &file, &store).await?;
             let found = Some(Arc::new(file));

@@ -13,6 +13,7 @@ use datafusion::parquet::file::metadata::ParquetMetaData;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt};
 
+use crate::confinement::{self, Access};
 use crate::error::{Error, Location};
 use crate::sql::{CreateStream, FileFormat, Watermark};
 
@@ -36,7 +37,13 @@ impl StreamTable {
     /// timestamp.
     pub(crate) async fn open(definition: &CreateStream, state: &dyn Session) -> Result<Self> {
         let at = Some(definition.location_at);
+        for place in files::places(&definition.location) {
+            confinement::check(state.config(), &place, Access::Read)?;
+        }
         let found = found_files(definition, at)?;
+        for file in &found {
+            confinement::check(state.config(), &file.path, Access::Read)?;
+        }
         let by_name = || format_of(&found.first()?.path.to_string_lossy());
         let format = match definition.format.or_else(by_name) {
             Some(format) => format,

@@ -64,7 +64,9 @@ impl Growing {
 
     fn command(&self, query: &str, more: &[&str]) -> Process {
         let mut command = Process::new(PROGRAM);
-        command.args(["sql", "--quiet", "--format", "csv"]).args(more);
+        command
+            .args(["sql", "--quiet", "--format", "csv", "--set", "streamlines.allow_unbounded_state=true"])
+            .args(more);
         command.arg(format!("{} {query}", self.stream("OPTIONS ('follow' 'true')")));
         command
     }

@@ -4,12 +4,14 @@
 mod bench;
 mod check;
 mod checkpoint;
+mod confined;
 #[cfg(unix)]
 mod follow;
 mod generate;
 mod interrupt;
 mod late_rows;
 mod lateness;
+mod memory;
 mod output;
 mod printing;
 mod statements;

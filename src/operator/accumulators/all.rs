@@ -87,6 +87,14 @@ impl RunningAggregates {
         })
     }
 
+    /// The same, and empties them, so that they can be used for other groups.
+    pub(in crate::operator) fn take(&mut self, slots: &[usize]) -> Result<Vec<ArrayRef>> {
+        self.columns(|part| match &mut part.values {
+            PartValues::Alone(values) => Ok(vec![values.take(slots)?]),
+            PartValues::Together(values) => values.take(slots),
+        })
+    }
+
     /// The columns of the aggregates in their order, given those of a part.
     fn columns(&mut self, mut of: impl FnMut(&mut Part) -> Result<Vec<ArrayRef>>) -> Result<Vec<ArrayRef>> {
         let mut columns = vec![None; self.aggregates];

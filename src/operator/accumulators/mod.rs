@@ -83,6 +83,13 @@ pub(super) trait RunningAggregate<V = ArrayRef>: Send {
     /// The values of some slots now, in that order.
     fn values(&mut self, slots: &[usize]) -> Result<V>;
 
+    /// The same, and empties them, so that they can be used for other groups.
+    fn take(&mut self, slots: &[usize]) -> Result<V> {
+        let values = self.values(slots)?;
+        self.clear(slots)?;
+        Ok(values)
+    }
+
     /// Adds what slot `from` has seen to slot `into`, as if its rows had come after those of `into`, and empties
     /// `from`.
     fn merge(&mut self, into: usize, from: usize) -> Result<()>;

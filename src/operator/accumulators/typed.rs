@@ -93,7 +93,7 @@ pub(super) fn typed<K: Kind>(kind: K) -> Box<dyn RunningAggregate<K::Values>> {
 
 impl<K: Kind> Typed<K> {
     /// Takes rows in, and shows each row's slot after it.
-    fn take(
+    fn take_in(
         &mut self,
         groups: &[usize],
         groups_total: usize,
@@ -138,7 +138,7 @@ impl<K: Kind> RunningAggregate<K::Values> for Typed<K> {
         filter: Option<&BooleanArray>,
     ) -> Result<K::Values> {
         let mut output = Write(self.kind.output(groups.len()));
-        self.take(groups, groups_total, arguments, filter, &mut output)?;
+        self.take_in(groups, groups_total, arguments, filter, &mut output)?;
         self.kind.finish(output.0)
     }
 
@@ -149,13 +149,22 @@ impl<K: Kind> RunningAggregate<K::Values> for Typed<K> {
         arguments: &[ArrayRef],
         filter: Option<&BooleanArray>,
     ) -> Result<()> {
-        self.take(groups, groups_total, arguments, filter, &mut ())
+        self.take_in(groups, groups_total, arguments, filter, &mut ())
     }
 
     fn values(&mut self, slots: &[usize]) -> Result<K::Values> {
         let (mut output, empty) = (self.kind.output(slots.len()), K::Slot::default());
         for slot in slots {
             self.kind.write(self.slots.get(*slot).unwrap_or(&empty), &mut output);
+        }
+        self.kind.finish(output)
+    }
+
+    fn take(&mut self, slots: &[usize]) -> Result<K::Values> {
+        let mut output = self.kind.output(slots.len());
+        for slot in slots {
+            let taken = self.empty(*slot);
+            self.kind.write(&taken, &mut output);
         }
         self.kind.finish(output)
     }

@@ -38,17 +38,17 @@ impl SessionEnds {
         }
     }
 
-    /// The ends at or before the watermark, with their slots.
-    pub(super) fn due(&mut self, watermark: i64) -> Vec<(i64, u32)> {
+    /// Takes out the ends at or before the watermark, with their slots.
+    pub(super) fn take_due(&mut self, watermark: i64) -> Vec<(i64, u32)> {
         let mut due = vec![];
         for (block, earliest) in self.earliest.iter_mut().enumerate().filter(|(_, earliest)| **earliest <= watermark) {
             let first = block * BLOCK;
             *earliest = NEVER;
-            for (slot, end) in self.ends[first..first + BLOCK].iter().enumerate() {
+            for (slot, end) in self.ends[first..first + BLOCK].iter_mut().enumerate() {
                 if *end > watermark {
                     *earliest = (*end).min(*earliest);
                 } else if *end != NEVER {
-                    due.push((*end, (first + slot) as u32));
+                    due.push((std::mem::replace(end, NEVER), (first + slot) as u32));
                 }
             }
         }

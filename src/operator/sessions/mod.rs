@@ -277,14 +277,16 @@ impl SessionAggregate {
             let changes = told.tell(&untold, WATERMARK_MAX, &mut state.aggregates)?;
             slots.iter().for_each(|slot| told.forget(*slot));
             changes.map_or(Ok(()), |changes| self.give(changes, output))?;
+            self.state.aggregates.clear(&slots)?;
         } else if self.changes.is_none() {
             let keys: Vec<usize> = closed.iter().map(|session| session.key).collect();
             let mut columns = state.values.columns(&keys)?;
-            columns.extend(state.aggregates.values(&slots)?);
+            columns.extend(state.aggregates.take(&slots)?);
             let bounds: Vec<Bounds> = closed.iter().map(|session| session.bounds).collect();
             output.push(self.rows(&bounds, columns)?);
+        } else {
+            state.aggregates.clear(&slots)?;
         }
-        self.state.aggregates.clear(&slots)?;
         self.forget_keys()
     }
 

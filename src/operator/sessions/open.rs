@@ -169,6 +169,12 @@ impl OpenSessions {
         std::hint::black_box(keys.iter().map(last).fold(0, |all, last| all ^ last));
     }
 
+    /// The same for the lists of keys that sessions are in.
+    fn fetch_lists(&self, sessions: &[(i64, u32)]) {
+        let head = |(_, slot): &(i64, u32)| self.heads[self.slots[*slot as usize].key as usize];
+        std::hint::black_box(sessions.iter().map(head).fold(0, |all, head| all ^ head));
+    }
+
     /// The session of a row at `time`; none if the session that the row is by itself has ended.
     fn place_at(&mut self, key: usize, row: usize, time: i64, watermark: i64, placed: &mut Placed) -> Option<Place> {
         let gap = self.apart.gap;
@@ -200,6 +206,7 @@ impl OpenSessions {
                 let of_other = self.slots[other as usize];
                 let before = self.extend(slot, (of_other.start, of_other.last));
                 self.unlink(other);
+                self.ends.forget(other as usize);
                 self.joined.push(other);
                 let from = (other as usize, of_other.bounds());
                 placed.joins.push(Join { at: placed.rows.len(), into: (slot as usize, before), from });
@@ -282,7 +289,6 @@ impl OpenSessions {
             }
         }
         self.slots[slot as usize].number = GONE;
-        self.ends.forget(slot as usize);
         self.open -= 1;
     }
 
@@ -293,24 +299,27 @@ impl OpenSessions {
 
     /// Takes out the sessions that no row can join behind the watermark, earliest first; with the last watermark all of them.
     pub(super) fn close(&mut self, watermark: i64) -> Vec<Session> {
-        let due = self.ends.due(watermark).into_iter();
-        let mut ended: Vec<_> = due.map(|(end, slot)| (end, self.slots[slot as usize].number, slot)).collect();
-        ended.sort_unstable();
-        let mut closed: Vec<Session> = ended.iter().map(|(_, _, slot)| self.session(*slot as usize)).collect();
-        self.remove(&closed);
+        let mut due = self.ends.take_due(watermark);
+        due.sort_unstable();
+        for together in due.chunk_by_mut(|(end, _), (other, _)| end == other).filter(|slots| slots.len() > 1) {
+            together.sort_unstable_by_key(|(_, slot)| self.slots[*slot as usize].number);
+        }
+        let mut closed: Vec<Session> = Vec::with_capacity(due.len());
+        for due in due.chunks(FETCHED) {
+            self.fetch_lists(due);
+            closed.extend(due.iter().map(|(_, slot)| self.remove(*slot)));
+        }
         if watermark == i64::MAX {
-            let others = self.in_order();
-            self.remove(&others);
-            closed.extend(others);
+            closed.extend(self.in_order().into_iter().map(|session| self.remove(session.slot as u32)));
         }
         closed
     }
 
-    fn remove(&mut self, sessions: &[Session]) {
-        for session in sessions {
-            self.unlink(session.slot as u32);
-            self.free.push(session.slot as u32);
-        }
+    fn remove(&mut self, slot: u32) -> Session {
+        let session = self.session(slot as usize);
+        self.unlink(slot);
+        self.free.push(slot);
+        session
     }
 
     /// The session of a slot.

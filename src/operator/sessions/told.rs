@@ -130,7 +130,7 @@ impl ToldSessions {
         due.retain(|slot| self.slots[*slot].is_changed);
         due.sort_unstable();
         due.dedup();
-        let ended = self.ends.iter_mut().flat_map(|ends| ends.due(reached));
+        let ended = self.ends.iter_mut().flat_map(|ends| ends.take_due(reached));
         due.extend(ended.map(|(_, slot)| slot as usize));
         due
     }

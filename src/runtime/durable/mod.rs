@@ -12,6 +12,7 @@ mod kept_rows;
 mod pipeline;
 mod through;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -24,6 +25,7 @@ use tokio::task::JoinSet;
 
 use crate::checkpoint::{Checkpoint, CheckpointStore, Interval};
 use crate::config::StreamlinesOptions;
+use crate::confinement::{self, Access};
 use crate::error::Error;
 use crate::exec::context::PipelineContext;
 use crate::sink::{Epochs, Sink, Written};
@@ -65,6 +67,7 @@ pub(super) async fn write(
     sink: &dyn Sink,
     options: &StreamlinesOptions,
 ) -> Result<Written> {
+    confinement::check(task.session_config(), Path::new(&options.checkpoint_dir), Access::Write)?;
     let pipelines = only_pipelines(plan)?;
     pipelines.check_saves(options)?;
     let is_all = plan.is::<PipelinesExec>();

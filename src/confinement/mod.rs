@@ -1,0 +1,178 @@
+//! What SQL that comes from somebody else may reach: the files of one folder, and perhaps only to read them.
+//!
+//! Every place that SQL can name is asked for here: LOCATION, quoted paths, COPY, `streamlines.late` and
+//! `streamlines.checkpoint_dir` where they are used, and whatever DataFusion reads or writes itself at the object store
+//! of local files (`store.rs`).
+
+mod store;
+
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use datafusion::common::Result;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::prelude::SessionConfig;
+
+use crate::error::Error;
+use store::ConfinedRegistry;
+
+/// Confines a session's SQL to the files of a folder, or to reading, or to both.
+///
+/// To be put into the configuration before a session is made of it:
+///
+/// ```
+/// # fn main() -> datafusion::error::Result<()> {
+/// use datafusion::prelude::SessionConfig;
+/// use streamlines::{Confinement, streaming_session};
+///
+/// let confinement = Confinement::default().to_folder("testdata")?.to_reading();
+/// let ctx = streaming_session(confinement.on(SessionConfig::new()));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Links are followed first: what counts is where a path leads to when it is opened. Who can change links in the folder
+/// while a query runs can lead it elsewhere; SQL cannot. Settings of `datafusion.runtime` stay as they are.
+#[derive(Debug, Clone, Default)]
+pub struct Confinement {
+    root: Option<PathBuf>,
+    reads_only: bool,
+}
+
+/// What is to be done with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+}
+
+impl Confinement {
+    /// To the files of a folder and of those in it.
+    ///
+    /// # Errors
+    /// No such folder.
+    pub fn to_folder(self, root: impl AsRef<Path>) -> Result<Self> {
+        let wrong = |what: String| Error::data(what).in_file(root.as_ref().display().to_string());
+        let found = root.as_ref().canonicalize().map_err(|error| wrong(format!("is no root: {error}")))?;
+        match found.is_dir() {
+            true => Ok(Self { root: Some(found), ..self }),
+            false => Err(wrong("is no root, for it is no folder".to_string()).into()),
+        }
+    }
+
+    /// To reading: no file is written, made or taken away.
+    pub fn to_reading(self) -> Self {
+        Self { reads_only: true, ..self }
+    }
+
+    /// A configuration whose sessions are confined.
+    pub fn on(self, config: SessionConfig) -> SessionConfig {
+        config.with_extension(Arc::new(self))
+    }
+
+    /// That of a session, if it has one.
+    pub(crate) fn of(config: &SessionConfig) -> Option<Arc<Self>> {
+        config.get_extension()
+    }
+
+    /// The same environment, in which DataFusion itself is confined too.
+    pub(crate) fn confine(self: Arc<Self>, runtime: &RuntimeEnv) -> Arc<RuntimeEnv> {
+        let registry = ConfinedRegistry::new(Arc::clone(&runtime.object_store_registry), self);
+        Arc::new(RuntimeEnv { object_store_registry: Arc::new(registry), ..runtime.clone() })
+    }
+
+    /// Whether a path may be read or written.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn check(&self, path: &Path, access: Access) -> std::result::Result<(), Error> {
+        let shown = || path.display().to_string();
+        if access == Access::Write && self.reads_only {
+            let error = Error::data("may not be written: this session only reads").in_file(shown());
+            return Err(error.help("who has started it can allow that, by leaving --read-only out"));
+        }
+        let Some(root) = &self.root else { return Ok(()) };
+        let leads_to = resolved(path).map_err(|error| Error::data(error.to_string()).in_file(shown()))?;
+        match leads_to.is_some_and(|place| place.starts_with(root)) {
+            true => Ok(()),
+            false => {
+                let what = format!("is outside of {}, to which this session is confined", root.display());
+                Err(Error::data(what).in_file(shown()).help("who has started it can allow more, by another --root"))
+            }
+        }
+    }
+}
+
+/// Checks a path that SQL has named in a session.
+///
+/// # Errors
+/// As [`Confinement::check`].
+pub(crate) fn check(config: &SessionConfig, path: &Path, access: Access) -> Result<()> {
+    Confinement::of(config).map_or(Ok(()), |confinement| Ok(confinement.check(path, access)?))
+}
+
+/// Where a path leads, links followed as far as it is there; none if the rest of it goes back.
+fn resolved(path: &Path) -> std::io::Result<Option<PathBuf>> {
+    let absolute = std::path::absolute(path)?;
+    // A link that leads to nothing is there, too.
+    let is_there = |place: &&Path| place.symlink_metadata().is_ok();
+    let there = absolute.ancestors().find(is_there).unwrap_or(Path::new("/"));
+    let rest = absolute.strip_prefix(there).unwrap_or(Path::new(""));
+    if rest.components().any(|part| !matches!(part, Component::Normal(_))) {
+        return Ok(None);
+    }
+    match there.canonicalize() {
+        Ok(place) => Ok(Some(place.join(rest))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn paths_are_judged_by_where_they_lead() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("root/in")).unwrap();
+        fs::create_dir(at("root-2")).unwrap();
+        fs::write(at("root/in/a.csv"), "").unwrap();
+        fs::write(at("outside.csv"), "").unwrap();
+        symlink(at("root/in"), at("to-in")).unwrap();
+        symlink(at("outside.csv"), at("root/link.csv")).unwrap();
+        symlink(folder.path(), at("root/up")).unwrap();
+        symlink(at("nothing"), at("root/dangling")).unwrap();
+        let confinement = Confinement::default().to_folder(at("root")).unwrap();
+        for inside in
+            ["root", "root/in/a.csv", "root/new/b.csv", "to-in/a.csv", "root/in/../in/a.csv", "root/up/root/in"]
+        {
+            assert!(confinement.check(&at(inside), Access::Write).is_ok(), "{inside}");
+        }
+        for outside in [
+            "outside.csv",
+            "root-2/a.csv",
+            "root/../outside.csv",
+            "root/in/../../outside.csv",
+            "root/link.csv",
+            "root/up/outside.csv",
+            "root/up/new.csv",
+            "root/dangling",
+            "root/dangling/a.csv",
+            "root/new/../../outside.csv",
+            "",
+        ] {
+            let told = confinement.check(&at(outside), Access::Read).map_err(|error| error.to_string());
+            assert!(told.is_err_and(|told| told.contains("to which this session is confined")), "{outside}");
+        }
+        let reads = Confinement::default().to_reading();
+        assert!(reads.check(&at("outside.csv"), Access::Read).is_ok());
+        assert!(reads.check(&at("outside.csv"), Access::Write).is_err());
+        assert!(Confinement::default().to_folder(at("no")).is_err());
+        assert!(Confinement::default().to_folder(at("outside.csv")).is_err());
+    }
+}

@@ -1,0 +1,61 @@
+//! State and a limit of memory: what is beyond it goes to disk and comes back, or the run says what holds too much.
+
+use predicates::prelude::*;
+use predicates::str::contains;
+
+use crate::sql;
+
+const FLIGHTS: &str = "CREATE STREAM flights (WATERMARK FOR scheduled)
+    STORED AS PARQUET LOCATION 'testdata/nycflights/flights-*.parquet'; ";
+
+const VALUES: &str = "count(*), count(dep_delay), sum(distance), avg(dep_delay), min(air_time), max(tailnum)";
+
+/// The rows of a query in any order, and what the run says of itself.
+fn run(query: &str, arguments: &[&str]) -> (Vec<String>, String) {
+    let output = sql(&format!("{FLIGHTS}{query}")).args(["--format", "csv"]).args(arguments).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{query}: {told}");
+    let mut rows: Vec<String> = String::from_utf8(output.stdout).unwrap().lines().map(str::to_string).collect();
+    rows.sort_unstable();
+    (rows, told)
+}
+
+#[test]
+fn what_is_beyond_the_limit_goes_to_disk_and_comes_back() {
+    let windows = [
+        "tumble(scheduled, INTERVAL '60 days')",
+        "hop(scheduled, INTERVAL '20 days', INTERVAL '60 days')",
+        "cumulate(scheduled, INTERVAL '20 days', INTERVAL '60 days')",
+    ];
+    let windowed = windows
+        .map(|window| format!("SELECT flight, dest, {window} AS w, {VALUES} FROM flights GROUP BY flight, dest, w"));
+    let keyed = format!("SELECT flight, dest, origin, {VALUES} FROM flights GROUP BY flight, dest, origin");
+    for query in windowed.iter().chain([&keyed]) {
+        let (expected, told) = run(query, &[]);
+        assert!(!told.contains("spilled"), "{told}");
+        for arguments in [
+            ["--set", "streamlines.routing=hash_at_source"],
+            ["--set", "streamlines.routing=merge_on_close"],
+            ["--strategy", "inline"],
+        ] {
+            let (rows, told) = run(query, &[&arguments[..], &["--memory-limit", "1MB"]].concat());
+            assert!(told.contains("of state spilled to disk"), "{told}");
+            assert_eq!(rows, expected, "{query} {arguments:?}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_go_to_disk_says_what_it_holds() {
+    let over = "SELECT flight, count(*) OVER (PARTITION BY flight ORDER BY scheduled ROWS 99 PRECEDING) FROM flights";
+    let told = contains("RowsWindow of pipeline").and(contains(" of state")).and(contains("--memory-limit"));
+    sql(&format!("{FLIGHTS}{over}")).args(["--memory-limit", "100KB", "-q"]).assert().code(1).stderr(told);
+}
+
+#[test]
+fn a_limit_is_a_size() {
+    for wrong in ["5", "MB", "0MB", "1.5GB", "99999999999GB"] {
+        let told = contains(format!("'{wrong}' is no size: write 512KB, 256MB or 2GB"));
+        sql("SELECT 1").args(["--memory-limit", wrong]).assert().code(2).stderr(told);
+    }
+}
