@@ -22,6 +22,7 @@ mod confinement;
 mod error;
 mod exec;
 mod operator;
+mod panics;
 mod plan;
 mod planning_errors;
 mod runtime;

@@ -10,6 +10,7 @@ mod generate;
 mod interrupts;
 mod lateness;
 mod options;
+mod panics;
 mod progress;
 mod run;
 mod session;
@@ -118,7 +119,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    let code = match arguments.command {
+    let run = || match arguments.command {
         Command::Run { file, options } => runtime.block_on(run::file(&file, &options)),
         Command::Sql { sql, options } => runtime.block_on(run::text(&sql, &options)),
         Command::Explain { sql, options } => runtime.block_on(explain::explain(&sql, &options)),
@@ -133,6 +134,7 @@ pub fn main() -> ExitCode {
         Command::Checkpoints(command) => runtime.block_on(checkpoints::run(&command)),
         Command::Completions { shell } => completions::print::<Arguments>(shell),
     };
+    let code = panics::told(run);
     // A second Ctrl-C, or a reader that hangs, must not keep the program.
     runtime.shutdown_background();
     ExitCode::from(code)

@@ -112,7 +112,7 @@ pub(crate) fn check(config: &SessionConfig, path: &Path, access: Access) -> Resu
 }
 
 /// Where a path leads, links followed as far as it is there; none if the rest of it goes back.
-fn resolved(path: &Path) -> std::io::Result<Option<PathBuf>> {
+pub(crate) fn resolved(path: &Path) -> std::io::Result<Option<PathBuf>> {
     let absolute = std::path::absolute(path)?;
     // A link that leads to nothing is there, too.
     let is_there = |place: &&Path| place.symlink_metadata().is_ok();

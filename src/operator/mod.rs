@@ -37,7 +37,6 @@ mod sorted_aggregate;
 mod spans;
 mod spill;
 mod summary;
-mod summary_columns;
 #[cfg(test)]
 mod testing;
 mod ticks;

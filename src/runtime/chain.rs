@@ -15,6 +15,7 @@ use futures::StreamExt;
 use sync_wrapper::SyncWrapper;
 
 use crate::checkpoint::Saved;
+use crate::error::Error;
 use crate::exec::context::{PipelineContext, task_with};
 use crate::source::{Read, ReplayPlan};
 
@@ -145,10 +146,15 @@ impl Chain {
     /// # Errors
     /// Rows that were not read, or twice.
     fn check_all_read(&self) -> Result<()> {
-        let expected = self.replay.as_ref().and_then(|replay| replay.pieces().get(self.context.index)?.rows);
+        let Some(replay) = &self.replay else { return Ok(()) };
+        let piece = replay.pieces().get(self.context.index);
         let read = self.context.metrics.rows_in.load(Ordering::Relaxed);
-        match expected.filter(|expected| self.has_ended && *expected != read) {
-            Some(expected) => internal_err!("{read} rows were read of {expected} that the files have"),
+        match piece.and_then(|piece| piece.rows).filter(|expected| self.has_ended && *expected != read) {
+            Some(expected) => {
+                let error = Error::data(format!("{expected} rows are said to be there, and {read} are"));
+                let name = piece.map(|piece| replay.piece_name(piece)).unwrap_or_default();
+                Err(error.in_file(name).help("the file is damaged: write it again, or leave it out of LOCATION").into())
+            }
             None => Ok(()),
         }
     }

@@ -1,14 +1,12 @@
 //! Writing a plan's rows into a sink: one task and one writer for each worker, or one writer where they meet.
 
-use std::any::Any;
 use std::fmt;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{RecordBatch, UInt64Array};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{DataFusionError, Result, exec_datafusion_err};
+use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -17,11 +15,12 @@ use datafusion::physical_plan::{
     SendableRecordBatchStream,
 };
 use futures::future::{AbortHandle, AbortRegistration, Abortable, Aborted};
-use futures::{FutureExt, StreamExt, stream};
+use futures::{StreamExt, stream};
 use tokio::task::JoinSet;
 
 use crate::config::StreamlinesOptions;
 use crate::exec::streaming_properties;
+use crate::panics::caught_in;
 use crate::sink::{Sink, Writer, Written};
 
 use super::boundary::PipelinesExec;
@@ -122,19 +121,10 @@ async fn write_partition(
     cancelled: AbortRegistration,
 ) -> (Box<dyn Writer>, Result<()>) {
     // A panic is a failure like any other: its writer is still to be aborted.
-    let ended = Abortable::new(AssertUnwindSafe(write_rows(rows, writer.as_mut())).catch_unwind(), cancelled).await;
-    let ended = match ended {
-        Ok(Ok(ended)) => ended,
-        Ok(Err(panic)) => Err(panicked(panic.as_ref())),
-        // Whose failure cancels the others tells it.
-        Err(Aborted) => Ok(()),
-    };
+    let ended = Abortable::new(caught_in(write_rows(rows, writer.as_mut())), cancelled).await;
+    // Whose failure cancels the others tells it.
+    let ended = ended.unwrap_or_else(|Aborted| Ok(()));
     (writer, ended)
-}
-
-fn panicked(panic: &(dyn Any + Send)) -> DataFusionError {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    exec_datafusion_err!("a pipeline panicked: {}", text.unwrap_or("it did not say why"))
 }
 
 async fn write_rows(mut rows: SendableRecordBatchStream, writer: &mut dyn Writer) -> Result<()> {

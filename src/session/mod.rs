@@ -1,5 +1,6 @@
 //! A DataFusion session learns to stream.
 
+mod confined;
 mod lateness;
 mod query;
 mod statement;

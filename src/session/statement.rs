@@ -12,12 +12,12 @@ use datafusion::logical_expr::{CreateMemoryTable, DdlStatement, LogicalPlan, Sta
 use datafusion::sql::parser::Statement;
 
 use crate::config::StreamlinesOptions;
-use crate::confinement::Confinement;
 use crate::error::{Error, Location, plain};
 use crate::planning_errors::{told, unknown};
 use crate::source::StreamTable;
 use crate::sql::{CreateStream, StreamStatement, nearest, places};
 
+use super::confined;
 use super::query::{QuotedPaths, plan_query};
 
 /// What is left to do for a statement.
@@ -41,7 +41,7 @@ pub(super) async fn planned(ctx: &SessionContext, statement: StreamStatement) ->
             let plan = plan.map_err(|error| told(ctx, &statement, error));
             paths.deregister(ctx)?;
             let plan = plan?;
-            check_setting(ctx, &plan)?;
+            confined::check(ctx, &plan)?;
             if let LogicalPlan::Statement(PlanStatement::SetVariable(set)) = &plan {
                 let (variable, value) = (set.variable.clone(), set.value.clone());
                 let done = ctx.execute_logical_plan(plan).await.map(Planned::Query);
@@ -68,20 +68,6 @@ pub(super) async fn planned(ctx: &SessionContext, statement: StreamStatement) ->
         }
         plan => ctx.execute_logical_plan(plan).await.map(Planned::Query),
     }
-}
-
-/// Where a session is confined, what it may take of memory and disk is as whoever has started it says.
-fn check_setting(ctx: &SessionContext, plan: &LogicalPlan) -> Result<()> {
-    let variable = match plan {
-        LogicalPlan::Statement(PlanStatement::SetVariable(set)) => &set.variable,
-        LogicalPlan::Statement(PlanStatement::ResetVariable(reset)) => &reset.variable,
-        _ => return Ok(()),
-    };
-    if variable.starts_with("datafusion.runtime.") && Confinement::of(&ctx.copied_config()).is_some() {
-        let error = Error::sql(format!("{variable} cannot be changed, for this session is confined"));
-        return Err(error.help("who has started it can set it: --set, --memory-limit").into());
-    }
-    Ok(())
 }
 
 fn is_own_setting(variable: &str) -> bool {

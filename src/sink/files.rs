@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -73,7 +73,7 @@ impl FileSink {
                 .help(format!("name a file in it, or write {path}/ for one file from each pipeline"))
                 .into());
         }
-        let absolute = target(absolute)?;
+        let absolute = target(without_parents(absolute)?)?;
         let nearest = absolute.ancestors().skip(1).find(|folder| folder.exists());
         if nearest.and_then(|folder| folder.metadata().ok()).is_some_and(|folder| folder.permissions().readonly()) {
             return Err(io_error(path, &std::io::Error::from(std::io::ErrorKind::ReadOnlyFilesystem)).into());
@@ -234,6 +234,17 @@ pub(super) fn part_of_name(name: &str) -> Option<(usize, OutputFormat)> {
     let extension = extension.trim_end_matches(".gz").trim_end_matches(".zst");
     let pipeline = part.split_once('-').map_or(part, |(pipeline, _)| pipeline);
     Some((pipeline.parse().ok()?, extension.parse().ok()?))
+}
+
+/// The same path without `..`, as the file system has it.
+fn without_parents(path: PathBuf) -> Result<PathBuf> {
+    match path.components().any(|part| part == Component::ParentDir) {
+        false => Ok(path),
+        true => confinement::resolved(&path)?.ok_or_else(|| {
+            let error = Error::data("goes back from a folder that is not there").in_file(path.display().to_string());
+            error.help("write the path without ..").into()
+        }),
+    }
 }
 
 /// Where the bytes of a path go: a link leads there, and stays a link.

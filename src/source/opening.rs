@@ -15,6 +15,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 
 use crate::confinement::{self, Access};
 use crate::error::{Error, Location};
+use crate::panics::{caught, caught_in};
 use crate::sql::{CreateStream, FileFormat, Watermark};
 
 use super::apart::Apart;
@@ -259,13 +260,13 @@ impl Opening {
                         Error::sql("'timestamp_format' where no column is listed as a timestamp").at(Some(self.at));
                     return Err(error.help("list the columns: CREATE STREAM name (ts TIMESTAMP, …)").into());
                 }
-                let schema = csv_rows::infer(file, &self.options);
+                let schema = caught(|| csv_rows::infer(file, &self.options));
                 let schema = schema.map_err(|error| while_opening(file, self.format, &self.options, &error))?;
                 schemas.push((file.name.clone(), schema));
                 continue;
             }
             let format = self.options.format(self.format, file.compression, parquet.clone());
-            let schema = format.infer_schema(state, store, std::slice::from_ref(&file.object)).await;
+            let schema = caught_in(format.infer_schema(state, store, std::slice::from_ref(&file.object))).await;
             // What cannot be guessed of JSON may be in fields that are not listed; the others are checked as they come.
             if self.format == FileFormat::Json && !infers && schema.is_err() {
                 continue;
@@ -296,7 +297,7 @@ impl Opening {
     ) -> Result<Arc<ParquetMetaData>> {
         let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
         let metadata = DFParquetMetadata::new(store, &file.object).with_file_metadata_cache(Some(cache));
-        let metadata = metadata.fetch_metadata().await;
+        let metadata = caught_in(metadata.fetch_metadata()).await;
         Ok(metadata.map_err(|error| while_opening(file, self.format, &self.options, &error))?)
     }
 
@@ -410,7 +411,8 @@ pub(super) async fn follow_file(inner: &Inner, found: &FoundFile, store: &Arc<dy
     let listed = || inner.file_schema.fields().iter().map(|field| field.as_ref().clone()).collect();
     match inner.format {
         FileFormat::Parquet => {
-            let metadata = DFParquetMetadata::new(store.as_ref(), &file.object).fetch_metadata().await;
+            let metadata = DFParquetMetadata::new(store.as_ref(), &file.object);
+            let metadata = caught_in(metadata.fetch_metadata()).await;
             let metadata = metadata.map_err(|error| while_opening(&file, inner.format, &inner.options, &error))?;
             let parquet = metadata.file_metadata();
             let schema = parquet_to_arrow_schema(parquet.schema_descr(), parquet.key_value_metadata())?;

@@ -10,6 +10,7 @@ use datafusion::execution::TaskContext;
 use datafusion::execution::object_store::ObjectStoreUrl;
 
 use crate::config::StreamlinesOptions;
+use crate::panics::{caught, caught_in};
 use crate::sql::FileFormat;
 
 use super::csv_rows::CsvRows;
@@ -66,6 +67,10 @@ impl Rows {
     /// # Errors
     /// A file that cannot be read.
     pub(super) async fn open(file: &StreamFile, part: &Part, wanted: &Wanted<'_>) -> Result<Self> {
+        caught_in(Self::try_open(file, part, wanted)).await
+    }
+
+    async fn try_open(file: &StreamFile, part: &Part, wanted: &Wanted<'_>) -> Result<Self> {
         let options = &wanted.inner.options;
         Ok(match wanted.inner.format {
             FileFormat::Parquet => {
@@ -96,10 +101,10 @@ impl Rows {
     /// # Errors
     /// Rows that cannot be read.
     pub(super) fn next(&mut self, skipped_rows: &mut u64) -> Result<Option<RecordBatch>> {
-        match self {
+        caught(|| match self {
             Self::Text(text) => text.next(),
             Self::Csv(csv) => csv.next(skipped_rows),
             Self::Parquet(parquet) => parquet.next(),
-        }
+        })
     }
 }

@@ -1,6 +1,8 @@
 //! Bad input: each gets one error that says what, where and what to do, exit code 1, and leaves nothing behind.
 #![allow(clippy::unwrap_used)]
 
+#[cfg(unix)]
+mod mutated;
 mod output;
 mod rows;
 mod statements;

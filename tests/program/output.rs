@@ -33,6 +33,20 @@ fn output_goes_to_a_file_of_the_extensions_format() {
 }
 
 #[test]
+fn a_path_may_go_back_from_a_folder_that_is_there() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    fs::create_dir(path("in")).unwrap();
+    sql(ROWS).args(["--output", &path("in/../x.csv")]).assert().success();
+    sql(&format!("COPY ({ROWS}) TO '{}'", path("in/../y.csv"))).assert().success();
+    let stream = format!("{FLIGHTS} COPY (SELECT origin FROM flights LIMIT 1) TO '{}'", path("in/../z.csv"));
+    sql(&stream).assert().success();
+    let told = contains("goes back from a folder that is not there");
+    sql(ROWS).args(["--output", &path("new/../x.csv")]).assert().code(1).stderr(told);
+    assert_eq!(names(folder.path()), ["in", "x.csv", "y.csv", "z.csv"]);
+}
+
+#[test]
 fn no_rows_are_a_file_with_the_schema() {
     let folder = TempDir::new().unwrap();
     let path = |name: &str| folder.path().join(name);

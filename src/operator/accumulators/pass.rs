@@ -6,14 +6,13 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array};
 use arrow::buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type, Int64Type};
-use datafusion::common::Result;
+use datafusion::common::{Result, internal_datafusion_err};
 
-use super::column::{Primitives, column_of, values_of};
+use super::column::{Column, Numbers, Primitives, column_of, values_of};
 use super::typed::{Kind, typed};
 use super::{RunningAggregate, passed_rows};
 use crate::operator::passes::{Asks, Pass};
 use crate::operator::summary::{Measure, Summary};
-use crate::operator::summary_columns::{BLOCK_GROUPS, Columns, values};
 
 /// The running aggregates of a pass.
 pub(super) fn pass(pass: &Pass) -> Box<dyn RunningAggregate<Vec<ArrayRef>>> {
@@ -48,19 +47,21 @@ where
     }
 }
 
-/// What groups hold at some time, as columns in the making.
-struct Held<T: Measure> {
-    columns: Columns<T>,
-    /// Those that are not in the columns yet: a column of many is written faster than many columns of one.
-    block: Vec<Summary<T::Native>>,
-    /// Their rows without a value, if rows are asked for.
-    nulls: Option<Vec<i64>>,
+/// The columns that are asked for, in the making.
+#[derive(Default)]
+struct Columns<N> {
+    rows: Option<Vec<i64>>,
+    counts: Option<Vec<i64>>,
+    sums: Option<Numbers<N>>,
+    means: Option<Numbers<f64>>,
+    least: Option<Numbers<N>>,
+    greatest: Option<Numbers<N>>,
 }
 
 impl<T: Measure> Kind for PassValues<T> {
     type Slot = Slot<T::Native>;
     type Input = (ScalarBuffer<T::Native>, Option<NullBuffer>);
-    type Output = Held<T>;
+    type Output = Columns<T::Native>;
     type Values = Vec<ArrayRef>;
 
     fn input(&self, arguments: &[ArrayRef]) -> Result<Self::Input> {
@@ -87,25 +88,63 @@ impl<T: Measure> Kind for PassValues<T> {
     }
 
     fn output(&self, rows: usize) -> Self::Output {
-        let nulls = self.asks.contains(&Asks::Rows).then(|| Vec::with_capacity(rows));
-        Held { columns: Columns::with_capacity(&self.asks, rows), block: Vec::with_capacity(BLOCK_GROUPS), nulls }
+        let wants = |asks| self.asks.contains(&asks);
+        let numbers = |asks| wants(asks).then(|| Primitives::<T>::builder(rows));
+        let counts = |asks| wants(asks).then(|| Vec::with_capacity(rows));
+        Columns {
+            rows: counts(Asks::Rows),
+            counts: counts(Asks::Count),
+            sums: numbers(Asks::Sum),
+            means: wants(Asks::Avg).then(|| Primitives::<Float64Type>::builder(rows)),
+            least: numbers(Asks::Min),
+            greatest: numbers(Asks::Max),
+        }
     }
 
     #[inline(always)]
     fn write(&self, Slot { summary, nulls }: &Self::Slot, output: &mut Self::Output) {
-        output.block.push(*summary);
-        if output.block.len() == BLOCK_GROUPS {
-            output.columns.add(&output.block);
-            output.block.clear();
+        let is_seen = summary.count > 0;
+        if let Some(rows) = &mut output.rows {
+            rows.push(summary.count + nulls);
         }
-        if let Some(column) = &mut output.nulls {
-            column.push(*nulls);
+        if let Some(counts) = &mut output.counts {
+            counts.push(summary.count);
+        }
+        if let Some(sums) = &mut output.sums {
+            sums.append(is_seen.then_some(summary.sum));
+        }
+        if let Some(means) = &mut output.means {
+            means.append(is_seen.then(|| T::mean(summary.sum, summary.count)));
+        }
+        if let Some(least) = &mut output.least {
+            least.append(is_seen.then(|| T::of_rank(summary.least)));
+        }
+        if let Some(greatest) = &mut output.greatest {
+            greatest.append(is_seen.then(|| T::of_rank(summary.greatest)));
         }
     }
 
-    fn finish(&self, Held { mut columns, block, nulls }: Self::Output) -> Result<Vec<ArrayRef>> {
-        columns.add(&block);
-        Ok(values(&self.asks, columns, nulls.as_deref().unwrap_or_default()))
+    fn finish(&self, output: Self::Output) -> Result<Vec<ArrayRef>> {
+        let counts = |counts: Option<Vec<i64>>| counts.map(|counts| Arc::new(Int64Array::from(counts)) as ArrayRef);
+        let numbers = |numbers: Option<Numbers<T::Native>>| {
+            numbers.map(|numbers| Primitives::<T>::finish(numbers, &T::DATA_TYPE)).transpose()
+        };
+        let means =
+            output.means.map(|means| Primitives::<Float64Type>::finish(means, &DataType::Float64)).transpose()?;
+        let (rows, values) = (counts(output.rows), counts(output.counts));
+        let (sums, least, greatest) = (numbers(output.sums)?, numbers(output.least)?, numbers(output.greatest)?);
+        let column = |asks: &Asks| {
+            let column = match asks {
+                Asks::Rows => &rows,
+                Asks::Count => &values,
+                Asks::Sum => &sums,
+                Asks::Avg => &means,
+                Asks::Min => &least,
+                Asks::Max => &greatest,
+            };
+            column.clone().ok_or_else(|| internal_datafusion_err!("a pass without what it was asked for"))
+        };
+        self.asks.iter().map(column).collect()
     }
 
     fn state(&self, slots: &[Self::Slot]) -> Result<Vec<ArrayRef>> {

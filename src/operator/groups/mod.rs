@@ -2,6 +2,7 @@
 //!
 //! Most aggregates have an accumulator each; those that ask simple things of one column share a pass over it.
 
+mod columns;
 mod single_group;
 mod summaries;
 

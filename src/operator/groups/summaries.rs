@@ -9,9 +9,9 @@ use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type, Int64Type};
 use datafusion::common::{Result, internal_datafusion_err};
 
+use super::columns::Columns;
 use crate::operator::passes::{Asks, Pass};
 use crate::operator::summary::{Measure, Summary};
-use crate::operator::summary_columns::{Columns, values};
 
 /// The groups of one pass, for the aggregates in it.
 pub(super) trait Summaries: Send {
@@ -64,6 +64,14 @@ impl<T: Measure> PassGroups<T> {
         if self.groups.len() < total {
             self.groups.resize(total, Summary::default());
         }
+    }
+
+    fn rows(&self, counts: &ScalarBuffer<i64>) -> ScalarBuffer<i64> {
+        if self.nulls.iter().all(|nulls| *nulls == 0) {
+            return counts.clone();
+        }
+        let nulls = self.nulls.iter().copied().chain(std::iter::repeat(0));
+        counts.iter().zip(nulls).map(|(count, nulls)| count + nulls).collect()
     }
 }
 
@@ -139,7 +147,17 @@ impl<T: Measure> Summaries for PassGroups<T> {
 
     fn values(&mut self, total: usize) -> Vec<ArrayRef> {
         self.grow(total);
-        values(&self.asks, Columns::<T>::of(&self.asks, &self.groups), &self.nulls)
+        let arrays = Columns::<T>::of(&self.asks, &self.groups).arrays();
+        let count = |counts: ScalarBuffer<i64>| Arc::new(Int64Array::new(counts, None)) as ArrayRef;
+        let value = |asks: &Asks| match asks {
+            Asks::Rows => count(self.rows(&arrays.counts)),
+            Asks::Count => count(arrays.counts.clone()),
+            Asks::Sum => Arc::clone(&arrays.sums) as _,
+            Asks::Avg => arrays.means(),
+            Asks::Min => Arc::clone(&arrays.least) as _,
+            Asks::Max => Arc::clone(&arrays.greatest) as _,
+        };
+        self.asks.iter().map(value).collect()
     }
 
     /// What several aggregates keep is one array that they share, or one buffer.
@@ -150,7 +168,7 @@ impl<T: Measure> Summaries for PassGroups<T> {
         let has_nulls = self.nulls.iter().any(|nulls| *nulls > 0);
         let state = |asks: &Asks| -> Vec<ArrayRef> {
             match asks {
-                Asks::Rows if has_nulls => vec![Arc::new(Int64Array::new(arrays.rows(&self.nulls), None))],
+                Asks::Rows if has_nulls => vec![Arc::new(Int64Array::new(self.rows(&arrays.counts), None))],
                 Asks::Rows | Asks::Count => vec![Arc::clone(&counts)],
                 Asks::Sum => vec![Arc::clone(&arrays.sums) as _],
                 // Without values the count is null, too: DataFusion makes a mean of every state that has one.

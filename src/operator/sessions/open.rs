@@ -169,12 +169,6 @@ impl OpenSessions {
         std::hint::black_box(keys.iter().map(last).fold(0, |all, last| all ^ last));
     }
 
-    /// The same for the lists of keys that sessions are in.
-    fn fetch_lists(&self, sessions: &[(i64, u32)]) {
-        let head = |(_, slot): &(i64, u32)| self.heads[self.slots[*slot as usize].key as usize];
-        std::hint::black_box(sessions.iter().map(head).fold(0, |all, head| all ^ head));
-    }
-
     /// The session of a row at `time`; none if the session that the row is by itself has ended.
     fn place_at(&mut self, key: usize, row: usize, time: i64, watermark: i64, placed: &mut Placed) -> Option<Place> {
         let gap = self.apart.gap;
@@ -304,11 +298,7 @@ impl OpenSessions {
         for together in due.chunk_by_mut(|(end, _), (other, _)| end == other).filter(|slots| slots.len() > 1) {
             together.sort_unstable_by_key(|(_, slot)| self.slots[*slot as usize].number);
         }
-        let mut closed: Vec<Session> = Vec::with_capacity(due.len());
-        for due in due.chunks(FETCHED) {
-            self.fetch_lists(due);
-            closed.extend(due.iter().map(|(_, slot)| self.remove(*slot)));
-        }
+        let mut closed: Vec<Session> = due.into_iter().map(|(_, slot)| self.remove(slot)).collect();
         if watermark == i64::MAX {
             closed.extend(self.in_order().into_iter().map(|session| self.remove(session.slot as u32)));
         }

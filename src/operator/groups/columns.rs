@@ -2,30 +2,15 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, PrimitiveArray};
+use arrow::array::{ArrayRef, PrimitiveArray};
 use arrow::buffer::{NullBuffer, ScalarBuffer};
 use arrow::datatypes::Float64Type;
 
-use super::passes::Asks;
-use super::summary::{Measure, Summary};
-
-/// The value of each aggregate of a pass. `nulls` are the rows of each group that do not count, as far as there are any.
-pub(super) fn values<T: Measure>(asks: &[Asks], columns: Columns<T>, nulls: &[i64]) -> Vec<ArrayRef> {
-    let arrays = columns.arrays();
-    let count = |counts: ScalarBuffer<i64>| Arc::new(Int64Array::new(counts, None)) as ArrayRef;
-    let value = |asks: &Asks| match asks {
-        Asks::Rows => count(arrays.rows(nulls)),
-        Asks::Count => count(arrays.counts.clone()),
-        Asks::Sum => Arc::clone(&arrays.sums) as _,
-        Asks::Avg => arrays.means(),
-        Asks::Min => Arc::clone(&arrays.least) as _,
-        Asks::Max => Arc::clone(&arrays.greatest) as _,
-    };
-    asks.iter().map(value).collect()
-}
+use crate::operator::passes::Asks;
+use crate::operator::summary::{Measure, Summary};
 
 /// Groups that are in the processor's nearest cache while each of their columns is written.
-pub(super) const BLOCK_GROUPS: usize = 256;
+const BLOCK_GROUPS: usize = 256;
 
 /// What groups hold, as far as it is asked for.
 pub(super) struct Columns<T: Measure> {
@@ -38,25 +23,19 @@ pub(super) struct Columns<T: Measure> {
 impl<T: Measure> Columns<T> {
     /// The columns of what is asked for.
     pub(super) fn of(asks: &[Asks], groups: &[Summary<T::Native>]) -> Self {
-        let mut columns = Self::with_capacity(asks, groups.len());
+        let is_wanted = |wanted: &[Asks]| asks.iter().any(|asks| wanted.contains(asks));
+        let column = |wanted: &[Asks]| is_wanted(wanted).then(|| Vec::with_capacity(groups.len()));
+        let mut columns = Self {
+            counts: Vec::with_capacity(groups.len()),
+            sums: column(&[Asks::Sum, Asks::Avg]),
+            least: column(&[Asks::Min]),
+            greatest: column(&[Asks::Max]),
+        };
         groups.chunks(BLOCK_GROUPS).for_each(|groups| columns.add(groups));
         columns
     }
 
-    /// The same of no group yet, with room for so many.
-    pub(super) fn with_capacity(asks: &[Asks], groups: usize) -> Self {
-        let is_wanted = |wanted: &[Asks]| asks.iter().any(|asks| wanted.contains(asks));
-        let column = |wanted: &[Asks]| is_wanted(wanted).then(|| Vec::with_capacity(groups));
-        Self {
-            counts: Vec::with_capacity(groups),
-            sums: column(&[Asks::Sum, Asks::Avg]),
-            least: column(&[Asks::Min]),
-            greatest: column(&[Asks::Max]),
-        }
-    }
-
-    /// Adds some groups, of which there are best [`BLOCK_GROUPS`] at most.
-    pub(super) fn add(&mut self, groups: &[Summary<T::Native>]) {
+    fn add(&mut self, groups: &[Summary<T::Native>]) {
         self.counts.extend(groups.iter().map(|group| group.count));
         self.sums.iter_mut().for_each(|sums| sums.extend(groups.iter().map(|group| group.sum)));
         self.least.iter_mut().for_each(|least| least.extend(groups.iter().map(|group| T::of_rank(group.least))));
@@ -93,15 +72,6 @@ pub(super) struct Arrays<T: Measure> {
 }
 
 impl<T: Measure> Arrays<T> {
-    /// How many rows each group has, given those that do not count, as far as there are any.
-    pub(super) fn rows(&self, nulls: &[i64]) -> ScalarBuffer<i64> {
-        if nulls.iter().all(|nulls| *nulls == 0) {
-            return self.counts.clone();
-        }
-        let nulls = nulls.iter().copied().chain(std::iter::repeat(0));
-        self.counts.iter().zip(nulls).map(|(count, nulls)| count + nulls).collect()
-    }
-
     /// The mean of each group.
     pub(super) fn means(&self) -> ArrayRef {
         let means = self.sums.values().iter().zip(&self.counts).map(|(sum, count)| T::mean(*sum, *count));
