@@ -128,8 +128,9 @@ impl CheckpointStore {
     ///
     /// # Errors
     /// A folder that cannot be written.
-    pub(crate) async fn put(&self, pipeline: usize, checkpoint: &Checkpoint) -> Result<()> {
+    pub(crate) async fn put(&self, pipeline: usize, checkpoint: &Checkpoint) -> Result<usize> {
         let bytes = checkpoint.encode()?;
+        let length = bytes.len();
         let path = path_of(pipeline, checkpoint.epoch);
         self.store.put(&path, bytes.into()).await.map_err(|error| self.wrong(error))?;
         for epoch in self.epochs(pipeline).await? {
@@ -137,7 +138,7 @@ impl CheckpointStore {
                 self.store.delete(&path_of(pipeline, epoch)).await.map_err(|error| self.wrong(error))?;
             }
         }
-        Ok(())
+        Ok(length)
     }
 
     /// The epochs after which a pipeline has saved itself, the first one first.

@@ -47,6 +47,14 @@ fn line(summary: &Summary, is_query: bool) -> String {
     if progress.spilled_bytes > 0 {
         parts.push(format!("{} of state spilled to disk", HumanBytes(progress.spilled_bytes)));
     }
+    if progress.checkpoints > 0 {
+        parts.push(format!(
+            "{} checkpoints of {} in {} ms",
+            count(progress.checkpoints),
+            HumanBytes(progress.checkpoint_bytes),
+            count(progress.checkpoint_time.as_millis() as u64)
+        ));
+    }
     parts.push(format!("{seconds:.2} s"));
     if streams {
         parts.push(format!("{} rows/s", count((progress.rows_in as f64 / seconds.max(1e-9)) as u64)));

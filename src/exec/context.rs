@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::common::{Result, internal_datafusion_err};
@@ -247,6 +248,9 @@ pub(crate) struct PipelineMetrics {
     pub(crate) windows_open: AtomicU64,
     pub(crate) state_bytes: AtomicU64,
     pub(crate) spilled_bytes: AtomicU64,
+    pub(crate) checkpoints: AtomicU64,
+    pub(crate) checkpoint_bytes: AtomicU64,
+    pub(crate) checkpoint_ns: AtomicU64,
     pub(crate) watermark: AtomicI64,
     pub(crate) finished: AtomicBool,
 }
@@ -267,6 +271,9 @@ impl Default for PipelineMetrics {
             windows_open: AtomicU64::new(0),
             state_bytes: AtomicU64::new(0),
             spilled_bytes: AtomicU64::new(0),
+            checkpoints: AtomicU64::new(0),
+            checkpoint_bytes: AtomicU64::new(0),
+            checkpoint_ns: AtomicU64::new(0),
             watermark: AtomicI64::new(WATERMARK_MIN),
             finished: AtomicBool::new(false),
         }
@@ -309,6 +316,13 @@ impl PipelineMetrics {
         self.filtered_rows.fetch_add(flight.filtered, Ordering::Relaxed);
         self.late_rows.fetch_add(flight.arrived.late, Ordering::Relaxed);
         self.between_rows.fetch_add(flight.arrived.between, Ordering::Relaxed);
+    }
+
+    /// Notes that the pipeline has saved itself.
+    pub(crate) fn saved(&self, bytes: usize, took: Duration) {
+        self.checkpoints.fetch_add(1, Ordering::Relaxed);
+        self.checkpoint_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.checkpoint_ns.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
     }
 
     /// Notes that so many bytes of state have gone to disk.

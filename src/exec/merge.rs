@@ -38,20 +38,20 @@ impl Merge {
     pub(super) fn restore(&mut self, saved: SavedPiece) -> Result<()> {
         (self.told, self.merged) = (saved.watermark, saved.windows);
         match self.spec.merged().zip(self.handed_over.as_mut()) {
-            Some((spec, handed_over)) => handed_over.add(spec, &saved.partials),
+            Some((spec, handed_over)) => handed_over.restore(spec, &saved.partials),
             None => Ok(()),
         }
     }
 
     /// What `pipeline` saves of it.
-    pub(super) fn save(&mut self, pipeline: usize) -> SavedPiece {
+    pub(super) fn save(&mut self, pipeline: usize) -> Result<SavedPiece> {
         let (given, epochs) = self.merger.lock().to_save(pipeline);
         let mut partials = vec![];
         if let Some(handed_over) = &mut self.handed_over {
             handed_over.forget(&given);
-            partials = handed_over.partials();
+            partials = handed_over.partials()?;
         }
-        SavedPiece { watermark: self.told, windows: self.merged, partials, given, epochs }
+        Ok(SavedPiece { watermark: self.told, windows: self.merged, partials, given, epochs })
     }
 
     /// Hands closed windows to the merger, and makes the rows of those that nobody can touch any more.

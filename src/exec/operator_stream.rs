@@ -86,18 +86,19 @@ impl OperatorStream {
     fn save(&mut self) -> Result<()> {
         if self.pipeline.wants_saved() {
             let reached = self.follower.as_ref().map_or(WATERMARK_MIN, |follower| follower.reached);
-            let merge = self.merge.as_mut().map(|merge| merge.save(self.pipeline.index));
+            let merge = self.merge.as_mut().map(|merge| merge.save(self.pipeline.index)).transpose()?;
             self.pipeline.save(self.stage, Saved { reached, snapshot: self.operator.snapshot()?, merge });
         }
         Ok(())
     }
 
     /// The rows have ended: all that is left to save is what other pipelines still need.
-    fn save_end(&mut self) {
+    fn save_end(&mut self) -> Result<()> {
         if self.pipeline.saves() {
-            let merge = self.merge.as_mut().map(|merge| merge.save(self.pipeline.index));
+            let merge = self.merge.as_mut().map(|merge| merge.save(self.pipeline.index)).transpose()?;
             self.pipeline.save(self.stage, Saved { reached: WATERMARK_MAX, snapshot: vec![], merge });
         }
+        Ok(())
     }
 
     fn push(&mut self, batch: &RecordBatch) -> Result<()> {
@@ -154,8 +155,7 @@ impl OperatorStream {
         self.finished = true;
         self.operator.finish(&mut self.scratch)?;
         self.give_on(WATERMARK_MAX)?;
-        self.save_end();
-        Ok(())
+        self.save_end()
     }
 
     fn give_on(&mut self, watermark: i64) -> Result<()> {

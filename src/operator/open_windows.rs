@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::compute::{concat_batches, partition};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use datafusion::common::{Result, internal_datafusion_err};
 
@@ -118,6 +120,9 @@ impl<G> OpenWindows<G> {
 /// Number of columns that say which slice a state batch is of: the first ones.
 pub(super) const SLICE_COLUMNS: usize = 2;
 
+/// Rows of state that are joined at least, if there are as many.
+const JOINED_ROWS: usize = 8192;
+
 /// The first columns of a state batch of a slice.
 pub(super) fn slice_columns(slice: Option<Slice>, rows: usize) -> Vec<ArrayRef> {
     let bounds = [slice.map(|slice| slice.next_end), slice.map(|slice| slice.pane)];
@@ -134,6 +139,39 @@ pub(super) fn with_slice(slice: Option<Slice>, groups: &RecordBatch) -> Result<R
     let schema = groups.schema();
     let fields = bounds.iter().chain(schema.fields()).cloned();
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)?)
+}
+
+/// The same batches, those of few rows together: a batch costs a kilobyte in a checkpoint, and with exact watermarks there
+/// are thousands of slices with a row each.
+pub(super) fn joined(states: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+    let (mut joined, mut few, mut rows) = (vec![], vec![], 0);
+    let mut states = states.into_iter().peekable();
+    while let Some(state) = states.next() {
+        rows += state.num_rows();
+        few.push(state);
+        if rows >= JOINED_ROWS || states.peek().is_none() {
+            joined.push(concat_batches(&few[0].schema(), &few)?);
+            (few, rows) = (vec![], 0);
+        }
+    }
+    Ok(joined)
+}
+
+/// The rows of each slice in such a batch.
+pub(super) fn ranges(states: &RecordBatch) -> Result<Vec<Range<usize>>> {
+    match states.num_columns() >= SLICE_COLUMNS {
+        true => Ok(partition(&states.columns()[..SLICE_COLUMNS])?.ranges()),
+        false => Err(internal_datafusion_err!("the state of a window begins with its end and its pane")),
+    }
+}
+
+/// Batches of one slice each again.
+pub(super) fn apart(states: &[RecordBatch]) -> Result<Vec<RecordBatch>> {
+    let mut apart = vec![];
+    for states in states {
+        apart.extend(ranges(states)?.into_iter().map(|range| states.slice(range.start, range.len())));
+    }
+    Ok(apart)
 }
 
 /// The slice of such a batch, and the states of its groups.

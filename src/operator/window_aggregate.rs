@@ -16,7 +16,7 @@ use datafusion::execution::DiskManager;
 use super::aggregate_spec::{AggregateSpec, Evaluated};
 use super::blocks::Blocks;
 use super::groups::Groups;
-use super::open_windows::{OpenWindows, Slice, Window, with_slice, without_slice};
+use super::open_windows::{OpenWindows, Slice, Window, joined, ranges, slice_of, with_slice, without_slice};
 use super::pane::Pane;
 use super::shared_keys::{SharedKeys, numbered};
 use super::snapshot::{counters_batch, split_counters, without_slack};
@@ -217,14 +217,15 @@ impl WindowAggregate {
     /// and only keys that are needed have a number afterwards.
     fn rebuild(&mut self) -> Result<Vec<RecordBatch>> {
         let spec = self.groups_spec();
-        let mut snapshot = vec![counters_batch(&self.state.counters)?];
-        let mut spilled = vec![];
+        let (mut in_memory, mut spilled) = (vec![], vec![]);
         for (slice, mut pane) in self.state.windows.take() {
             for states in pane.seal(&spec)? {
-                snapshot.push(with_slice(slice, &with_values(self.state.keys.as_ref(), &self.spec, states)?)?);
+                in_memory.push(with_slice(slice, &with_values(self.state.keys.as_ref(), &self.spec, states)?)?);
             }
             spilled.push((slice, pane.spilled));
         }
+        let mut snapshot = vec![counters_batch(&self.state.counters)?];
+        snapshot.append(&mut joined(in_memory)?);
         self.restore(&snapshot)?;
         for (slice, spilled) in spilled.into_iter().filter(|(_, spilled)| !spilled.is_empty()) {
             self.state.windows.open(slice, || Ok(Pane::default()))?.spilled = spilled;
@@ -297,7 +298,7 @@ impl Operator for WindowAggregate {
             }
         }
         // They are of earlier rows.
-        snapshot.splice(1..1, from_disk);
+        snapshot.splice(1..1, joined(from_disk)?);
         Ok(snapshot)
     }
 
@@ -305,12 +306,15 @@ impl Operator for WindowAggregate {
         let (counters, slices) = split_counters(snapshot)?;
         self.state = self.fresh(counters);
         let spec = self.groups_spec();
-        for state in slices {
-            let (slice, mut groups) = without_slice(state)?;
+        for states in slices {
+            let (_, mut groups) = without_slice(states)?;
             if let Some(keys) = &mut self.state.keys {
                 groups = keys.with_numbers(&groups, self.spec.keys.len(), &spec.state_schema()?)?;
             }
-            self.live(slice)?.merge(&spec, &groups)?;
+            for range in ranges(states)? {
+                let slice = slice_of(&states.slice(range.start, 1))?;
+                self.live(slice)?.merge(&spec, &groups.slice(range.start, range.len()))?;
+            }
         }
         Ok(())
     }

@@ -88,6 +88,12 @@ pub struct Progress {
     pub state_bytes: u64,
     /// Bytes of operator state that went to disk because memory was short.
     pub spilled_bytes: u64,
+    /// Checkpoints that pipelines have made of themselves in this run.
+    pub checkpoints: u64,
+    /// Their bytes.
+    pub checkpoint_bytes: u64,
+    /// How long pipelines stood still for them, all together; staging their output is not in it.
+    pub checkpoint_time: Duration,
     /// The event time that every pipeline has reached, of the event-time column's type.
     pub event_time: Option<ScalarValue>,
     /// The share of rows whose keys were checked against a declared `partitioned_by`, from 0 to 1.
@@ -363,6 +369,9 @@ fn add_boundary(progress: &mut Progress, boundary: &PipelinesExec) {
         progress.early_rows += metrics.reader.early_rows.load(Ordering::Relaxed);
         progress.windows_open += metrics.windows_open.load(Ordering::Relaxed);
         progress.state_bytes += metrics.state_bytes.load(Ordering::Relaxed);
+        progress.checkpoints += metrics.checkpoints.load(Ordering::Relaxed);
+        progress.checkpoint_bytes += metrics.checkpoint_bytes.load(Ordering::Relaxed);
+        progress.checkpoint_time += Duration::from_nanos(metrics.checkpoint_ns.load(Ordering::Relaxed));
         progress.spilled_bytes += metrics.spilled_bytes.load(Ordering::Relaxed);
         if !metrics.finished.load(Ordering::Relaxed) {
             reached = reached.min(metrics.watermark.load(Ordering::Relaxed));

@@ -222,11 +222,12 @@ fn many_checkpoints_are_no_larger_than_few() {
     let job = format!("{STREAMS}{}", QUERIES[2]);
     let saving = ["--checkpoint-dir", &path("ck"), "--checkpoint-interval", "1000rows", "--batch-rows", "500"];
     let kept = ["--set", "streamlines.checkpoints_kept=10000", "--format", "csv", "--output", &path("out/")];
-    sql(&job).args(["--quiet"]).args(saving).args(kept).assert().success();
+    let ran = sql(&job).args(saving).args(kept).assert().success();
     let list = program().args(["checkpoints", "list", &path("ck"), "--format", "csv"]).assert().success();
     let list = String::from_utf8(list.get_output().stdout.clone()).unwrap();
     let bytes: Vec<u64> = list.lines().skip(1).map(|line| line.split(',').nth(3).unwrap().parse().unwrap()).collect();
     assert!(bytes.len() > 200 && bytes.iter().max().unwrap() < &1_000_000, "{bytes:?}");
+    ran.stderr(contains(format!(" {} checkpoints of ", bytes.len())));
 }
 
 #[cfg(unix)]

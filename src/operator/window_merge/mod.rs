@@ -12,7 +12,7 @@ use datafusion::common::{DataFusionError, Result, internal_datafusion_err};
 
 use super::aggregate_spec::AggregateSpec;
 use super::groups::Groups;
-use super::open_windows::{OpenWindows, Window, slice_of, without_slice};
+use super::open_windows::{OpenWindows, Window, apart, joined, slice_of, without_slice};
 use super::spans::Spans;
 use super::{WATERMARK_MAX, WATERMARK_MIN};
 
@@ -82,8 +82,14 @@ impl HandedOver {
         }
     }
 
-    pub(crate) fn partials(&self) -> Vec<RecordBatch> {
-        self.partials.iter().map(|(_, partial)| partial.clone()).collect()
+    /// What is to be saved of it.
+    pub(crate) fn partials(&self) -> Result<Vec<RecordBatch>> {
+        joined(self.partials.iter().map(|(_, partial)| partial.clone()).collect())
+    }
+
+    /// Puts back what was saved.
+    pub(crate) fn restore(&mut self, spec: &AggregateSpec, partials: &[RecordBatch]) -> Result<()> {
+        self.add(spec, &apart(partials)?)
     }
 }
 
@@ -128,7 +134,7 @@ impl Merger {
         *watermark = saved.watermark.max(*watermark);
         *own = epoch;
         self.saved.add_all(&saved.given);
-        self.wait(piece, saved.partials)
+        self.wait(piece, apart(&saved.partials)?)
     }
 
     /// The windows that nobody has to give again once `piece` has saved itself, and how often each piece has done so.

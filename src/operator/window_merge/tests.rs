@@ -193,7 +193,7 @@ impl Durable {
     fn save(&mut self, merger: &mut Merger) {
         let (given, epochs) = merger.to_save(self.index);
         self.handed_over.forget(&given);
-        let partials = self.handed_over.partials();
+        let partials = self.handed_over.partials().unwrap();
         let mut output = self.saved.output.clone();
         output.append(&mut self.output);
         let snapshot = (!self.has_ended()).then(|| self.operator.snapshot().unwrap());

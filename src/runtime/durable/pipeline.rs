@@ -77,15 +77,17 @@ impl<'a> Pipeline<'a> {
     async fn save(&mut self, followed: Option<Followed>) -> Result<()> {
         let Durable { store, epochs, .. } = self.durable;
         let files = self.output.close().await?;
+        let begun = Instant::now();
         let counts = self.chain.context().metrics.checkpoint();
         let operators = if counts.has_ended { self.chain.saved_at_end() } else { self.chain.save().await? };
         let checkpoint = Checkpoint { epoch: self.output.epoch, files, operators, followed, ..counts };
         let (index, epoch) = (self.output.index, checkpoint.epoch);
-        store.put(index, &checkpoint).await?;
+        let bytes = store.put(index, &checkpoint).await?;
         self.chain.context().mergers.iter().flatten().for_each(|merger| merger.lock().saved(index, epoch));
         for file in &checkpoint.files {
             epochs.publish(file).await?;
         }
+        self.chain.context().metrics.saved(bytes, begun.elapsed());
         self.output.epoch += 1;
         (self.saved, self.saved_rows) = (Instant::now(), checkpoint.rows_read);
         Ok(())
