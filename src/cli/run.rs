@@ -52,12 +52,43 @@ pub async fn text(sql: &str, options: &QueryOptions) -> u8 {
         errors::print("", &error.into());
         return USAGE;
     }
-    match run_all(&ctx, statements, options, &interrupts).await {
+    let ended = run_all(&ctx, statements, options, &interrupts).await;
+    remove_temporary_files(&ctx);
+    match ended {
         Ok(false) => 0,
         Ok(true) => INTERRUPTED,
         Err(error) if is_broken_pipe(&error) => 0,
         Err(error) => failed(sql, &error),
     }
+}
+
+/// What is left of a query that was ended may hold on to its files for longer than the program.
+fn remove_temporary_files(ctx: &SessionContext) {
+    for folder in ctx.runtime_env().disk_manager.temp_dir_paths() {
+        // Where nobody holds them any more they are gone.
+        let _ = std::fs::remove_dir_all(folder);
+    }
+}
+
+/// What is done before rows are read, unless it takes longer than it may.
+async fn in_time<T>(
+    work: impl Future<Output = Result<T>>,
+    options: &QueryOptions,
+    interrupts: &Interrupts,
+) -> Result<T> {
+    tokio::select! {
+        done = work => done,
+        () = interrupts.timed_out() => Err(out_of_time(options).into()),
+    }
+}
+
+fn out_of_time(options: &QueryOptions) -> Error {
+    let limit = options.time_limit.unwrap_or_default();
+    let help = match &options.checkpoint_dir {
+        Some(_) => "--time-limit gives it more, and the next run goes on from here",
+        None => "--time-limit gives it more; with --checkpoint-dir a query over a stream goes on in the next run",
+    };
+    Error::data(format!("it has taken longer than {limit:?}, and was ended")).help(help)
 }
 
 fn failed(sql: &str, error: &DataFusionError) -> u8 {
@@ -91,7 +122,7 @@ async fn run_all(
     let mut has_ledger = false;
     for statement in statements {
         let is_query = statement.is_query();
-        let job = ctx.plan_job(statement).await?;
+        let job = in_time(ctx.plan_job(statement), options, interrupts).await?;
         if let Some(path) = options.late.as_ref().filter(|_| job.reads_stream())
             && std::mem::replace(&mut has_ledger, true)
         {
@@ -99,7 +130,7 @@ async fn run_all(
             return Err(Error::sql(format!("several queries over streams and one --late {path}")).help(help).into());
         }
         if !job.gives_rows() && !job.reads_stream() {
-            job.run(&NullSink).await?;
+            in_time(job.run(&NullSink), options, interrupts).await?;
             continue;
         }
         let sink = match job.gives_rows() {
@@ -177,11 +208,8 @@ async fn run_job(
     };
     bar.finish();
     let summary = summary?;
-    if let Some(limit) = options.time_limit.filter(|_| is_out_of_time && summary.interrupted) {
-        let error = Error::data(format!("it has taken longer than {limit:?}, and was ended"));
-        return Err(error
-            .help("--time-limit gives it more, and with --checkpoint-dir the next run goes on from here")
-            .into());
+    if is_out_of_time && summary.interrupted {
+        return Err(out_of_time(options).into());
     }
     if !options.quiet {
         summary.warnings.iter().filter(|warning| !known.contains(warning)).for_each(warn);

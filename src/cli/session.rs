@@ -65,7 +65,8 @@ pub async fn open(options: &QueryOptions) -> Result<SessionContext> {
 /// What SQL may reach.
 fn confined(config: SessionConfig, options: &QueryOptions) -> Result<SessionConfig> {
     let mut confinement = Confinement::default();
-    if options.root.is_none() && !options.read_only {
+    // A limit would be none if SQL could raise it.
+    if options.root.is_none() && !options.read_only && options.memory_limit.is_none() {
         return Ok(config);
     }
     if let Some(root) = &options.root {

@@ -169,6 +169,16 @@ impl OperatorStream {
         self.count()
     }
 
+    /// Gives on more of what is due, if there is any.
+    fn more(&mut self) -> Result<bool> {
+        let has_more = self.operator.more(&mut self.scratch)?;
+        if has_more {
+            self.output.extend(self.scratch.drain(..));
+            self.count()?;
+        }
+        Ok(has_more)
+    }
+
     fn count(&mut self) -> Result<()> {
         self.reserve()?;
         let (bytes, mut counters) = (self.reservation.size(), self.operator.counters());
@@ -238,8 +248,14 @@ impl Stream for OperatorStream {
             if let Some(batch) = self.output.pop_front() {
                 return Poll::Ready(Some(Ok(batch)));
             }
-            if self.finished {
-                return Poll::Ready(None);
+            match self.more() {
+                Ok(true) => continue,
+                Ok(false) if self.finished => return Poll::Ready(None),
+                Ok(false) => {}
+                Err(error) => {
+                    self.finished = true;
+                    return Poll::Ready(Some(Err(error)));
+                }
             }
             let worked = match self.input.poll_next_unpin(cx) {
                 Poll::Ready(Some(Ok(batch))) => self.push(&batch),

@@ -3,7 +3,9 @@
 
 use std::fmt;
 
-use crate::operator::{AggregateSpec, Frame, RowsWindowSpec};
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+
+use crate::operator::{AggregateSpec, Frame, RowsFunction, RowsFunctionKind, RowsWindowSpec};
 
 use super::operator::OperatorSpec;
 
@@ -18,6 +20,8 @@ pub(crate) enum StateBound {
     OneGroup,
     /// Something of every key that has ever come.
     EveryKey,
+    /// Every value that has ever come, or every other one.
+    EveryValue,
 }
 
 impl StateBound {
@@ -38,7 +42,8 @@ impl StateBound {
     fn of_groups(spec: &AggregateSpec) -> Self {
         match (&spec.window, spec.keys.is_empty()) {
             (Some(_), _) => Self::OpenWindows,
-            (None, true) => Self::OneGroup,
+            (None, true) if spec.aggregates.iter().all(|aggregate| is_small(aggregate)) => Self::OneGroup,
+            (None, true) => Self::EveryValue,
             (None, false) => Self::EveryKey,
         }
     }
@@ -48,16 +53,57 @@ impl StateBound {
         if spec.functions.iter().all(|function| leaves_keys(&function.frame)) {
             return Self::Frames;
         }
-        match spec.functions.iter().all(|function| function.partition_by.is_empty()) {
-            true => Self::OneGroup,
-            false => Self::EveryKey,
+        if !spec.functions.iter().all(|function| function.partition_by.is_empty()) {
+            return Self::EveryKey;
+        }
+        let keeps_values = |function: &RowsFunction| {
+            let RowsFunctionKind::Aggregate(aggregate) = &function.kind else { return false };
+            function.frame.only_grows() && !is_small(aggregate)
+        };
+        match spec.functions.iter().any(keeps_values) {
+            true => Self::EveryValue,
+            false => Self::OneGroup,
         }
     }
 
     /// Whether it may grow as long as the stream goes on.
     pub(crate) fn grows(self) -> bool {
-        self == Self::EveryKey
+        matches!(self, Self::EveryKey | Self::EveryValue)
     }
+}
+
+/// Whether an aggregate is known to keep the same of a group however many values it has.
+fn is_small(aggregate: &AggregateFunctionExpr) -> bool {
+    const SMALL: [&str; 24] = [
+        "approx_distinct",
+        "approx_median",
+        "approx_percentile_cont",
+        "approx_percentile_cont_with_weight",
+        "avg",
+        "bit_and",
+        "bit_or",
+        "bit_xor",
+        "bool_and",
+        "bool_or",
+        "corr",
+        "count",
+        "covar_pop",
+        "covar_samp",
+        "first_value",
+        "grouping",
+        "last_value",
+        "max",
+        "min",
+        "stddev",
+        "stddev_pop",
+        "sum",
+        "var",
+        "var_pop",
+    ];
+    let name = aggregate.fun().name();
+    // Repetition is nothing to the least and the greatest.
+    let is_plain = !aggregate.is_distinct() || matches!(name, "max" | "min" | "bool_and" | "bool_or");
+    is_plain && (SMALL.contains(&name) || name.starts_with("regr_"))
 }
 
 impl fmt::Display for StateBound {
@@ -67,6 +113,7 @@ impl fmt::Display for StateBound {
             Self::Frames => "bounded by frames",
             Self::OneGroup => "bounded, one group",
             Self::EveryKey => "unbounded, every key",
+            Self::EveryValue => "unbounded, every value",
         })
     }
 }

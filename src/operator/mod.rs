@@ -143,6 +143,12 @@ pub trait Operator: Send {
     /// The input has ended: emits everything that was waiting for more.
     fn finish(&mut self, output: &mut Vec<RecordBatch>) -> Result<()>;
 
+    /// Makes more of what is due by what came before, and appends it: what is large comes a part at a time. Nothing is pushed
+    /// until it says that there is no more.
+    fn more(&mut self, _output: &mut Vec<RecordBatch>) -> Result<bool> {
+        Ok(false)
+    }
+
     /// The whole state as Arrow batches. The operator goes on afterwards as if nothing had happened, although it may
     /// rebuild its accumulators (some of DataFusion's consume their state when asked for it).
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>>;

@@ -18,6 +18,7 @@ use datafusion::common::{DataFusionError, Result, internal_datafusion_err};
 use datafusion::execution::disk_manager::DiskManager;
 use datafusion::execution::spill_file::{SpillFile, SpillWriter};
 
+use super::groups::state_size;
 use super::snapshot::without_slack;
 
 /// Parts that groups are divided into.
@@ -141,25 +142,19 @@ impl Divided {
         Ok(Self { states, rows: rows.into_iter().map(UInt32Array::from).collect() })
     }
 
+    /// Bytes held.
+    pub(super) fn size(&self) -> usize {
+        state_size(&self.states) + self.states.num_rows() * size_of::<u32>()
+    }
+
+    /// The states as they were.
+    pub(super) fn into_states(self) -> RecordBatch {
+        self.states
+    }
+
     /// The states of one part, if it has any.
     pub(super) fn part(&self, part: usize) -> Result<Option<RecordBatch>> {
         let rows = &self.rows[part];
         (!rows.is_empty()).then(|| Ok(take_record_batch(&self.states, rows)?)).transpose()
-    }
-}
-
-/// Where states of a window come from when it is answered a part at a time.
-pub(super) enum Source<'a> {
-    Disk(&'a Spilled),
-    Memory(Divided),
-}
-
-impl Source<'_> {
-    /// The states of one part, if it has any.
-    pub(super) fn part(&self, part: usize) -> Result<Option<RecordBatch>> {
-        match self {
-            Source::Disk(spilled) => spilled.part(part),
-            Source::Memory(divided) => divided.part(part),
-        }
     }
 }

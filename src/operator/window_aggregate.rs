@@ -20,7 +20,7 @@ use super::open_windows::{OpenWindows, Slice, Window, joined, ranges, slice_of, 
 use super::pane::Pane;
 use super::shared_keys::{SharedKeys, numbered};
 use super::snapshot::{counters_batch, split_counters, without_slack};
-use super::spill::{Divided, PARTS, Source, SpillOut};
+use super::spill::{Divided, PARTS, SpillOut};
 use super::{Counters, MissedRows, Operator, Stamp, WATERMARK_MAX};
 
 /// What comes out of a closed window.
@@ -49,6 +49,29 @@ struct State {
     windows: OpenWindows<Pane>,
     blocks: Option<Blocks>,
     counters: Counters,
+    /// A window that is being answered a part at a time, before the others that are due.
+    closing: Option<Closing>,
+    /// Up to where windows are due, and whether the input has ended.
+    due: i64,
+    has_ended: bool,
+}
+
+/// A window some of which is on disk, or what waits for the end without one.
+struct Closing {
+    window: Option<Window>,
+    panes: Vec<(Option<Slice>, Pane)>,
+    /// What each pane has in memory, by the values of keys: their numbers may change meanwhile.
+    in_memory: Vec<Vec<Divided>>,
+    /// The next part of its keys.
+    part: usize,
+    rows: usize,
+}
+
+impl Closing {
+    fn size(&self) -> usize {
+        let in_memory = self.in_memory.iter().flatten().map(Divided::size);
+        self.panes.iter().map(|(_, pane)| pane.size()).sum::<usize>() + in_memory.sum::<usize>()
+    }
 }
 
 impl WindowAggregate {
@@ -99,7 +122,10 @@ impl WindowAggregate {
     fn close(&mut self, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
         let spec = Arc::clone(&self.spec);
         let Some(shape) = spec.window.as_ref().map(|window| &window.shape) else { return Ok(()) };
-        while let Some((window, slices)) = self.state.windows.close(shape, watermark) {
+        self.state.due = watermark;
+        while self.state.closing.is_none()
+            && let Some((window, slices)) = self.state.windows.close(shape, watermark)
+        {
             self.state.counters.windows_closed += 1;
             match self.mode {
                 // The merger keeps what later windows need.
@@ -142,16 +168,23 @@ impl WindowAggregate {
         for (_, pane) in &mut slices {
             pane.seal(&spec)?;
         }
-        if slices.iter().all(|(_, pane)| pane.spilled.is_empty()) {
-            let groups = self.merge(&spec, window, &slices)?;
-            output.push(self.output(Some(window), groups)?);
-        } else {
-            self.answer_by_parts(Some(window), slices.iter().map(|(_, pane)| pane), output)?;
+        if slices.iter().any(|(_, pane)| !pane.spilled.is_empty()) {
+            let panes = slices.into_iter().map(|(slice, pane)| (Some(slice), pane)).collect();
+            self.state.closing = Some(self.by_parts(Some(window), panes)?);
+            return Ok(());
         }
+        let groups = self.merge(&spec, window, &slices)?;
+        output.push(self.output(Some(window), groups)?);
         for (slice, pane) in slices {
-            if let Some(next) = self.spec.next_window(slice) {
-                self.state.windows.open(Some(next), || Ok(Pane::default()))?.append(pane);
-            }
+            self.keep(slice, pane)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps a pane for the next window that it is in.
+    fn keep(&mut self, slice: Slice, pane: Pane) -> Result<()> {
+        if let Some(next) = self.spec.next_window(slice) {
+            self.state.windows.open(Some(next), || Ok(Pane::default()))?.append(pane);
         }
         Ok(())
     }
@@ -173,34 +206,53 @@ impl WindowAggregate {
         Ok(groups)
     }
 
-    /// Appends the rows of a window some of which is on disk: those of a part of its keys at a time, which are told by
-    /// value, not by number.
-    fn answer_by_parts<'a>(
-        &self,
-        window: Option<Window>,
-        panes: impl Iterator<Item = &'a Pane>,
-        output: &mut Vec<RecordBatch>,
-    ) -> Result<()> {
-        let mut sources = vec![];
-        for pane in panes {
-            sources.extend(pane.spilled.iter().map(Source::Disk));
-            for states in &pane.sealed {
-                let states = with_values(self.state.keys.as_ref(), &self.spec, states)?;
-                sources.push(Source::Memory(Divided::by_keys(states, self.spec.keys.len())?));
-            }
+    /// A window to be answered a part of its keys at a time, which are told by value then, not by number.
+    fn by_parts(&self, window: Option<Window>, panes: Vec<(Option<Slice>, Pane)>) -> Result<Closing> {
+        let (mut panes, mut in_memory) = (panes, vec![]);
+        for (_, pane) in &mut panes {
+            let sealed = std::mem::take(&mut pane.sealed).into_iter().map(|states| {
+                let states = with_values(self.state.keys.as_ref(), &self.spec, &states)?;
+                Divided::by_keys(states, self.spec.keys.len())
+            });
+            in_memory.push(sealed.collect::<Result<_>>()?);
         }
-        for part in 0..PARTS {
-            let mut groups = Groups::try_new(&self.spec)?;
-            for source in &sources {
-                if let Some(states) = source.part(part)? {
+        Ok(Closing { window, panes, in_memory, part: 0, rows: 0 })
+    }
+
+    /// Appends the rows of the next part, if there are any.
+    fn answer_part(&self, closing: &mut Closing, output: &mut Vec<RecordBatch>) -> Result<()> {
+        let mut groups = Groups::try_new(&self.spec)?;
+        for ((_, pane), in_memory) in closing.panes.iter().zip(&closing.in_memory) {
+            let from_disk = pane.spilled.iter().map(|spilled| spilled.part(closing.part));
+            for states in from_disk.chain(in_memory.iter().map(|divided| divided.part(closing.part))) {
+                if let Some(states) = states? {
                     groups.merge(&self.spec, &states)?;
                 }
             }
-            let (rows, columns) = groups.finish()?;
-            if rows > 0 {
-                output.push(self.spec.output(window, rows, columns)?);
-            }
         }
+        let (rows, columns) = groups.finish()?;
+        if rows > 0 {
+            output.push(self.spec.output(closing.window, rows, columns)?);
+        }
+        (closing.part, closing.rows) = (closing.part + 1, closing.rows + rows);
+        Ok(())
+    }
+
+    /// After the last window: what has waited for the end.
+    fn close_last(&mut self, output: &mut Vec<RecordBatch>) -> Result<()> {
+        if self.state.closing.is_some() {
+            return Ok(());
+        }
+        let Some(mut pane) = self.state.windows.take_last() else { return Ok(()) };
+        if self.mode == Mode::Partial {
+            return self.hand_over(None, pane, output);
+        }
+        if let Some(groups) = pane.take_live() {
+            output.push(self.output(None, groups)?);
+            return Ok(());
+        }
+        pane.seal(&self.groups_spec())?;
+        self.state.closing = Some(self.by_parts(None, vec![(None, pane)])?);
         Ok(())
     }
 
@@ -211,6 +263,15 @@ impl WindowAggregate {
             self.state.keys.iter_mut().for_each(SharedKeys::kept);
         }
         Ok(())
+    }
+
+    /// States of groups with numbers for keys, if windows share them.
+    fn with_numbers(&mut self, states: RecordBatch) -> Result<RecordBatch> {
+        let spec = self.groups_spec();
+        match &mut self.state.keys {
+            Some(keys) => keys.with_numbers(&states, self.spec.keys.len(), &spec.state_schema()?),
+            None => Ok(states),
+        }
     }
 
     /// Makes all that is in memory anew from its snapshot, which it gives: taking the states out empties the accumulators,
@@ -226,7 +287,9 @@ impl WindowAggregate {
         }
         let mut snapshot = vec![counters_batch(&self.state.counters)?];
         snapshot.append(&mut joined(in_memory)?);
+        let (closing, due, has_ended) = (self.state.closing.take(), self.state.due, self.state.has_ended);
         self.restore(&snapshot)?;
+        self.state = State { closing, due, has_ended, ..std::mem::take(&mut self.state) };
         for (slice, spilled) in spilled.into_iter().filter(|(_, spilled)| !spilled.is_empty()) {
             self.state.windows.open(slice, || Ok(Pane::default()))?.spilled = spilled;
         }
@@ -277,16 +340,30 @@ impl Operator for WindowAggregate {
             output.push(self.spec.empty_answer()?);
         }
         self.close(WATERMARK_MAX, output)?;
-        let Some(mut pane) = self.state.windows.take_last() else { return Ok(()) };
-        if self.mode == Mode::Partial {
-            return self.hand_over(None, pane, output);
+        self.state.has_ended = true;
+        self.close_last(output)
+    }
+
+    fn more(&mut self, output: &mut Vec<RecordBatch>) -> Result<bool> {
+        let Some(mut closing) = self.state.closing.take() else { return Ok(false) };
+        self.answer_part(&mut closing, output)?;
+        if closing.part < PARTS {
+            self.state.closing = Some(closing);
+            return Ok(true);
         }
-        if let Some(groups) = pane.take_live() {
-            output.push(self.output(None, groups)?);
-            return Ok(());
+        for ((slice, mut pane), in_memory) in closing.panes.into_iter().zip(closing.in_memory) {
+            let Some(slice) = slice else { continue };
+            for divided in in_memory {
+                pane.sealed.push(self.with_numbers(divided.into_states())?);
+            }
+            self.keep(slice, pane)?;
         }
-        pane.seal(&self.groups_spec())?;
-        self.answer_by_parts(None, [&pane].into_iter(), output)
+        self.forget_keys(closing.rows)?;
+        self.close(self.state.due, output)?;
+        if self.state.has_ended {
+            self.close_last(output)?;
+        }
+        Ok(true)
     }
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
@@ -307,10 +384,7 @@ impl Operator for WindowAggregate {
         self.state = self.fresh(counters);
         let spec = self.groups_spec();
         for states in slices {
-            let (_, mut groups) = without_slice(states)?;
-            if let Some(keys) = &mut self.state.keys {
-                groups = keys.with_numbers(&groups, self.spec.keys.len(), &spec.state_schema()?)?;
-            }
+            let groups = self.with_numbers(without_slice(states)?.1)?;
             for range in ranges(states)? {
                 let slice = slice_of(&states.slice(range.start, 1))?;
                 self.live(slice)?.merge(&spec, &groups.slice(range.start, range.len()))?;
@@ -322,7 +396,8 @@ impl Operator for WindowAggregate {
     fn memory(&self) -> usize {
         let keys = self.state.keys.as_ref().map_or(0, SharedKeys::size);
         let blocks = self.state.blocks.as_ref().map_or(0, Blocks::size);
-        keys + blocks + self.state.windows.groups().map(Pane::size).sum::<usize>()
+        let closing = self.state.closing.as_ref().map_or(0, Closing::size);
+        keys + blocks + closing + self.state.windows.groups().map(Pane::size).sum::<usize>()
     }
 
     fn can_spill(&self) -> bool {
@@ -500,6 +575,14 @@ mod tests {
             let (spills, saves) = (at(&spills), at(&saves));
             let disk = Arc::new(DiskManager::builder().build().unwrap());
             let (mut operator, mut output) = (fresh(), vec![]);
+            // What is still to come goes to disk while a window is given, too.
+            let drain = |operator: &mut WindowAggregate, output: &mut Vec<RecordBatch>| {
+                while operator.more(output).unwrap() {
+                    if spills.len() % 2 == 0 {
+                        operator.spill(&disk).unwrap();
+                    }
+                }
+            };
             for index in 0..=input.len() {
                 if spills.contains(&index) {
                     let held = operator.state.windows.entries().any(|(_, pane)| pane.held() > 0);
@@ -516,9 +599,11 @@ mod tests {
                 }
                 if let Some((batch, stamp)) = input.get(index) {
                     operator.push(batch, *stamp, &mut output).unwrap();
+                    drain(&mut operator, &mut output);
                 }
             }
             operator.finish(&mut output).unwrap();
+            drain(&mut operator, &mut output);
             assert_same(&spec.schema, &folded(&spec, mode, &output), &expected);
             prop_assert_eq!(operator.counters(), whole.counters());
         }

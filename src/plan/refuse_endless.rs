@@ -54,13 +54,14 @@ pub(super) fn growing<'a>(
 ) -> Result<()> {
     refuse_if(!options.allow_unbounded_state && StateBound::of(spec).grows() && is_endless(input), || {
         let (what, bounded) = match spec {
-            OperatorSpec::RowsWindow(_) => ("OVER with a PARTITION BY", "a RANGE frame that forgets keys"),
+            OperatorSpec::RowsWindow(_) => ("OVER with such a frame", "a RANGE frame that rows leave"),
             OperatorSpec::ChangelogTopN(..) => ("a ranking without a window", "windows in its PARTITION BY"),
             _ => ("GROUP BY without a window", "GROUP BY tumble(ts, INTERVAL '1 hour')"),
         };
+        let kept = if StateBound::of(spec) == StateBound::EveryKey { "something of every key" } else { "every value" };
         Error::refused(
             format!("{what} over a stream that is followed"),
-            "something of every key is kept for ever, so that state grows as long as new keys come",
+            format!("{kept} is kept for ever, so that state grows as long as new ones come"),
             format!("SET streamlines.allow_unbounded_state = true, if there are not too many; or {bounded}"),
         )
         .at(place_of(exprs))

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use datafusion::common::Result;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::listing::ListingTable;
-use datafusion::datasource::source_as_provider;
+use datafusion::datasource::{MemTable, source_as_provider};
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::dml::DmlStatement;
-use datafusion::logical_expr::{LogicalPlan, Statement};
+use datafusion::logical_expr::{DdlStatement, LogicalPlan, Statement};
 use url::Url;
 
 use crate::confinement::{Access, Confinement};
@@ -24,12 +24,20 @@ pub(super) fn check(ctx: &SessionContext, plan: &LogicalPlan) -> Result<()> {
         match node {
             LogicalPlan::Statement(Statement::SetVariable(set)) => setting(&set.variable)?,
             LogicalPlan::Statement(Statement::ResetVariable(reset)) => setting(&reset.variable)?,
-            LogicalPlan::Copy(copy) => {
-                let local = copy.output_url.strip_prefix("file://").unwrap_or(&copy.output_url);
-                confinement.check(Path::new(local), Access::Write)?;
-            }
+            LogicalPlan::Copy(copy) => confinement.check(local(&copy.output_url), Access::Write)?,
             LogicalPlan::Dml(insert) => {
                 places(insert)?.iter().try_for_each(|place| confinement.check(place, Access::Write))?;
+            }
+            // DataFusion opens the files of such a table itself.
+            LogicalPlan::Ddl(DdlStatement::CreateExternalTable(table)) if table.unbounded => {
+                return Err(
+                    refused("CREATE UNBOUNDED EXTERNAL TABLE", "CREATE STREAM reads files, and follows them").into()
+                );
+            }
+            LogicalPlan::Ddl(DdlStatement::CreateExternalTable(table)) => {
+                let is_local = |place: &&String| place.starts_with("file://") || !place.contains("://");
+                let places = table.locations.iter().filter(is_local);
+                places.map(|place| local(place)).try_for_each(|place| confinement.check(place, Access::Read))?;
             }
             _ => {}
         }
@@ -49,11 +57,27 @@ fn setting(variable: &str) -> std::result::Result<(), Error> {
     }
 }
 
+fn refused(what: &str, help: &str) -> Error {
+    Error::sql(format!("{what} in a session that is confined")).help(help)
+}
+
+fn local(place: &str) -> &Path {
+    Path::new(place.strip_prefix("file://").unwrap_or(place))
+}
+
 /// The files that rows of an INSERT go to; none of a table in memory.
+///
+/// # Errors
+/// A table of a kind that may write anywhere.
 fn places(insert: &DmlStatement) -> Result<Vec<PathBuf>> {
     let provider = source_as_provider(&insert.target)?;
     let any: &dyn std::any::Any = provider.as_ref();
-    let Some(table) = any.downcast_ref::<ListingTable>() else { return Ok(vec![]) };
+    if any.is::<MemTable>() {
+        return Ok(vec![]);
+    }
+    let Some(table) = any.downcast_ref::<ListingTable>() else {
+        return Err(refused("INSERT into this table", "INSERT into a table of files, or one in memory").into());
+    };
     let local = |url: &Url| url.to_file_path().ok();
     Ok(table.table_paths().iter().filter_map(|path| local(&Url::parse(path.as_str()).ok()?)).collect())
 }

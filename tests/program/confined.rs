@@ -54,7 +54,9 @@ fn nothing_outside_of_the_root_is_reached() {
         "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 'IN/link.csv'",
         "CREATE EXTERNAL TABLE t (n BIGINT) STORED AS CSV LOCATION 'OUT/'; SELECT * FROM t",
         "CREATE EXTERNAL TABLE t (n BIGINT) STORED AS CSV LOCATION 'OUT/'; INSERT INTO t VALUES (1)",
+        "CREATE EXTERNAL TABLE t (n BIGINT) STORED AS CSV LOCATION 'file://OUT/a.csv'",
         "COPY (SELECT * FROM 'IN/a.csv') TO 'OUT/b.csv'",
+        "EXPLAIN ANALYZE COPY (SELECT * FROM 'IN/a.csv') TO 'OUT/b.csv'",
         "COPY (SELECT * FROM 'IN/a.csv') TO 'OUT/b/' STORED AS PARQUET",
         "COPY (SELECT * FROM 'IN/a.csv') TO 'IN/../out/b.parquet'",
         "COPY (SELECT 1 AS n) TO 'OUT/b.csv'",
@@ -65,6 +67,18 @@ fn nothing_outside_of_the_root_is_reached() {
     for setting in ["late = 'OUT/late.csv'", "checkpoint_dir = 'OUT/checkpoints'"] {
         let text = format!("SET streamlines.{setting}; {WINDOWS}");
         place.run(&text, &["--root", &root]).code(1).stderr(confined.clone());
+    }
+    for table in ["OUT/a.csv", "IN/a.csv"] {
+        let unbounded =
+            format!("CREATE UNBOUNDED EXTERNAL TABLE t (ts VARCHAR, n BIGINT) STORED AS CSV LOCATION '{table}';");
+        for text in [format!("{unbounded} SELECT * FROM t"), format!("{unbounded} INSERT INTO t VALUES ('x', 1)")] {
+            for confined in [&["--root", &root][..], &["--read-only"]] {
+                place
+                    .run(&text, confined)
+                    .code(1)
+                    .stderr(contains("UNBOUNDED EXTERNAL TABLE in a session that is confined"));
+            }
+        }
     }
     for setting in ["SET datafusion.runtime.temp_directory = 'OUT/'", "RESET datafusion.runtime.memory_limit"] {
         place.run(setting, &["--root", &root]).code(1).stderr(contains("this session is confined"));
@@ -120,4 +134,13 @@ fn a_query_that_takes_too_long_is_ended() {
     let told = contains("it has taken longer than 300ms").and(contains("--time-limit"));
     place.run(&endless.replace("IN/a.csv", "IN/"), &["--time-limit", "300ms"]).code(1).stderr(told);
     place.run("SELECT n FROM 'IN/a.csv'", &["--time-limit", "1h"]).success();
+    // Also what is no query, and what sorts; neither leaves anything behind.
+    let long = "SELECT a.value FROM generate_series(1, 300000000) a ORDER BY value DESC";
+    for text in [format!("CREATE TABLE t AS {long}"), long.to_string()] {
+        let told = contains("it has taken longer than 300ms");
+        let limits = ["--time-limit", "300ms", "--memory-limit", "16MB"];
+        let mut command = sql(&text);
+        command.env("TMPDIR", place.path("out")).args(limits).assert().code(1).stderr(told);
+    }
+    assert_eq!(names(place.0.path().join("out").as_path()), ["a.csv"]);
 }

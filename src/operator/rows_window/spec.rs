@@ -37,7 +37,7 @@ impl Frame {
     }
 
     /// Whether rows never leave.
-    pub(super) fn only_grows(&self) -> bool {
+    pub(crate) fn only_grows(&self) -> bool {
         matches!(self, Self::Rows { start: None, .. } | Self::Range { start: None, .. })
     }
 }

@@ -207,7 +207,7 @@ impl Durable {
         let fresh = Self::new(spec, self.index, std::mem::take(&mut self.batches));
         *self = Self { saved: self.saved.clone(), read, told: piece.watermark, ..fresh };
         snapshot.iter().for_each(|snapshot| self.operator.restore(snapshot).unwrap());
-        self.handed_over.add(spec, &piece.partials).unwrap();
+        self.handed_over.restore(spec, &piece.partials).unwrap();
         merger.restore(self.index, epoch, piece).unwrap();
     }
 }
