@@ -70,10 +70,10 @@ fn confined(config: SessionConfig, options: &QueryOptions) -> Result<SessionConf
         return Ok(config);
     }
     if let Some(root) = &options.root {
-        confinement = confinement.to_folder(root)?;
+        confinement = confinement.within_folder(root)?;
     }
     if options.read_only {
-        confinement = confinement.to_reading();
+        confinement = confinement.reading_only();
     }
     Ok(confinement.on(config))
 }

@@ -25,7 +25,7 @@ use store::ConfinedRegistry;
 /// use datafusion::prelude::SessionConfig;
 /// use streamlines::{Confinement, streaming_session};
 ///
-/// let confinement = Confinement::default().to_folder("testdata")?.to_reading();
+/// let confinement = Confinement::default().within_folder("testdata")?.reading_only();
 /// let ctx = streaming_session(confinement.on(SessionConfig::new()));
 /// # Ok(())
 /// # }
@@ -51,7 +51,7 @@ impl Confinement {
     ///
     /// # Errors
     /// No such folder.
-    pub fn to_folder(self, root: impl AsRef<Path>) -> Result<Self> {
+    pub fn within_folder(self, root: impl AsRef<Path>) -> Result<Self> {
         let wrong = |what: String| Error::data(what).in_file(root.as_ref().display().to_string());
         let found = root.as_ref().canonicalize().map_err(|error| wrong(format!("is no root: {error}")))?;
         match found.is_dir() {
@@ -61,7 +61,7 @@ impl Confinement {
     }
 
     /// To reading: no file is written, made or taken away.
-    pub fn to_reading(self) -> Self {
+    pub fn reading_only(self) -> Self {
         Self { reads_only: true, ..self }
     }
 
@@ -147,7 +147,7 @@ mod tests {
         symlink(at("outside.csv"), at("root/link.csv")).unwrap();
         symlink(folder.path(), at("root/up")).unwrap();
         symlink(at("nothing"), at("root/dangling")).unwrap();
-        let confinement = Confinement::default().to_folder(at("root")).unwrap();
+        let confinement = Confinement::default().within_folder(at("root")).unwrap();
         for inside in
             ["root", "root/in/a.csv", "root/new/b.csv", "to-in/a.csv", "root/in/../in/a.csv", "root/up/root/in"]
         {
@@ -169,10 +169,10 @@ mod tests {
             let told = confinement.check(&at(outside), Access::Read).map_err(|error| error.to_string());
             assert!(told.is_err_and(|told| told.contains("to which this session is confined")), "{outside}");
         }
-        let reads = Confinement::default().to_reading();
+        let reads = Confinement::default().reading_only();
         assert!(reads.check(&at("outside.csv"), Access::Read).is_ok());
         assert!(reads.check(&at("outside.csv"), Access::Write).is_err());
-        assert!(Confinement::default().to_folder(at("no")).is_err());
-        assert!(Confinement::default().to_folder(at("outside.csv")).is_err());
+        assert!(Confinement::default().within_folder(at("no")).is_err());
+        assert!(Confinement::default().within_folder(at("outside.csv")).is_err());
     }
 }

@@ -40,7 +40,7 @@ impl Pane {
     }
 
     /// The states that are on disk.
-    pub(super) fn from_disk(&self) -> impl Iterator<Item = Result<RecordBatch>> {
+    pub(super) fn on_disk(&self) -> impl Iterator<Item = Result<RecordBatch>> {
         self.spilled.iter().flat_map(Spilled::all)
     }
 

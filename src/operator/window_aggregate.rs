@@ -146,7 +146,7 @@ impl WindowAggregate {
 
     /// Appends the states of a slice.
     fn hand_over(&self, slice: Option<Slice>, mut pane: Pane, output: &mut Vec<RecordBatch>) -> Result<()> {
-        for states in pane.from_disk() {
+        for states in pane.on_disk() {
             output.push(with_slice(slice, &states?)?);
         }
         for states in pane.seal(&self.spec)? {
@@ -370,7 +370,7 @@ impl Operator for WindowAggregate {
         let mut snapshot = self.rebuild()?;
         let mut from_disk = vec![];
         for (slice, pane) in self.state.windows.entries() {
-            for states in pane.from_disk() {
+            for states in pane.on_disk() {
                 from_disk.push(with_slice(slice, &states?)?);
             }
         }
