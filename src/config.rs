@@ -39,8 +39,8 @@ config_namespace! {
         pub checkpoint_interval: String, default = "10s".to_string()
         /// How many checkpoints of each pipeline are kept.
         pub checkpoints_kept: usize, default = 3
-        /// Whether a query over a stream that is followed may keep something of every key that ever comes, and so grow for
-        /// as long as new keys do.
+        /// Whether a query over a stream that is followed may keep something of every key, or every value, that ever comes,
+        /// and so grow for as long as new ones do.
         pub allow_unbounded_state: bool, default = false
         /// Bytes to spend on checking that the keys of a declared `partitioned_by` live in one partition each.
         pub key_check_bytes: usize, default = 64 * 1024 * 1024

@@ -33,6 +33,9 @@ use store::ConfinedRegistry;
 ///
 /// Links are followed first: what counts is where a path leads to when it is opened. Who can change links in the folder
 /// while a query runs can lead it elsewhere; SQL cannot. Settings of `datafusion.runtime` stay as they are.
+///
+/// It holds for statements that come by [`StreamlinesContext`](crate::StreamlinesContext). `SessionContext::sql` knows of the
+/// files alone, and not of settings and of CREATE UNBOUNDED EXTERNAL TABLE: SQL of others is not for it.
 #[derive(Debug, Clone, Default)]
 pub struct Confinement {
     root: Option<PathBuf>,
