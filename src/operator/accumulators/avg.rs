@@ -151,6 +151,10 @@ where
         Ok(sums.iter().copied().zip(counts.iter().copied()).collect())
     }
 
+    fn glance(slot: &Self::Slot) -> u64 {
+        slot.1
+    }
+
     fn state_width(&self) -> usize {
         2
     }

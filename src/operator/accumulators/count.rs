@@ -58,6 +58,10 @@ impl Kind for Count {
         Ok(counts.values().to_vec())
     }
 
+    fn glance(slot: &Self::Slot) -> u64 {
+        *slot as u64
+    }
+
     fn state_width(&self) -> usize {
         1
     }

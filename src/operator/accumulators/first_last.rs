@@ -112,6 +112,10 @@ impl<C: Column, E: End> Kind for FirstLast<C, E> {
         Ok(values.into_iter().zip(&are_set).map(|(value, is_set)| is_set.then_some(value)).collect())
     }
 
+    fn glance(slot: &Self::Slot) -> u64 {
+        slot.is_some().into()
+    }
+
     fn state_width(&self) -> usize {
         2
     }

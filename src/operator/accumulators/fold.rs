@@ -25,6 +25,15 @@ pub(super) trait Step<C: Column>: 'static {
 
     /// Takes the next value in.
     fn next(kept: &mut Kept<C>, value: &C::Value);
+
+    /// Takes the first value or the next one in.
+    #[inline(always)]
+    fn take(slot: &mut Option<Kept<C>>, value: &C::Value) {
+        match slot {
+            Some(kept) => Self::next(kept, value),
+            None => *slot = Some(Self::first(value)),
+        }
+    }
 }
 
 struct Sum;
@@ -37,6 +46,12 @@ impl<T: ArrowPrimitiveType> Step<Primitives<T>> for Sum {
 
     fn next(sum: &mut T::Native, value: &T::Native) {
         *sum = sum.add_wrapping(*value);
+    }
+
+    // Without a branch: where groups are small, whether a value is the first one is anybody's guess.
+    #[inline(always)]
+    fn take(sum: &mut Option<T::Native>, value: &T::Native) {
+        *sum = Some(sum.unwrap_or_default().add_wrapping(*value));
     }
 }
 
@@ -63,11 +78,7 @@ impl<C: Column, S: Step<C>> Kind for Fold<C, S> {
 
     #[inline(always)]
     fn take(&self, slot: &mut Self::Slot, input: &Self::Input, row: usize) {
-        let value = C::value(input, row);
-        match slot {
-            Some(kept) => S::next(kept, value),
-            None => *slot = Some(S::first(value)),
-        }
+        S::take(slot, C::value(input, row));
     }
 
     fn merge(&self, into: &mut Self::Slot, from: Self::Slot) {
@@ -97,6 +108,10 @@ impl<C: Column, S: Step<C>> Kind for Fold<C, S> {
 
     fn restore(&self, state: &[ArrayRef]) -> Result<Vec<Self::Slot>> {
         kept_values::<C>(state, 0)
+    }
+
+    fn glance(slot: &Self::Slot) -> u64 {
+        slot.is_some().into()
     }
 
     fn state_width(&self) -> usize {

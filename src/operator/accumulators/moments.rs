@@ -109,6 +109,10 @@ impl<const N: usize, M: Moments<N>> Kind for Welford<M, N> {
         Ok(counts.iter().enumerate().map(slot).collect())
     }
 
+    fn glance(slot: &Self::Slot) -> u64 {
+        slot.count
+    }
+
     fn state_width(&self) -> usize {
         N + 1
     }

@@ -170,6 +170,10 @@ impl<T: Measure> Kind for PassValues<T> {
         Ok((0..sums.len()).map(slot).collect())
     }
 
+    fn glance(slot: &Self::Slot) -> u64 {
+        (slot.summary.count ^ slot.nulls) as u64
+    }
+
     fn state_width(&self) -> usize {
         5
     }

@@ -56,7 +56,15 @@ pub(super) trait Kind: Send + 'static {
     fn heap(_: &Self::Slot) -> usize {
         0
     }
+
+    /// Something of a slot, whatever is read first.
+    fn glance(slot: &Self::Slot) -> u64;
 }
+
+/// Rows whose slots are fetched at once: so few that they stay near.
+const FETCHED: usize = 256;
+/// Bytes of slots that are near anyway.
+const NEAR: usize = 1 << 18;
 
 /// What is done with a slot after each row.
 trait After<K: Kind> {
@@ -103,18 +111,31 @@ impl<K: Kind> Typed<K> {
     ) -> Result<()> {
         let input = self.kind.input(arguments)?;
         self.grow(groups_total);
-        let Self { kind, slots, heap } = self;
-        let live = kind.live(arguments, filter);
-        for (row, group) in groups.iter().enumerate() {
-            let slot = &mut slots[*group];
-            if live.as_ref().is_none_or(|live| live.value(row)) {
-                *heap -= K::heap(slot);
-                kind.take(slot, &input, row);
-                *heap += K::heap(slot);
+        let live = self.kind.live(arguments, filter);
+        let mut row = 0;
+        for groups in groups.chunks(FETCHED) {
+            self.fetch(groups);
+            let Self { kind, slots, heap } = self;
+            for group in groups {
+                let slot = &mut slots[*group];
+                if live.as_ref().is_none_or(|live| live.value(row)) {
+                    *heap -= K::heap(slot);
+                    kind.take(slot, &input, row);
+                    *heap += K::heap(slot);
+                }
+                after.row(kind, slot);
+                row += 1;
             }
-            after.row(kind, slot);
         }
         Ok(())
+    }
+
+    /// Brings slots near, all at once: each row does so much that few others are begun while it waits for its slot.
+    fn fetch(&self, groups: &[usize]) {
+        if self.slots.len() * size_of::<K::Slot>() > NEAR {
+            let glance = |group: &usize| self.slots.get(*group).map_or(0, K::glance);
+            std::hint::black_box(groups.iter().fold(0, |all, group| all ^ glance(group)));
+        }
     }
 
     fn grow(&mut self, total: usize) {
@@ -162,9 +183,12 @@ impl<K: Kind> RunningAggregate<K::Values> for Typed<K> {
 
     fn take(&mut self, slots: &[usize]) -> Result<K::Values> {
         let mut output = self.kind.output(slots.len());
-        for slot in slots {
-            let taken = self.empty(*slot);
-            self.kind.write(&taken, &mut output);
+        for slots in slots.chunks(FETCHED) {
+            self.fetch(slots);
+            for slot in slots {
+                let taken = self.empty(*slot);
+                self.kind.write(&taken, &mut output);
+            }
         }
         self.kind.finish(output)
     }

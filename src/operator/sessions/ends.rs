@@ -2,21 +2,23 @@
 
 /// Slots of a block.
 const BLOCK: usize = 64;
+/// Slots that are asked for at once: so few that what is found there stays near.
+const ASKED: usize = 256;
 /// The end of a slot whose session no watermark ends, or that is free.
 const NEVER: i64 = i64::MAX;
 
-/// The end of the session of each slot, dense because every batch may look for those that have come, and the earliest of
-/// each block of slots.
+/// When the session of each slot ends, dense because every batch may look for those that have come, and the earliest of
+/// each block of slots. Rows put ends off without a word here: an end is asked for when it would have come.
 #[derive(Default)]
 pub(super) struct SessionEnds {
+    /// No session ends before.
     ends: Vec<i64>,
-    /// No session of the block ends before. Ends that are put off leave it as it is until somebody looks.
     earliest: Vec<i64>,
 }
 
 impl SessionEnds {
-    /// Notes the end of a slot's new session.
-    pub(super) fn begin(&mut self, slot: usize, end: i64) {
+    /// Notes that a slot's session ends then or later.
+    pub(super) fn note(&mut self, slot: usize, end: i64) {
         if slot >= self.ends.len() {
             self.ends.resize((slot / BLOCK + 1) * BLOCK, NEVER);
             self.earliest.resize(slot / BLOCK + 1, NEVER);
@@ -26,11 +28,6 @@ impl SessionEnds {
         *earliest = end.min(*earliest);
     }
 
-    /// Puts the end of a slot's session off.
-    pub(super) fn put_off(&mut self, slot: usize, end: i64) {
-        self.ends[slot] = end;
-    }
-
     /// Forgets a slot's session, if it has one that ends.
     pub(super) fn forget(&mut self, slot: usize) {
         if let Some(end) = self.ends.get_mut(slot) {
@@ -38,21 +35,43 @@ impl SessionEnds {
         }
     }
 
-    /// Takes out the ends at or before the watermark, with their slots.
-    pub(super) fn take_due(&mut self, watermark: i64) -> Vec<(i64, u32)> {
-        let mut due = vec![];
-        for (block, earliest) in self.earliest.iter_mut().enumerate().filter(|(_, earliest)| **earliest <= watermark) {
-            let first = block * BLOCK;
-            *earliest = NEVER;
-            for (slot, end) in self.ends[first..first + BLOCK].iter_mut().enumerate() {
-                if *end > watermark {
-                    *earliest = (*end).min(*earliest);
-                } else if *end != NEVER {
-                    due.push((std::mem::replace(end, NEVER), (first + slot) as u32));
-                }
+    /// Takes out the ends at or before the watermark, with their slots and in the order of these. `ends_of` tells when the
+    /// sessions of some slots end.
+    pub(super) fn take_due(&mut self, watermark: i64, ends_of: impl Fn(&[u32], &mut Vec<i64>)) -> Vec<(i64, u32)> {
+        let watermark = watermark.min(NEVER - 1);
+        let noted = self.noted(watermark);
+        let (mut due, mut come, mut ends) = (vec![(0, 0); noted.len()], 0, vec![]);
+        for slots in noted.chunks(ASKED) {
+            ends.clear();
+            ends_of(slots, &mut ends);
+            for (slot, end) in slots.iter().zip(&ends) {
+                let has_come = *end <= watermark;
+                due[come] = (*end, *slot);
+                come += usize::from(has_come);
+                self.note(*slot as usize, if has_come { NEVER } else { *end });
             }
         }
+        due.truncate(come);
         due
+    }
+
+    /// The slots whose sessions end at or before the watermark by what is noted. Which do is anybody's guess, so all are
+    /// written, and those that do not are written over.
+    fn noted(&mut self, watermark: i64) -> Vec<u32> {
+        let (mut noted, mut count) = (vec![], 0);
+        for (block, earliest) in self.earliest.iter_mut().enumerate().filter(|(_, earliest)| **earliest <= watermark) {
+            let first = block * BLOCK;
+            noted.resize(count + BLOCK, 0);
+            *earliest = NEVER;
+            for (slot, end) in self.ends[first..first + BLOCK].iter().enumerate() {
+                let has_come = *end <= watermark;
+                noted[count] = (first + slot) as u32;
+                count += usize::from(has_come);
+                *earliest = if has_come { NEVER } else { *end }.min(*earliest);
+            }
+        }
+        noted.truncate(count);
+        noted
     }
 
     /// Bytes held.

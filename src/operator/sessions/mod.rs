@@ -14,13 +14,15 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `open.rs` | the sessions of each key, and where a row belongs |
+//! | `open.rs` | the sessions that are open, and where a row belongs |
+//! | `lists.rs` | the sessions of each key |
 //! | `ends.rs` | when they end |
 //! | `row_changes.rs` | what each row changes |
 //! | `rows.rs` | the operator that gives each row its session, without a GROUP BY |
 //! | `told.rs` | what was told and what is to be told, where that is not each row's change at once |
 
 mod ends;
+mod lists;
 mod open;
 mod row_changes;
 mod rows;
@@ -202,7 +204,7 @@ impl SessionAggregate {
     fn tell(&mut self, reached: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
         let State { told, sessions, aggregates, .. } = &mut self.state;
         let Some(told) = told else { return Ok(()) };
-        let due = sessions.sorted(told.due(reached));
+        let due = sessions.sorted(told.due(reached, sessions));
         match told.tell(&due, reached, aggregates)? {
             Some(told) => self.give(told, output),
             None => Ok(()),

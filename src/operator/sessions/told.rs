@@ -11,7 +11,7 @@ use arrow::datatypes::{Field, Int64Type, Schema, UInt64Type};
 use datafusion::common::{Result, internal_datafusion_err};
 
 use super::ends::SessionEnds;
-use super::open::{Bounds, Session};
+use super::open::{Bounds, OpenSessions, Session};
 use super::row_changes::Told;
 use crate::operator::WATERMARK_MAX;
 use crate::operator::accumulators::RunningAggregates;
@@ -87,7 +87,7 @@ impl ToldSessions {
         for session in sessions {
             let entry = &mut self.slots[session.slot];
             if let (Some(ends), None) = (&mut self.ends, entry.told) {
-                ends.begin(session.slot, session.end(self.gap));
+                ends.note(session.slot, session.end(self.gap));
                 continue;
             }
             if std::mem::replace(&mut entry.is_changed, true) {
@@ -124,13 +124,17 @@ impl ToldSessions {
     }
 
     /// The slots of which something is to be told, now that the watermark has come to `reached`.
-    pub(super) fn due(&mut self, reached: i64) -> Vec<usize> {
+    pub(super) fn due(&mut self, reached: i64, sessions: &OpenSessions) -> Vec<usize> {
         let mut due = std::mem::take(&mut self.changed);
         // A session may have gone, and its slot may have another.
         due.retain(|slot| self.slots[*slot].is_changed);
         due.sort_unstable();
         due.dedup();
-        let ended = self.ends.iter_mut().flat_map(|ends| ends.take_due(reached));
+        let gap = self.gap;
+        let ends_of = |slots: &[u32], ends: &mut Vec<i64>| {
+            ends.extend(slots.iter().map(|slot| sessions.session(*slot as usize).end(gap)));
+        };
+        let ended = self.ends.iter_mut().flat_map(|ends| ends.take_due(reached, ends_of));
         due.extend(ended.map(|(_, slot)| slot as usize));
         due
     }
@@ -170,7 +174,7 @@ impl ToldSessions {
                 now.push(slot);
                 self.slots[slot].told = Some(bounds);
             } else if let Some(ends) = &mut self.ends {
-                ends.begin(slot, session.end(self.gap));
+                ends.note(slot, session.end(self.gap));
             }
         }
         let after = aggregates.values(&now)?;
@@ -229,7 +233,7 @@ impl ToldSessions {
             self.slots.push(Slot { told, place, is_changed });
             self.changed.extend(is_changed.then_some(session.slot));
             if let (Some(ends), None) = (&mut self.ends, told) {
-                ends.begin(session.slot, session.end(self.gap));
+                ends.note(session.slot, session.end(self.gap));
             }
         }
         let [starts, lasts, keys, values @ ..] = gone.columns() else { return Err(wrong()) };
