@@ -7,6 +7,8 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::{Result, internal_datafusion_err};
 use datafusion::execution::TaskContext;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, SendableRecordBatchStream,
 };
@@ -101,6 +103,20 @@ impl OperatorSpec {
             | Self::MergedWindowTopN(_)
             | Self::ChangelogTopN(..) => None,
         }
+    }
+
+    /// What is null where the event time is, if it goes by one.
+    pub(super) fn time(&self) -> Option<Arc<dyn PhysicalExpr>> {
+        let groups = match self {
+            Self::RowsWindow(spec) => return Some(Arc::new(Column::new("event time", spec.time))),
+            Self::SessionRows(spec) => spec.groups(),
+            Self::WindowTopN(spec) | Self::MergedWindowTopN(spec) | Self::ChangelogTopN(spec, ..) => &spec.groups,
+            Self::WindowAggregate(spec)
+            | Self::MergedWindowAggregate(spec)
+            | Self::ChangelogAggregate(spec, _)
+            | Self::SessionAggregate(spec, ..) => spec,
+        };
+        groups.window.as_ref().map(|window| Arc::clone(&window.start))
     }
 
     pub(super) fn build(&self) -> Result<Box<dyn Operator>> {

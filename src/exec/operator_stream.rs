@@ -10,19 +10,23 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::checkpoint::Saved;
-use crate::operator::{Counters, Operator, ResultTime, Stamp, WATERMARK_MAX, WATERMARK_MIN, watermark_behind};
+use crate::operator::{
+    Counters, Operator, ResultTime, Stamp, TimedRows, WATERMARK_MAX, WATERMARK_MIN, watermark_behind,
+};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::{DataFusionError, Result, internal_err, resources_datafusion_err};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation, human_readable_size};
 use datafusion::execution::{DiskManager, TaskContext};
-use datafusion::physical_plan::{RecordBatchStream, SendableRecordBatchStream};
+use datafusion::physical_plan::{ExecutionPlan, RecordBatchStream, SendableRecordBatchStream};
 use futures::{Stream, StreamExt};
 
 use super::context::PipelineContext;
+use super::find;
 use super::flight::{Arrived, by_number};
 use super::merge::Merge;
 use super::operator::OperatorExec;
+use super::scan::StreamScanExec;
 use super::source_rows::SourceRows;
 
 /// The output of a hosted operator.
@@ -50,7 +54,10 @@ impl OperatorStream {
     pub(super) fn open(node: &OperatorExec, partition: usize, task: Arc<TaskContext>) -> Result<Self> {
         let (spec, pipeline) = (node.spec(), PipelineContext::of(&task)?);
         let name = spec.name();
-        let mut operator = spec.build()?;
+        let mut operator = match spec.time().filter(|_| node.stage() == 0 && reads_endless(node.input())) {
+            Some(time) => Box::new(TimedRows::new(spec.build()?, time)),
+            None => spec.build()?,
+        };
         if let Some(SourceRows::Numbered(_)) = node.rows() {
             operator.missed().want();
         }
@@ -219,6 +226,11 @@ impl OperatorStream {
             error.strip_backtrace()
         )
     }
+}
+
+/// Whether rows of a stream without an end come.
+fn reads_endless(input: &Arc<dyn ExecutionPlan>) -> bool {
+    find::<StreamScanExec>(input).is_some_and(|scan| scan.replay().is_endless())
 }
 
 /// How far the event time of an operator over results has come.

@@ -36,6 +36,17 @@ impl MissedRows {
         self.is_wanted = true;
     }
 
+    /// Whether somebody wants them.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.is_wanted
+    }
+
+    /// Adds rows of the whole batch, and puts all in its order.
+    pub(super) fn put(&mut self, rows: Vec<MissedRow>) {
+        self.rows.extend(rows);
+        self.rows.sort_by_key(|missed| missed.row);
+    }
+
     /// What is looked at next begins at this row of the batch.
     pub(super) fn begin_at(&mut self, first: usize) {
         self.first = first;

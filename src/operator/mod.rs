@@ -40,6 +40,7 @@ mod summary;
 #[cfg(test)]
 mod testing;
 mod ticks;
+mod timed_rows;
 mod top_n;
 mod window_aggregate;
 mod window_merge;
@@ -59,6 +60,7 @@ pub(crate) use snapshot::without_slack;
 pub(crate) use sorted_aggregate::{by_arrival, sorted};
 pub(crate) use spans::Spans;
 pub(crate) use ticks::ticks;
+pub(crate) use timed_rows::TimedRows;
 pub(crate) use top_n::{ChangelogTopN, TopNSpec, WindowTopN};
 pub(crate) use window_aggregate::{Mode, WindowAggregate};
 pub(crate) use window_merge::{CompleteWindow, HandedOver, Merger, SavedPiece, merge_window};

@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 
 use crate::error::Error;
 use crate::exec::context::LateRows;
-use crate::operator::{Missed, MissedRow, ticks};
+use crate::operator::{Missed, MissedRow, WATERMARK_MIN, ticks};
 use crate::sink::{FileSink, MemorySink, OutputFormat, Sink, Writer};
 use crate::source::ReplayPlan;
 
@@ -188,6 +188,8 @@ pub(super) fn ledger_schema(replay: &ReplayPlan) -> SchemaRef {
 /// Rows of another stream.
 pub(super) fn ledger_rows(late: LateRows, replay: &ReplayPlan, schema: &SchemaRef) -> Result<RecordBatch> {
     let LateRows { rows, origin, watermark } = late;
+    // A row without an event time may come before any that has one.
+    let known = (watermark != WATERMARK_MIN).then_some(watermark);
     let missed: Vec<MissedRow> = rows.into_iter().filter(|row| row.missed != Missed::Between).collect();
     let indices = UInt32Array::from_iter_values(missed.iter().map(|row| row.row));
     let rows = take_record_batch(&origin.rows, &indices)?;
@@ -203,7 +205,7 @@ pub(super) fn ledger_rows(late: LateRows, replay: &ReplayPlan, schema: &SchemaRe
         Arc::new(StringArray::from_iter_values(missed.iter().map(kind))),
         window(|(start, _)| start),
         window(|(_, end)| end),
-        Arc::new(PrimitiveArray::<Int64Type>::from_value(watermark, missed.len())),
+        Arc::new(PrimitiveArray::<Int64Type>::from_iter(missed.iter().map(|_| known))),
         Arc::new(behind(&rows, replay, watermark)?),
         Arc::new(set_by(missed.len()).map(|place| Some(place?.file.to_string())).collect::<StringArray>()),
         Arc::new(set_by(missed.len()).map(|place| Some(place?.row)).collect::<UInt64Array>()),

@@ -170,8 +170,15 @@ fn hive_part(name: &str) -> Option<(String, String)> {
     (!key.is_empty()).then(|| (key.to_string(), value.into_owned()))
 }
 
+/// The path of a file from the root on, without `..`, which object stores have not.
 fn absolute(path: &Path) -> Result<PathBuf> {
-    Ok(std::path::absolute(path)?)
+    let path = std::path::absolute(path)?;
+    match (path.parent(), path.file_name()) {
+        (Some(folder), Some(name)) if folder.components().any(|part| part == Component::ParentDir) => {
+            Ok(std::fs::canonicalize(folder)?.join(name))
+        }
+        _ => Ok(path),
+    }
 }
 
 /// Order of names in which numbers count as numbers: flights-2 before flights-10.
@@ -235,6 +242,20 @@ mod tests {
             let files = find(&folder.path().join(glob).to_string_lossy(), Some(FileFormat::Parquet), None).unwrap();
             let hive = files.into_iter().filter(|file| !file.path.ends_with("_tmp.parquet")).map(|file| file.hive);
             assert_eq!(hive.collect::<Vec<_>>(), [origin("EWR"), origin("New York")], "{glob}");
+        }
+    }
+
+    #[test]
+    fn a_location_may_go_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (inner, file) = (folder.path().join("in"), folder.path().join("a.csv"));
+        std::fs::create_dir(&inner).unwrap();
+        std::fs::write(&file, "").unwrap();
+        let expected = std::fs::canonicalize(&file).unwrap();
+        for location in ["..", "../a.csv", "../*.csv", "../in/../a.csv"] {
+            let files = find(&inner.join(location).to_string_lossy(), None, None).unwrap();
+            let paths: Vec<_> = files.into_iter().map(|file| file.path).collect();
+            assert_eq!(paths, std::slice::from_ref(&expected), "{location}");
         }
     }
 

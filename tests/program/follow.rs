@@ -177,6 +177,45 @@ fn a_stop_leaves_windows_open_and_draining_closes_them() {
     }
 }
 
+#[test]
+fn rows_without_an_event_time_are_late_where_there_is_no_end() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    fs::create_dir(folder.path().join("in")).unwrap();
+    let rows = "ts,k,v\n2024-01-01T00:00:00,a,1\n,a,2\n2023-01-01T00:00:00,b,3\n,b,4\n2024-01-01T00:10:00,a,5\n";
+    fs::write(path("in/a.csv"), rows).unwrap();
+    let stream = format!(
+        "CREATE STREAM s (ts TIMESTAMP, k VARCHAR, v BIGINT, WATERMARK FOR ts AS ts - INTERVAL '5' SECOND) STORED AS CSV \
+         LOCATION '{}' OPTIONS ('follow' 'true');",
+        path("in/")
+    );
+    for query in [
+        "SELECT k, sum(v) FROM s GROUP BY k, tumble(ts, INTERVAL '1 minute')",
+        "SELECT k, sum(v) FROM s GROUP BY k, tumble(ts, INTERVAL '1 minute') EMIT CHANGES",
+        "SELECT k, sum(v) FROM s GROUP BY k, session(ts, INTERVAL '1 minute')",
+        "SELECT k, v, window_start FROM TABLE(SESSION(TABLE s PARTITION BY k, DESCRIPTOR(ts), INTERVAL '1' MINUTE))",
+        "SELECT k, sum(v) OVER (PARTITION BY k ORDER BY ts RANGE INTERVAL '1' HOUR PRECEDING) FROM s",
+    ] {
+        let mut command = Process::new(PROGRAM);
+        command.args(["sql", "--format", "csv", "--drain", "--late", &path("late.csv"), &format!("{stream} {query}")]);
+        let mut child = Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+        let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+        lines.next().unwrap().unwrap();
+        lines.next().unwrap().unwrap();
+        child.signal("-TERM");
+        let told = std::io::read_to_string(child.0.stderr.take().unwrap()).unwrap();
+        assert_eq!(child.code(), Some(0), "{query}: {told}");
+        assert!(told.contains("5 rows in = 2 used + 3 late"), "{query}: {told}");
+        assert!(told.contains("2 without event time"), "{query}: {told}");
+        let ledger = fs::read_to_string(path("late.csv")).unwrap();
+        let places: Vec<_> = ledger.lines().skip(1).map(|line| line.split("a.csv,").nth(1).unwrap()).collect();
+        let row = |place: &&str| place.split(',').next().unwrap().to_string();
+        assert_eq!(places.iter().map(row).collect::<Vec<_>>(), ["2", "3", "4"], "{query}: {ledger}");
+        // No event time had come before the first of them.
+        assert!(places[0].starts_with("2,all,,,"), "{query}: {ledger}");
+    }
+}
+
 /// Kills a run so often while files appear, then lets it read the last of them.
 fn survives(query: &str, format: &'static str, kills: usize, random: &mut ChaCha8Rng) {
     let growing = Growing::new(format, 12);

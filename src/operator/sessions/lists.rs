@@ -1,5 +1,6 @@
 //! The sessions of each key, in slots that are used again.
 
+use super::by_start::{ByStart, MANY};
 use super::open::Bounds;
 
 /// What is kept of a session, small because every row looks one up.
@@ -45,6 +46,7 @@ pub(super) struct SessionLists {
     pub(super) slots: Vec<Slot>,
     /// The slot of each key's first session.
     heads: Vec<u32>,
+    by_start: ByStart,
 }
 
 impl SessionLists {
@@ -92,14 +94,25 @@ impl SessionLists {
         self.slots.get(session.next as usize).filter(is_next).map(|next| (session.next, next))
     }
 
-    /// The key's sessions on both sides of a time: the last one that begins after it, and the one before.
-    pub(super) fn around(&self, key: usize, time: i64) -> (Option<u32>, Option<u32>) {
-        let (mut later, mut next) = (None, self.first(key));
+    /// The key's sessions on both sides of a time: the one before which a session at that time would come in the list, and
+    /// the one after it.
+    pub(super) fn around(&mut self, key: usize, time: i64) -> (Option<u32>, Option<u32>) {
+        if let Some((later, earlier)) = self.by_start.around(key as u32, time) {
+            return (later.or_else(|| self.nowhere(key)), earlier);
+        }
+        let (mut later, mut next, mut steps) = (None, self.first(key), 0);
         while let Some((slot, session)) = next.filter(|(_, session)| session.start > time || !session.has_time()) {
             later = Some(slot);
             next = self.after(session);
+            steps += 1;
         }
-        (later, next.map(|(slot, _)| slot))
+        let earlier = next.map(|(slot, _)| slot);
+        if steps > MANY {
+            let all = std::iter::successors(self.first(key), |(_, session)| self.after(session));
+            let timed = all.filter(|(_, session)| session.has_time()).map(|(slot, session)| (session.start, slot));
+            self.by_start.add_key(key as u32, timed.collect::<Vec<_>>().into_iter());
+        }
+        (later, earlier)
     }
 
     /// The key's session without a time.
@@ -115,6 +128,9 @@ impl SessionLists {
         };
         let next = std::mem::replace(next, slot);
         let (start, last) = bounds.unwrap_or(NO_TIME);
+        if bounds.is_some() {
+            self.by_start.insert(key as u32, start, slot);
+        }
         let session = Slot { start, last, number, key: key as u32, next };
         match self.slots.get_mut(slot as usize) {
             Some(free) => *free = session,
@@ -122,9 +138,24 @@ impl SessionLists {
         }
     }
 
+    /// Extends a session, and gives its bounds before.
+    pub(super) fn extend(&mut self, slot: u32, (start, last): (i64, i64)) -> Bounds {
+        let session = &mut self.slots[slot as usize];
+        let before = session.bounds();
+        if start < session.start {
+            self.by_start.remove(session.key, session.start);
+            self.by_start.insert(session.key, start, slot);
+            session.start = start;
+        }
+        session.last = session.last.max(last);
+        before
+    }
+
     /// Ends the session of a slot, after which none of its list is left.
     pub(super) fn end(&mut self, slot: u32) {
-        self.slots[slot as usize].number = GONE;
+        let session = &mut self.slots[slot as usize];
+        session.number = GONE;
+        self.by_start.remove(session.key, session.start);
     }
 
     /// Takes a session out of its key's list, where others come after it.
@@ -139,6 +170,6 @@ impl SessionLists {
 
     /// Bytes held.
     pub(super) fn size(&self) -> usize {
-        self.slots.capacity() * size_of::<Slot>() + self.heads.capacity() * size_of::<u32>()
+        self.slots.capacity() * size_of::<Slot>() + self.heads.capacity() * size_of::<u32>() + self.by_start.size()
     }
 }

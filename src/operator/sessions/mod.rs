@@ -16,11 +16,13 @@
 //! |---|---|
 //! | `open.rs` | the sessions that are open, and where a row belongs |
 //! | `lists.rs` | the sessions of each key |
+//! | `by_start.rs` | those of keys that have many at once |
 //! | `ends.rs` | when they end |
 //! | `row_changes.rs` | what each row changes |
 //! | `rows.rs` | the operator that gives each row its session, without a GROUP BY |
 //! | `told.rs` | what was told and what is to be told, where that is not each row's change at once |
 
+mod by_start;
 mod ends;
 mod lists;
 mod open;

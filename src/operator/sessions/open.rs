@@ -168,7 +168,7 @@ impl OpenSessions {
                 let of_other = self.lists.slots[other as usize];
                 self.lists.unlink(other);
                 self.open -= 1;
-                let before = self.extend(slot, (of_other.start, of_other.last));
+                let before = self.lists.extend(slot, (of_other.start, of_other.last));
                 self.ends.forget(other as usize);
                 self.joined.push(other);
                 let from = (other as usize, of_other.bounds());
@@ -181,7 +181,7 @@ impl OpenSessions {
 
     /// Adds a row to a session.
     fn come_to(&mut self, slot: u32, time: i64) -> Place {
-        let before = self.extend(slot, (time, time));
+        let before = self.lists.extend(slot, (time, time));
         Place { slot: slot as usize, bounds: self.lists.slots[slot as usize].bounds(), before: Some(before) }
     }
 
@@ -189,15 +189,6 @@ impl OpenSessions {
     fn begin_at(&mut self, key: usize, time: i64, later: Option<u32>) -> Place {
         let bounds = Some((time, time));
         Place { slot: self.begin(key, bounds, later), bounds, before: None }
-    }
-
-    /// Extends a session, and gives its bounds before.
-    fn extend(&mut self, slot: u32, (start, last): (i64, i64)) -> Bounds {
-        let session = &mut self.lists.slots[slot as usize];
-        let before = session.bounds();
-        session.start = session.start.min(start);
-        session.last = session.last.max(last);
-        before
     }
 
     /// The session of a row without a time: one for each key, which the end of the stream closes.

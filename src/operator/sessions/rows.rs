@@ -29,6 +29,11 @@ pub(crate) struct SessionRowsSpec {
 }
 
 impl SessionRowsSpec {
+    /// What makes sessions, as a GROUP BY without aggregates.
+    pub(crate) fn groups(&self) -> &AggregateSpec {
+        &self.groups
+    }
+
     /// Sessions of rows of `input` by their times and keys.
     ///
     /// # Errors
