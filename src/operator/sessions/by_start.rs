@@ -12,6 +12,12 @@ const FEW: usize = MANY / 4;
 pub(super) struct ByStart(HashMap<u32, BTreeMap<i64, u32>>);
 
 impl ByStart {
+    /// Whether no key has many, as most times; to be asked first, and without a call.
+    #[inline(always)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// A key has many sessions: these, with their starts.
     pub(super) fn add_key(&mut self, key: u32, sessions: impl Iterator<Item = (i64, u32)>) {
         self.0.insert(key, sessions.collect());
@@ -20,27 +26,24 @@ impl ByStart {
     /// The sessions on both sides of a time: the first one that begins after it, and the last one before; none for a key that
     /// has few.
     pub(super) fn around(&self, key: u32, time: i64) -> Option<(Option<u32>, Option<u32>)> {
-        if self.0.is_empty() {
-            return None;
-        }
         let sessions = self.0.get(&key)?;
         let later = sessions.range((Excluded(time), Unbounded)).next();
         let earlier = sessions.range(..=time).next_back();
         Some((later.map(|(_, slot)| *slot), earlier.map(|(_, slot)| *slot)))
     }
 
+    /// Adds a session of such a key.
+    #[cold]
     pub(super) fn insert(&mut self, key: u32, start: i64, slot: u32) {
-        if !self.0.is_empty()
-            && let Some(sessions) = self.0.get_mut(&key)
-        {
+        if let Some(sessions) = self.0.get_mut(&key) {
             sessions.insert(start, slot);
         }
     }
 
+    /// Takes one out.
+    #[cold]
     pub(super) fn remove(&mut self, key: u32, start: i64) {
-        if !self.0.is_empty()
-            && let Some(sessions) = self.0.get_mut(&key)
-        {
+        if let Some(sessions) = self.0.get_mut(&key) {
             sessions.remove(&start);
             if sessions.len() < FEW {
                 self.0.remove(&key);

@@ -97,7 +97,9 @@ impl SessionLists {
     /// The key's sessions on both sides of a time: the one before which a session at that time would come in the list, and
     /// the one after it.
     pub(super) fn around(&mut self, key: usize, time: i64) -> (Option<u32>, Option<u32>) {
-        if let Some((later, earlier)) = self.by_start.around(key as u32, time) {
+        if !self.by_start.is_empty()
+            && let Some((later, earlier)) = self.by_start.around(key as u32, time)
+        {
             return (later.or_else(|| self.nowhere(key)), earlier);
         }
         let (mut later, mut next, mut steps) = (None, self.first(key), 0);
@@ -128,7 +130,7 @@ impl SessionLists {
         };
         let next = std::mem::replace(next, slot);
         let (start, last) = bounds.unwrap_or(NO_TIME);
-        if bounds.is_some() {
+        if bounds.is_some() && !self.by_start.is_empty() {
             self.by_start.insert(key as u32, start, slot);
         }
         let session = Slot { start, last, number, key: key as u32, next };
@@ -138,15 +140,24 @@ impl SessionLists {
         }
     }
 
+    /// Extends a session by a row after its start, and gives its bounds before.
+    #[inline(always)]
+    pub(super) fn prolong(&mut self, slot: u32, time: i64) -> Bounds {
+        let session = &mut self.slots[slot as usize];
+        let before = session.bounds();
+        session.last = session.last.max(time);
+        before
+    }
+
     /// Extends a session, and gives its bounds before.
     pub(super) fn extend(&mut self, slot: u32, (start, last): (i64, i64)) -> Bounds {
         let session = &mut self.slots[slot as usize];
         let before = session.bounds();
-        if start < session.start {
+        if start < session.start && !self.by_start.is_empty() {
             self.by_start.remove(session.key, session.start);
             self.by_start.insert(session.key, start, slot);
-            session.start = start;
         }
+        session.start = session.start.min(start);
         session.last = session.last.max(last);
         before
     }
@@ -155,7 +166,9 @@ impl SessionLists {
     pub(super) fn end(&mut self, slot: u32) {
         let session = &mut self.slots[slot as usize];
         session.number = GONE;
-        self.by_start.remove(session.key, session.start);
+        if !self.by_start.is_empty() {
+            self.by_start.remove(session.key, session.start);
+        }
     }
 
     /// Takes a session out of its key's list, where others come after it.

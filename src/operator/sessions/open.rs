@@ -143,13 +143,18 @@ impl OpenSessions {
         // anybody's guess, so it is the only thing that is asked of them.
         let (is_near, is_last) = self.lists.first_is_near(key, time, self.apart.gap);
         Some(match (is_near, is_last) {
-            (true, _) => self.come_to(self.lists.head(key), time),
+            (true, _) => {
+                let slot = self.lists.head(key);
+                let before = self.lists.prolong(slot, time);
+                self.come_to(slot, before)
+            }
             (false, true) => self.begin_at(key, time, None),
             (false, false) => self.place_among(key, time, placed),
         })
     }
 
     /// The session of a row that is not after all others of its key.
+    #[cold]
     fn place_among(&mut self, key: usize, time: i64, placed: &mut Placed) -> Place {
         let gap = self.apart.gap;
         let (later, earlier) = self.lists.around(key, time);
@@ -159,7 +164,10 @@ impl OpenSessions {
         };
         match (later.filter(is_near), earlier.filter(is_near)) {
             (None, None) => self.begin_at(key, time, later),
-            (Some(slot), None) | (None, Some(slot)) => self.come_to(slot, time),
+            (Some(slot), None) | (None, Some(slot)) => {
+                let before = self.lists.extend(slot, (time, time));
+                self.come_to(slot, before)
+            }
             // The session that began first takes the other one in.
             (Some(later), Some(earlier)) => {
                 let number = |slot: u32| self.lists.slots[slot as usize].number;
@@ -179,9 +187,9 @@ impl OpenSessions {
         }
     }
 
-    /// Adds a row to a session.
-    fn come_to(&mut self, slot: u32, time: i64) -> Place {
-        let before = self.lists.extend(slot, (time, time));
+    /// The place of a row in a session that was there before it.
+    #[inline(always)]
+    fn come_to(&self, slot: u32, before: Bounds) -> Place {
         Place { slot: slot as usize, bounds: self.lists.slots[slot as usize].bounds(), before: Some(before) }
     }
 
