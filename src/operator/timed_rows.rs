@@ -10,6 +10,7 @@ use datafusion::common::Result;
 use datafusion::execution::DiskManager;
 use datafusion::physical_expr::PhysicalExpr;
 
+use super::snapshot::{counters_batch, split_counters};
 use super::{Counters, Missed, MissedRow, MissedRows, Operator, Stamp};
 
 /// Gives an operator the rows that have an event time.
@@ -75,11 +76,15 @@ impl Operator for TimedRows {
     }
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
-        self.operator.snapshot()
+        let mut snapshot = vec![counters_batch(&Counters { late_rows: self.left_out, ..Counters::default() })?];
+        snapshot.extend(self.operator.snapshot()?);
+        Ok(snapshot)
     }
 
     fn restore(&mut self, snapshot: &[RecordBatch]) -> Result<()> {
-        self.operator.restore(snapshot)
+        let (counters, rest) = split_counters(snapshot)?;
+        self.left_out = counters.late_rows;
+        self.operator.restore(rest)
     }
 
     fn memory(&self) -> usize {
@@ -94,7 +99,6 @@ impl Operator for TimedRows {
         self.operator.spill(disk)
     }
 
-    /// Of the rows that were left out those since it was made: what pipelines save of late rows is their own.
     fn counters(&self) -> Counters {
         let counters = self.operator.counters();
         Counters {
@@ -113,7 +117,9 @@ impl Operator for TimedRows {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::testing::{batch_lengths, column, common_group_by, rows, run, stamped, text};
+    use super::super::testing::{
+        assert_snapshot_law, batch_lengths, column, common_group_by, rows, run, stamped, text,
+    };
     use super::super::{Mode, WindowAggregate};
     use super::*;
 
@@ -142,6 +148,18 @@ mod tests {
             prop_assert_eq!(operator.counters().used_rows + late + untimed, rows.len() as u64);
             let told = |is_timed: bool| missed.iter().filter(|other| **other == is_timed).count() as u64;
             prop_assert_eq!((told(true), told(false)), (late, untimed));
+        }
+
+        #[test]
+        fn snapshots_change_nothing(
+            rows in rows(40), lengths in batch_lengths(), bound in 0i64..50,
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+        ) {
+            let spec = common_group_by(Some(30), true);
+            let fresh = || {
+                TimedRows::new(Box::new(WindowAggregate::new(Arc::clone(&spec), Mode::Final)), column("ts"))
+            };
+            assert_snapshot_law(fresh, &stamped(&rows, &lengths, bound, 0, None), &cuts);
         }
     }
 }
