@@ -65,7 +65,7 @@ impl Merge {
         if self.is_last && partials.is_empty() && !self.crosses_window(watermark) {
             return Ok(vec![]);
         }
-        self.told = watermark;
+        self.told = watermark.max(self.told);
         let mut merger = self.merger.lock();
         if let Some((spec, handed_over)) = self.spec.merged().zip(self.handed_over.as_mut()) {
             handed_over.add(spec, &partials)?;
@@ -86,6 +86,6 @@ impl Merge {
     fn crosses_window(&self, watermark: i64) -> bool {
         let grain = self.window().map(|window| window.shape.grain().max(1));
         let index = |watermark: i64| grain.map(|grain| watermark.div_euclid(grain));
-        watermark == WATERMARK_MAX || index(watermark) != index(self.told)
+        watermark == WATERMARK_MAX || index(watermark) > index(self.told)
     }
 }

@@ -128,8 +128,8 @@ impl Rows {
         }
     }
 
-    /// The next rows; none at the end, or where whoever follows files has been stopped. The effects of those before have been written, unless [`Rows::take_due`] says that
-    /// somebody else knows when.
+    /// The next rows; none at the end, or where whoever follows files has been stopped. The effects of those before have
+    /// been written, unless [`Rows::take_due`] says that somebody else knows when.
     pub(super) async fn next(&mut self) -> Result<Option<Read>> {
         let left = self.left.take();
         let Some(pacing) = &mut self.pacing else {

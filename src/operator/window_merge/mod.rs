@@ -167,7 +167,8 @@ impl Merger {
     }
 
     /// Takes the partial states of slices of windows that `piece` has closed, and its watermark; gives the windows that
-    /// are complete now.
+    /// are complete now. A piece that tells less than it told before has still come as far: whoever goes on from a
+    /// checkpoint knows less for its first rows.
     ///
     /// # Errors
     /// What is no partial state.
@@ -178,7 +179,8 @@ impl Merger {
         partials: Vec<RecordBatch>,
     ) -> Result<VecDeque<CompleteWindow>> {
         self.wait(piece, partials)?;
-        *self.watermarks.get_mut(piece).ok_or_else(|| no_piece(piece))? = watermark;
+        let own = self.watermarks.get_mut(piece).ok_or_else(|| no_piece(piece))?;
+        *own = watermark.max(*own);
         let reached = self.watermarks.iter().copied().min().unwrap_or(WATERMARK_MAX);
         let mut complete = self.complete(reached)?;
         // What was given before this run was interrupted is there.
