@@ -16,6 +16,11 @@ impl LatestRows {
         (before != NEVER).then_some(before as usize)
     }
 
+    /// The latest row of a group, if the batch has one yet.
+    pub(super) fn get(&self, group: usize) -> Option<usize> {
+        self.0.get(group).filter(|row| **row != NEVER).map(|row| *row as usize)
+    }
+
     /// The batch whose rows are of these groups is over.
     pub(super) fn forget(&mut self, groups: &[usize]) {
         groups.iter().for_each(|group| self.0[*group] = NEVER);

@@ -22,6 +22,7 @@ mod key_values;
 mod keys;
 mod latest_rows;
 mod missed;
+mod near;
 mod numbers;
 mod open_windows;
 mod pane;

@@ -7,7 +7,7 @@ use arrow::compute::{filter, interleave, take};
 use arrow::datatypes::{Field, Schema};
 use datafusion::common::{Result, internal_datafusion_err};
 
-use super::accumulators::RunningAggregates;
+use super::accumulators::{RunningAggregates, Slots};
 use super::aggregate_spec::{AggregateSpec, Evaluated};
 use super::changes::{ChangesSpec, Op, Ops};
 use super::key_values::{KeyValues, one_zero};
@@ -105,7 +105,7 @@ impl RunningGroups {
     /// The columns of the rows' keys and of the values after each of them.
     fn update(&mut self, rows: &Evaluated, total: usize) -> Result<Vec<ArrayRef>> {
         let mut columns = rows.keys.iter().cloned().map(one_zero).collect::<Result<Vec<_>>>()?;
-        columns.extend(self.aggregates.update(&self.keys.groups, total, rows)?);
+        columns.extend(self.aggregates.update(Slots::new(&self.keys.groups, total), rows)?);
         Ok(columns)
     }
 
@@ -154,7 +154,7 @@ impl RunningGroups {
                 pending.before.push(self.aggregates.values(&known)?);
             }
         }
-        self.aggregates.accumulate(&self.keys.groups, total, rows)?;
+        self.aggregates.accumulate(Slots::new(&self.keys.groups, total), rows)?;
         self.measure();
         Ok(())
     }

@@ -4,7 +4,7 @@ use arrow::array::ArrayRef;
 use datafusion::common::{Result, internal_datafusion_err};
 
 use super::pass::pass;
-use super::{RunningAggregate, running_aggregate};
+use super::{RunningAggregate, Slots, running_aggregate};
 use crate::operator::aggregate_spec::{self, AggregateSpec, Evaluated};
 
 /// The values of a GROUP BY's aggregates in slots, as [`RunningAggregate`] has those of one.
@@ -50,31 +50,21 @@ impl RunningAggregates {
     }
 
     /// Takes a batch's rows in order and gives, for each, the values of its slot after it.
-    pub(in crate::operator) fn update(
-        &mut self,
-        slots: &[usize],
-        slots_total: usize,
-        rows: &Evaluated,
-    ) -> Result<Vec<ArrayRef>> {
+    pub(in crate::operator) fn update(&mut self, slots: Slots, rows: &Evaluated) -> Result<Vec<ArrayRef>> {
         self.columns(|part| {
             let (arguments, filter) = (&rows.arguments[part.reads], rows.filters[part.reads].as_ref());
             match &mut part.values {
-                PartValues::Alone(values) => Ok(vec![values.update(slots, slots_total, arguments, filter)?]),
-                PartValues::Together(values) => values.update(slots, slots_total, arguments, filter),
+                PartValues::Alone(values) => Ok(vec![values.update(slots, arguments, filter)?]),
+                PartValues::Together(values) => values.update(slots, arguments, filter),
             }
         })
     }
 
     /// Takes rows like [`Self::update`], but gives no values.
-    pub(in crate::operator) fn accumulate(
-        &mut self,
-        slots: &[usize],
-        slots_total: usize,
-        rows: &Evaluated,
-    ) -> Result<()> {
+    pub(in crate::operator) fn accumulate(&mut self, slots: Slots, rows: &Evaluated) -> Result<()> {
         for part in &mut self.parts {
             let (arguments, filter) = (&rows.arguments[part.reads], rows.filters[part.reads].as_ref());
-            either!(part, values => values.accumulate(slots, slots_total, arguments, filter)?);
+            either!(part, values => values.accumulate(slots, arguments, filter)?);
         }
         Ok(())
     }
@@ -105,11 +95,6 @@ impl RunningAggregates {
         }
         let columns: Option<Vec<ArrayRef>> = columns.into_iter().collect();
         columns.ok_or_else(|| internal_datafusion_err!("an aggregate without a value"))
-    }
-
-    /// Adds what slot `from` has seen to slot `into`, as if its rows had come after those of `into`, and empties `from`.
-    pub(in crate::operator) fn merge(&mut self, into: usize, from: usize) -> Result<()> {
-        self.parts.iter_mut().try_for_each(|part| either!(part, values => values.merge(into, from)))
     }
 
     /// Empties slots, so that they can be used for other groups.

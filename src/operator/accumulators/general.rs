@@ -12,7 +12,7 @@ use datafusion::functions_aggregate::array_agg::ArrayAgg;
 use datafusion::logical_expr::{Accumulator, AggregateUDF};
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
-use super::{RunningAggregate, passed_rows};
+use super::{Joined, RunningAggregate, Slots, passed_rows};
 
 /// One accumulator for each group.
 pub(super) struct General {
@@ -64,6 +64,23 @@ impl General {
         let mut accumulator = self.aggregate.create_accumulator()?;
         accumulator.merge_batch(state)?;
         Ok(accumulator)
+    }
+
+    fn take_in(&mut self, slot: usize, arguments: &[ArrayRef]) -> Result<()> {
+        let group = &mut self.groups[slot];
+        group.accumulator.update_batch(arguments)?;
+        group.value = None;
+        Ok(())
+    }
+
+    fn join(&mut self, join: &Joined) -> Result<()> {
+        let state = state_arrays(self.groups[join.from].accumulator.as_mut())?;
+        self.clear(&[join.from])?;
+        let group = &mut self.groups[join.into];
+        group.accumulator.merge_batch(&state)?;
+        group.value = None;
+        self.measure(&[join.into]);
+        Ok(())
     }
 
     /// A group's value now. Where accumulators may give their contents away when they are asked, the one that is
@@ -122,53 +139,43 @@ fn state_arrays(accumulator: &mut dyn Accumulator) -> Result<Vec<ArrayRef>> {
 }
 
 impl RunningAggregate for General {
-    fn update(
-        &mut self,
-        groups: &[usize],
-        groups_total: usize,
-        arguments: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<ArrayRef> {
-        self.grow(groups_total)?;
+    fn update(&mut self, slots: Slots, arguments: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<ArrayRef> {
+        self.grow(slots.total)?;
         let passed = passed_rows(filter);
-        let mut output = Vec::with_capacity(groups.len());
-        for (row, group) in groups.iter().enumerate() {
-            if passed.as_ref().is_none_or(|passed| passed.value(row)) {
-                let arguments: Vec<ArrayRef> = arguments.iter().map(|argument| argument.slice(row, 1)).collect();
-                let group = &mut self.groups[*group];
-                group.accumulator.update_batch(&arguments)?;
-                group.value = None;
+        let mut output = Vec::with_capacity(slots.rows.len());
+        for (joins, rows) in slots.pieces(usize::MAX) {
+            joins.iter().try_for_each(|join| self.join(join))?;
+            for row in rows {
+                let slot = slots.rows[row];
+                if passed.as_ref().is_none_or(|passed| passed.value(row)) {
+                    let arguments: Vec<ArrayRef> = arguments.iter().map(|argument| argument.slice(row, 1)).collect();
+                    self.take_in(slot, &arguments)?;
+                }
+                output.push(self.value(slot)?);
             }
-            output.push(self.value(*group)?);
         }
-        self.measure(groups);
+        self.measure(slots.rows);
         column(output, self.aggregate.field().data_type())
     }
 
-    fn accumulate(
-        &mut self,
-        groups: &[usize],
-        groups_total: usize,
-        arguments: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<()> {
-        self.grow(groups_total)?;
-        let mut rows: Vec<u32> = match passed_rows(filter) {
-            None => (0..groups.len() as u32).collect(),
-            Some(passed) => passed.set_indices_u32().collect(),
-        };
-        // Stable: the rows of a group stay in order.
-        rows.sort_by_key(|row| groups[*row as usize]);
-        let sorted = take_arrays(arguments, &UInt32Array::from(rows.clone()), None)?;
-        let mut first = 0;
-        for own in rows.chunk_by(|a, b| groups[*a as usize] == groups[*b as usize]) {
-            let arguments: Vec<ArrayRef> = sorted.iter().map(|argument| argument.slice(first, own.len())).collect();
-            first += own.len();
-            let group = &mut self.groups[groups[own[0] as usize]];
-            group.accumulator.update_batch(&arguments)?;
-            group.value = None;
+    fn accumulate(&mut self, slots: Slots, arguments: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<()> {
+        self.grow(slots.total)?;
+        let passed = passed_rows(filter);
+        for (joins, rows) in slots.pieces(usize::MAX) {
+            joins.iter().try_for_each(|join| self.join(join))?;
+            let passes = |row: &u32| passed.as_ref().is_none_or(|passed| passed.value(*row as usize));
+            let mut rows: Vec<u32> = (rows.start as u32..rows.end as u32).filter(passes).collect();
+            // Stable: the rows of a slot stay in order.
+            rows.sort_by_key(|row| slots.rows[*row as usize]);
+            let sorted = take_arrays(arguments, &UInt32Array::from(rows.clone()), None)?;
+            let mut first = 0;
+            for own in rows.chunk_by(|a, b| slots.rows[*a as usize] == slots.rows[*b as usize]) {
+                let own_arguments: Vec<ArrayRef> = sorted.iter().map(|column| column.slice(first, own.len())).collect();
+                first += own.len();
+                self.take_in(slots.rows[own[0] as usize], &own_arguments)?;
+            }
         }
-        self.measure(groups);
+        self.measure(slots.rows);
         Ok(())
     }
 
@@ -176,18 +183,6 @@ impl RunningAggregate for General {
         let values = slots.iter().map(|slot| self.value(*slot)).collect::<Result<Vec<_>>>()?;
         self.measure(slots);
         column(values, self.aggregate.field().data_type())
-    }
-
-    fn merge(&mut self, into: usize, from: usize) -> Result<()> {
-        if into != from && from < self.groups.len() {
-            self.grow(into + 1)?;
-            let state = state_arrays(self.groups[from].accumulator.as_mut())?;
-            self.clear(&[from])?;
-            self.groups[into].accumulator.merge_batch(&state)?;
-            self.groups[into].value = None;
-            self.measure(&[into]);
-        }
-        Ok(())
     }
 
     fn clear(&mut self, slots: &[usize]) -> Result<()> {

@@ -16,6 +16,7 @@
 //! | `general.rs` | everything else: one DataFusion accumulator for each group |
 //! | `pass.rs` | several simple aggregates of one column |
 //! | `all.rs` | all aggregates of a GROUP BY |
+//! | `slots.rs` | which slots the rows of a batch come to |
 
 mod all;
 mod avg;
@@ -30,6 +31,7 @@ mod fold;
 mod general;
 mod moments;
 mod pass;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod typed;
@@ -55,30 +57,19 @@ use datafusion::functions_aggregate::variance::{VariancePopulation, VarianceSamp
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
 pub(super) use all::RunningAggregates;
+pub(super) use slots::{Joined, Slots};
 
 /// The values of an aggregate in slots, one for each group. A slot that has seen nothing, or that is not there yet,
 /// has the value that the aggregate has of no rows.
 ///
 /// `V` is what they are given as: a column, or several where aggregates share a pass.
 pub(super) trait RunningAggregate<V = ArrayRef>: Send {
-    /// Takes a batch's rows in order and gives, for each, the value of its group after it. A row that `filter` does
-    /// not let pass leaves the value as it was. `groups_total` is the number of slots there are now.
-    fn update(
-        &mut self,
-        groups: &[usize],
-        groups_total: usize,
-        arguments: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<V>;
+    /// Takes a batch's rows in order and gives, for each, the value of its slot after it. A row that `filter` does
+    /// not let pass leaves the value as it was.
+    fn update(&mut self, slots: Slots, arguments: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<V>;
 
     /// Takes rows like [`Self::update`], but gives no values.
-    fn accumulate(
-        &mut self,
-        groups: &[usize],
-        groups_total: usize,
-        arguments: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<()>;
+    fn accumulate(&mut self, slots: Slots, arguments: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<()>;
 
     /// The values of some slots now, in that order.
     fn values(&mut self, slots: &[usize]) -> Result<V>;
@@ -89,10 +80,6 @@ pub(super) trait RunningAggregate<V = ArrayRef>: Send {
         self.clear(slots)?;
         Ok(values)
     }
-
-    /// Adds what slot `from` has seen to slot `into`, as if its rows had come after those of `into`, and empties
-    /// `from`.
-    fn merge(&mut self, into: usize, from: usize) -> Result<()>;
 
     /// Empties slots, so that they can be used for other groups.
     fn clear(&mut self, slots: &[usize]) -> Result<()>;

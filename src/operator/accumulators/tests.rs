@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::testing::{aggregates_over, cells, computed_freshly, is_near, through_ipc};
-use super::{RunningAggregate, running_aggregate, typed};
+use super::{Joined, RunningAggregate, Slots, running_aggregate, typed};
 
 const GROUPS: usize = 4;
 /// Number of values in a palette.
@@ -168,10 +168,17 @@ impl Stream {
         (rows.iter().map(|row| row.group).collect(), arguments, rows.iter().map(|row| row.passes).collect())
     }
 
+    /// Joins slots, without rows.
+    fn join(&self, of: &AggregateFunctionExpr, running: &mut dyn RunningAggregate, joins: &[(usize, usize)]) {
+        let joins: Vec<Joined> = joins.iter().map(|(into, from)| Joined { at: 0, into: *into, from: *from }).collect();
+        let (_, arguments, _) = self.input(of, &(0..0));
+        running.accumulate(Slots { rows: &[], total: GROUPS + 3, joins: &joins }, &arguments, None).unwrap();
+    }
+
     fn accumulate(&self, aggregate: &AggregateFunctionExpr, running: &mut dyn RunningAggregate) {
         for batch in self.batches() {
             let (groups, arguments, filter) = self.input(aggregate, &batch);
-            running.accumulate(&groups, GROUPS, &arguments, Some(&filter)).unwrap();
+            running.accumulate(Slots::new(&groups, GROUPS), &arguments, Some(&filter)).unwrap();
         }
     }
 }
@@ -217,13 +224,13 @@ proptest! {
                     silent.state().unwrap();
                 }
                 let (groups, arguments, filter) = stream.input(aggregate, batch);
-                let got = running.update(&groups, GROUPS, &arguments, Some(&filter)).unwrap();
+                let got = running.update(Slots::new(&groups, GROUPS), &arguments, Some(&filter)).unwrap();
                 prop_assert_eq!(got.data_type(), &aggregate.field().data_type().clone());
                 let prefix = |row: usize| stream.of_group(stream.rows[row].group, row + 1);
                 let expected: Vec<_> = batch.clone().map(|row| stream.expected(aggregate, &prefix(row))).collect();
                 assert_near(aggregate, &cells(got), &expected);
 
-                silent.accumulate(&groups, GROUPS, &arguments, Some(&filter)).unwrap();
+                silent.accumulate(Slots::new(&groups, GROUPS), &arguments, Some(&filter)).unwrap();
                 let expected = cells(running.values(&every_slot).unwrap());
                 if !is_sketch(aggregate) {
                     assert_near(aggregate, &cells(silent.values(&every_slot).unwrap()), &expected);
@@ -234,6 +241,37 @@ proptest! {
                 .map(|group| stream.expected(aggregate, &stream.of_group(*group, stream.rows.len())))
                 .collect();
             assert_near(aggregate, &cells(running.values(&every_slot).unwrap()), &expected);
+        }
+    }
+
+    #[test]
+    fn slots_are_joined_between_rows(
+        data_type in select(types()), rows in prop::collection::vec(row(), 1..40), at: prop::sample::Index,
+    ) {
+        let total = rows.len();
+        let stream = Stream::new(&data_type, false, rows, vec![total]);
+        let at = at.index(total + 1);
+        for aggregate in stream.aggregates.iter().filter(|of| !is_sketch(of)) {
+let [mut cut, mut silent, mut whole] = [(); 3].map(|()| running_aggregate(aggregate).unwrap());
+            let pieces = [0..at, at..total].map(|piece| {
+                let (groups, arguments, filter) = stream.input(aggregate, &piece);
+                move |running: &mut dyn RunningAggregate| {
+                    cells(running.update(Slots::new(&groups, GROUPS), &arguments, Some(&filter)).unwrap())
+                }
+            });
+            let mut expected = pieces[0](cut.as_mut());
+            stream.join(aggregate, cut.as_mut(), &[(2, 0)]);
+            expected.extend(pieces[1](cut.as_mut()));
+            let (groups, arguments, filter) = stream.input(aggregate, &(0..total));
+            let joins = [Joined { at, into: 2, from: 0 }];
+            let slots = Slots { rows: &groups, total: GROUPS, joins: &joins };
+            assert_near(aggregate, &cells(whole.update(slots, &arguments, Some(&filter)).unwrap()), &expected);
+            silent.accumulate(slots, &arguments, Some(&filter)).unwrap();
+            let every_slot: Vec<usize> = (0..GROUPS).collect();
+            let expected = cells(cut.values(&every_slot).unwrap());
+            for mut other in [whole, silent] {
+                assert_near(aggregate, &cells(other.values(&every_slot).unwrap()), &expected);
+            }
         }
     }
 
@@ -249,9 +287,7 @@ proptest! {
         for aggregate in stream.aggregates.iter().filter(|of| !is_sketch(of) && !hangs_on_order(of)) {
             let mut running = running_aggregate(aggregate).unwrap();
             stream.accumulate(aggregate, running.as_mut());
-            running.merge(2, 0).unwrap();
-            running.merge(3, 3).unwrap();
-            running.merge(GROUPS + 1, GROUPS + 2).unwrap();
+            stream.join(aggregate, running.as_mut(), &[(2, 0), (GROUPS + 1, GROUPS + 2)]);
             running.clear(&[1, GROUPS]).unwrap();
             let expected = [vec![], vec![], [of(2), of(0)].concat(), of(3)];
             let expected = expected.map(|rows| stream.expected(aggregate, &rows));
@@ -334,9 +370,9 @@ fn accumulators_of_others_may_forget() {
     let builder = AggregateExprBuilder::new(Arc::new(function), vec![argument]).schema(schema).alias("f");
     let mut running = running_aggregate(&Arc::new(builder.build().unwrap())).unwrap();
     let rows = || vec![Arc::new(Int64Array::from(vec![1, 2, 3])) as ArrayRef];
-    assert_eq!(cells(running.update(&[0, 1, 0], 2, &rows(), None).unwrap()), ["1", "1", "2"]);
-    running.accumulate(&[0, 1, 1], 2, &rows(), None).unwrap();
+    assert_eq!(cells(running.update(Slots::new(&[0, 1, 0], 2), &rows(), None).unwrap()), ["1", "1", "2"]);
+    running.accumulate(Slots::new(&[0, 1, 1], 2), &rows(), None).unwrap();
     assert_eq!(cells(running.values(&[1, 0, 1]).unwrap()), ["3", "3", "3"]);
-    running.merge(0, 1).unwrap();
-    assert_eq!(cells(running.update(&[0, 1, 2], 3, &rows(), None).unwrap()), ["7", "1", "1"]);
+    let slots = Slots { joins: &[Joined { at: 0, into: 0, from: 1 }], ..Slots::new(&[0, 1, 2], 3) };
+    assert_eq!(cells(running.update(slots, &rows(), None).unwrap()), ["7", "1", "1"]);
 }

@@ -4,7 +4,8 @@ use arrow::array::{ArrayRef, BooleanArray};
 use arrow::buffer::BooleanBuffer;
 use datafusion::common::Result;
 
-use super::{RunningAggregate, live_rows};
+use super::{Joined, RunningAggregate, Slots, live_rows};
+use crate::operator::near::{TOGETHER, bring_near};
 
 /// A kind of aggregate: what it holds of a group, and what it does with a row.
 pub(super) trait Kind: Send + 'static {
@@ -61,8 +62,6 @@ pub(super) trait Kind: Send + 'static {
     fn glance(slot: &Self::Slot) -> u64;
 }
 
-/// Rows whose slots are fetched at once: so few that they stay near.
-const FETCHED: usize = 256;
 /// Bytes of slots that are near anyway.
 const NEAR: usize = 1 << 18;
 
@@ -103,21 +102,24 @@ impl<K: Kind> Typed<K> {
     /// Takes rows in, and shows each row's slot after it.
     fn take_in(
         &mut self,
-        groups: &[usize],
-        groups_total: usize,
+        slots: Slots,
         arguments: &[ArrayRef],
         filter: Option<&BooleanArray>,
         after: &mut impl After<K>,
     ) -> Result<()> {
         let input = self.kind.input(arguments)?;
-        self.grow(groups_total);
+        self.grow(slots.total);
         let live = self.kind.live(arguments, filter);
-        let mut row = 0;
-        for groups in groups.chunks(FETCHED) {
-            self.fetch(groups);
-            let Self { kind, slots, heap } = self;
-            for group in groups {
-                let slot = &mut slots[*group];
+        for (joins, rows) in slots.pieces(TOGETHER) {
+            if rows.start % TOGETHER == 0 {
+                let together = rows.start..slots.rows.len().min(rows.start + TOGETHER);
+                self.fetch(&slots.rows[together]);
+            }
+            joins.iter().for_each(|join| self.join(join));
+            let Self { kind, slots: all, heap } = self;
+            let mut row = rows.start;
+            for slot in &slots.rows[rows] {
+                let slot = &mut all[*slot];
                 if live.as_ref().is_none_or(|live| live.value(row)) {
                     *heap -= K::heap(slot);
                     kind.take(slot, &input, row);
@@ -130,16 +132,23 @@ impl<K: Kind> Typed<K> {
         Ok(())
     }
 
-    /// Brings slots near, all at once: each row does so much that few others are begun while it waits for its slot.
+    /// Brings slots near, of which each row does so much that few others are begun while it waits for its own.
     fn fetch(&self, groups: &[usize]) {
         if self.slots.len() * size_of::<K::Slot>() > NEAR {
-            let glance = |group: &usize| self.slots.get(*group).map_or(0, K::glance);
-            std::hint::black_box(groups.iter().fold(0, |all, group| all ^ glance(group)));
+            bring_near(groups.iter().map(|group| self.slots.get(*group).map_or(0, K::glance)));
         }
     }
 
     fn grow(&mut self, total: usize) {
         self.slots.resize(total.max(self.slots.len()), K::Slot::default());
+    }
+
+    fn join(&mut self, join: &Joined) {
+        let from = self.empty(join.from);
+        let into = &mut self.slots[join.into];
+        self.heap -= K::heap(into);
+        self.kind.merge(into, from);
+        self.heap += K::heap(into);
     }
 
     /// Takes what a slot holds out of it.
@@ -151,26 +160,14 @@ impl<K: Kind> Typed<K> {
 }
 
 impl<K: Kind> RunningAggregate<K::Values> for Typed<K> {
-    fn update(
-        &mut self,
-        groups: &[usize],
-        groups_total: usize,
-        arguments: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<K::Values> {
-        let mut output = Write(self.kind.output(groups.len()));
-        self.take_in(groups, groups_total, arguments, filter, &mut output)?;
+    fn update(&mut self, slots: Slots, arguments: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<K::Values> {
+        let mut output = Write(self.kind.output(slots.rows.len()));
+        self.take_in(slots, arguments, filter, &mut output)?;
         self.kind.finish(output.0)
     }
 
-    fn accumulate(
-        &mut self,
-        groups: &[usize],
-        groups_total: usize,
-        arguments: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<()> {
-        self.take_in(groups, groups_total, arguments, filter, &mut ())
+    fn accumulate(&mut self, slots: Slots, arguments: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<()> {
+        self.take_in(slots, arguments, filter, &mut ())
     }
 
     fn values(&mut self, slots: &[usize]) -> Result<K::Values> {
@@ -183,7 +180,7 @@ impl<K: Kind> RunningAggregate<K::Values> for Typed<K> {
 
     fn take(&mut self, slots: &[usize]) -> Result<K::Values> {
         let mut output = self.kind.output(slots.len());
-        for slots in slots.chunks(FETCHED) {
+        for slots in slots.chunks(TOGETHER) {
             self.fetch(slots);
             for slot in slots {
                 let taken = self.empty(*slot);
@@ -191,18 +188,6 @@ impl<K: Kind> RunningAggregate<K::Values> for Typed<K> {
             }
         }
         self.kind.finish(output)
-    }
-
-    fn merge(&mut self, into: usize, from: usize) -> Result<()> {
-        if into != from {
-            self.grow(into + 1);
-            let from = self.empty(from);
-            let into = &mut self.slots[into];
-            self.heap -= K::heap(into);
-            self.kind.merge(into, from);
-            self.heap += K::heap(into);
-        }
-        Ok(())
     }
 
     fn clear(&mut self, slots: &[usize]) -> Result<()> {

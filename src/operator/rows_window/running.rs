@@ -12,7 +12,7 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use super::RowsState;
 use super::framed::{Framed, Rows};
 use super::frames::{Due, Marks};
-use crate::operator::accumulators::{RunningAggregate, running_aggregate};
+use crate::operator::accumulators::{RunningAggregate, Slots, running_aggregate};
 
 /// The state of an aggregate whose frame has no beginning.
 pub(super) fn state(aggregate: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn RowsState>> {
@@ -44,7 +44,7 @@ impl RowsState for Running {
         live: Option<&BooleanArray>,
     ) -> Result<ArrayRef> {
         self.groups_total = groups_total;
-        self.aggregate.update(groups, groups_total, arguments, live)
+        self.aggregate.update(Slots::new(groups, groups_total), arguments, live)
     }
 
     fn snapshot(&mut self) -> Result<RecordBatch> {
@@ -98,7 +98,7 @@ impl Framed for Running {
         if let Some(filter) = rows.gather_filter(&ids)? {
             live = and(&live, filter.as_boolean())?;
         }
-        let values = self.aggregate.update(&groups, groups_total, &arguments, Some(&live))?;
+        let values = self.aggregate.update(Slots::new(&groups, groups_total), &arguments, Some(&live))?;
         Ok(take(&values, &UInt64Array::from(steps), None)?)
     }
 

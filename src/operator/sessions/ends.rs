@@ -1,9 +1,9 @@
 //! When sessions end, so that closing some costs little where many are open.
 
+use crate::operator::near::TOGETHER;
+
 /// Slots of a block.
 const BLOCK: usize = 64;
-/// Slots that are asked for at once: so few that what is found there stays near.
-const ASKED: usize = 256;
 /// The end of a slot whose session no watermark ends, or that is free.
 const NEVER: i64 = i64::MAX;
 
@@ -41,7 +41,7 @@ impl SessionEnds {
         let watermark = watermark.min(NEVER - 1);
         let noted = self.noted(watermark);
         let (mut due, mut come, mut ends) = (vec![(0, 0); noted.len()], 0, vec![]);
-        for slots in noted.chunks(ASKED) {
+        for slots in noted.chunks(TOGETHER) {
             ends.clear();
             ends_of(slots, &mut ends);
             for (slot, end) in slots.iter().zip(&ends) {

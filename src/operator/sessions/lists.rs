@@ -2,6 +2,7 @@
 
 use super::by_start::{ByStart, MANY};
 use super::open::Bounds;
+use crate::operator::near::bring_near;
 
 /// What is kept of a session, small because every row looks one up.
 #[derive(Debug, Clone, Copy)]
@@ -55,11 +56,9 @@ impl SessionLists {
         self.heads.resize(keys_total, NONE);
     }
 
-    /// Brings slots near, all at once: what is done with one hangs on what is found there, so without that each would be
-    /// waited for by itself.
+    /// Brings slots near.
     pub(super) fn fetch(&self, slots: impl Iterator<Item = u32>) {
-        let last = |slot: u32| self.slots.get(slot as usize).map_or(0, |session| session.last);
-        std::hint::black_box(slots.fold(0, |all, slot| all ^ last(slot)));
+        bring_near(slots.map(|slot| self.slots.get(slot as usize).map_or(0, |session| session.number)));
     }
 
     /// The slot where the first session of a key is, or was.

@@ -40,16 +40,16 @@ use arrow::compute::{cast, take};
 use arrow::datatypes::{Field, Int64Type, Schema, SchemaRef};
 use datafusion::common::{Result, internal_datafusion_err};
 
-use super::accumulators::RunningAggregates;
+use super::accumulators::{Joined, RunningAggregates, Slots};
 use super::aggregate_spec::{AggregateSpec, Evaluated};
-use super::changes::{ChangesSpec, Often, Op, Ops, highest_batch, highest_of};
+use super::changes::{ChangesSpec, Often, highest_batch, highest_of};
 use super::key_values::KeyValues;
 use super::keys::Keys;
 use super::latest_rows::LatestRows;
 use super::snapshot::{counters_batch, split_counters};
 use super::sorted_aggregate::takes_arrival;
 use super::{Counters, Missed, MissedRows, Operator, Stamp, WATERMARK_MAX, ticks};
-use open::{Apart, Bounds, Join, OpenSessions, Placed, Session};
+use open::{Apart, Bounds, OpenSessions, Placed, Session};
 use row_changes::{SessionChanges, Told};
 pub(crate) use rows::{SessionRows, SessionRowsSpec};
 use told::ToldSessions;
@@ -135,18 +135,7 @@ impl SessionAggregate {
             let touched = placed.slots.iter().chain(joined).map(|slot| state.sessions.session(*slot));
             told.note(touched, state.sessions.slots(), &mut state.aggregates)?;
         }
-        let mut begin = 0;
-        // Where nobody sees the order, all rows are taken at once, and what they have brought together is joined then.
-        let in_order = tells_rows || self.spec.is_ordered;
-        for join in placed.joins.iter().filter(|_| in_order) {
-            self.update(&rows, &placed, begin..join.at, output)?;
-            self.join(join, output)?;
-            begin = join.at;
-        }
-        self.update(&rows, &placed, begin..placed.rows.len(), output)?;
-        for join in placed.joins.iter().filter(|_| !in_order) {
-            self.join(join, output)?;
-        }
+        self.update(&rows, &placed, output)?;
         self.state.sessions.release_joined();
         Ok(())
     }
@@ -163,34 +152,32 @@ impl SessionAggregate {
         }
     }
 
-    /// Takes placed rows, none of which but the first joins sessions.
-    fn update(
-        &mut self,
-        rows: &Evaluated,
-        placed: &Placed,
-        range: Range<usize>,
-        output: &mut Vec<RecordBatch>,
-    ) -> Result<()> {
-        if range.is_empty() {
+    /// Takes placed rows.
+    fn update(&mut self, rows: &Evaluated, placed: &Placed, output: &mut Vec<RecordBatch>) -> Result<()> {
+        let total = placed.rows.len();
+        if total == 0 {
             return Ok(());
         }
-        let slots = &placed.slots[range.clone()];
-        let rows = rows.select(placed.rows[range.clone()].to_vec())?;
-        let tells_rows = self.state.told.is_none();
-        let State { sessions, aggregates, latest, .. } = &mut self.state;
-        let total = sessions.slots();
-        let mut changes = match self.changes.as_ref().filter(|_| tells_rows) {
-            Some(spec) => Some(SessionChanges::new(spec.ops, slots, &placed.bounds[range], latest, aggregates)?),
-            None => None,
+        let State { sessions, aggregates, latest, told, .. } = &mut self.state;
+        let tells_rows = self.changes.as_ref().filter(|_| told.is_none());
+        // Where nobody sees the order, what rows have brought together is joined when all of them are in.
+        let in_order = tells_rows.is_some() || self.spec.is_ordered;
+        let joined = placed.joins.iter().map(|join| Joined {
+            at: if in_order { join.at } else { total },
+            into: join.into.0,
+            from: join.from.0,
+        });
+        let joins: Vec<Joined> = joined.collect();
+        let slots = Slots { rows: &placed.slots, total: sessions.slots(), joins: &joins };
+        let rows = rows.select(placed.rows.clone())?;
+        let Some(spec) = tells_rows else {
+            if let Some(told) = told {
+                joins.iter().for_each(|join| told.join(join.from, sessions.session(join.into).key));
+            }
+            return aggregates.accumulate(slots, &rows);
         };
-        match &mut changes {
-            Some(changes) => changes.push(&aggregates.update(slots, total, &rows)?)?,
-            None => aggregates.accumulate(slots, total, &rows)?,
-        }
-        match changes {
-            Some(changes) => self.give(changes.finish(&self.state.sessions), output),
-            None => Ok(()),
-        }
+        let told = SessionChanges::new(spec.ops, placed, latest).tell(&rows, slots, aggregates, sessions)?;
+        self.give(told, output)
     }
 
     /// Gives rows of changes.
@@ -236,28 +223,11 @@ impl SessionAggregate {
         }
     }
 
-    /// Joins sessions that a row has brought together, whose own change comes next.
-    fn join(&mut self, join: &Join, output: &mut Vec<RecordBatch>) -> Result<()> {
-        let (into, from) = (join.into.0, join.from.0);
-        if let Some(told) = &mut self.state.told {
-            let key = self.state.sessions.session(into).key;
-            told.join(from, key);
-        } else if let Some(spec) = self.changes.as_ref().filter(|spec| spec.ops != Ops::None) {
-            let (slots, bounds) = ([into, from], [join.into.1, join.from.1]);
-            let keys = self.state.values.columns(&self.state.sessions.keys(&slots))?;
-            let values = self.state.aggregates.values(&slots)?;
-            let rows = self.rows(&bounds, [keys, values].concat())?;
-            output.push(spec.output(&self.schema, &[Op::Delete; 2], rows)?);
-        }
-        self.state.aggregates.merge(into, from)
-    }
-
     /// Rows of sessions with these bounds.
     fn rows(&self, bounds: &[Bounds], columns: Vec<ArrayRef>) -> Result<RecordBatch> {
-        let starts = Int64Array::from_iter(bounds.iter().map(|bounds| bounds.map(|(start, _)| start)));
-        let ends = bounds.iter().map(|bounds| bounds.map(|(_, last)| last.saturating_add(self.apart.gap)));
-        let times = [starts, Int64Array::from_iter(ends)];
-        let columns = times.into_iter().map(|times| Arc::new(times) as ArrayRef).chain(columns);
+        let starts = times_of(bounds, |(start, _)| start);
+        let ends = times_of(bounds, |(_, last)| last.saturating_add(self.apart.gap));
+        let columns = [starts, ends].into_iter().chain(columns);
         let columns = columns.zip(self.spec.schema.fields()).map(|(column, field)| {
             let same = column.data_type() == field.data_type();
             if same { Ok(column) } else { Ok(cast(&column, field.data_type())?) }
@@ -304,6 +274,15 @@ impl SessionAggregate {
     }
 }
 
+/// A time of each session; few have none.
+fn times_of(bounds: &[Bounds], time: impl Fn((i64, i64)) -> i64) -> ArrayRef {
+    let times = bounds.iter().map(|bounds| bounds.map(&time));
+    Arc::new(match bounds.iter().all(Option::is_some) {
+        true => Int64Array::from_iter_values(times.flatten()),
+        false => Int64Array::from_iter(times),
+    })
+}
+
 impl Operator for SessionAggregate {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
@@ -340,10 +319,8 @@ impl Operator for SessionAggregate {
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
         let state = &mut self.state;
         let open = state.sessions.in_order();
-        let bound = |of: fn((i64, i64)) -> i64| {
-            Arc::new(Int64Array::from_iter(open.iter().map(|session| session.bounds.map(of)))) as ArrayRef
-        };
-        let mut columns = vec![bound(|(start, _)| start), bound(|(_, last)| last)];
+        let bounds: Vec<Bounds> = open.iter().map(|session| session.bounds).collect();
+        let mut columns = vec![times_of(&bounds, |(start, _)| start), times_of(&bounds, |(_, last)| last)];
         columns.extend(state.values.columns(&open.iter().map(|session| session.key).collect::<Vec<_>>())?);
         let slots = UInt32Array::from_iter_values(open.iter().map(|session| session.slot as u32));
         for column in state.aggregates.state()? {

@@ -8,6 +8,7 @@ use super::ends::SessionEnds;
 use super::lists::SessionLists;
 use crate::operator::WindowShape;
 use crate::operator::aggregate_spec::AggregateSpec;
+use crate::operator::near::TOGETHER;
 
 /// What tells sessions apart, in ticks.
 #[derive(Debug, Clone, Copy)]
@@ -79,9 +80,6 @@ impl Session {
     }
 }
 
-/// Rows whose sessions are fetched at once: so few that they stay near.
-const FETCHED: usize = 256;
-
 /// Open sessions, and which slots are free.
 pub(super) struct OpenSessions {
     apart: Apart,
@@ -115,8 +113,8 @@ impl OpenSessions {
         let (rows, slots) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
         let mut placed = Placed { rows, slots, ..Placed::default() };
         for (row, key) in keys.iter().enumerate() {
-            if row % FETCHED == 0 {
-                self.lists.fetch(keys[row..].iter().take(FETCHED).map(|key| self.lists.head(*key)));
+            if row % TOGETHER == 0 {
+                self.lists.fetch(keys[row..].iter().take(TOGETHER).map(|key| self.lists.head(*key)));
             }
             let place = match times.is_valid(row) {
                 true => self.place_at(*key, row, times.value(row), watermark, &mut placed),

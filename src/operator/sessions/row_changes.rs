@@ -4,21 +4,24 @@ use arrow::array::ArrayRef;
 use arrow::compute::interleave;
 use datafusion::common::Result;
 
-use super::open::{Bounds, OpenSessions};
-use crate::operator::accumulators::RunningAggregates;
+use super::open::{Bounds, Join, OpenSessions, Placed};
+use crate::operator::accumulators::{RunningAggregates, Slots};
+use crate::operator::aggregate_spec::Evaluated;
 use crate::operator::changes::{Op, Ops};
 use crate::operator::latest_rows::LatestRows;
 
-/// Changes of sessions that rows come to, none of which joins two.
+/// Where the values of a change come from: those before the batch, or those after one of its rows.
+type Source = (usize, usize);
+
+/// Changes of the sessions that the rows of a batch come to.
 pub(super) struct SessionChanges {
     ops: Vec<Op>,
     bounds: Vec<Bounds>,
     slots: Vec<usize>,
-    /// Where each change's values come from: those before the rows, or those after one of them.
-    sources: Vec<(usize, usize)>,
-    /// The values before, of each aggregate.
-    before: Vec<ArrayRef>,
-    values: Vec<ArrayRef>,
+    /// None if there is one change for each row, with the values after it.
+    sources: Option<Vec<Source>>,
+    /// Slots whose values before the batch are wanted.
+    known: Vec<usize>,
 }
 
 /// Changes that are to be told.
@@ -30,56 +33,65 @@ pub(super) struct Told {
 }
 
 impl SessionChanges {
-    /// Of rows that the aggregates have not taken yet, given the slots of their sessions and their bounds after and
-    /// before each.
-    pub(super) fn new(
-        ops: Ops,
-        slots: &[usize],
-        bounds: &[(Bounds, Option<Bounds>)],
-        latest: &mut LatestRows,
-        aggregates: &mut RunningAggregates,
-    ) -> Result<Self> {
-        let mut changes =
-            Self { ops: vec![], bounds: vec![], slots: vec![], sources: vec![], before: vec![], values: vec![] };
-        let mut known = vec![];
-        for (row, (slot, (after, before))) in slots.iter().zip(bounds).enumerate() {
-            let earlier = latest.replace(*slot, row);
-            let Some(before) = before.filter(|_| ops != Ops::None) else {
-                changes.push_row(Op::Insert, *after, *slot, (1, row));
-                continue;
-            };
-            let is_replaced = before == *after;
-            if !is_replaced || ops == Ops::Retractions {
-                let source = earlier.map(|row| (1, row)).unwrap_or_else(|| {
-                    known.push(*slot);
-                    (0, known.len() - 1)
-                });
-                changes.push_row(if is_replaced { Op::Before } else { Op::Delete }, before, *slot, source);
-            }
-            changes.push_row(if is_replaced { Op::After } else { Op::Insert }, *after, *slot, (1, row));
+    /// Of rows that were placed.
+    pub(super) fn new(ops: Ops, placed: &Placed, latest: &mut LatestRows) -> Self {
+        if ops == Ops::None {
+            let bounds = placed.bounds.iter().map(|(after, _)| *after).collect();
+            let (ops, slots) = (vec![Op::Insert; placed.slots.len()], placed.slots.clone());
+            return Self { ops, bounds, slots, sources: None, known: vec![] };
         }
-        latest.forget(slots);
-        changes.before = aggregates.values(&known)?;
-        Ok(changes)
+        let mut changes = Self { ops: vec![], bounds: vec![], slots: vec![], sources: Some(vec![]), known: vec![] };
+        let mut joins = placed.joins.iter().peekable();
+        for (row, (slot, (after, before))) in placed.slots.iter().zip(&placed.bounds).enumerate() {
+            while let Some(Join { into, from, .. }) = joins.next_if(|join| join.at == row) {
+                for (slot, bounds) in [into, from] {
+                    changes.push_before(Op::Delete, *bounds, *slot, latest.get(*slot));
+                }
+            }
+            let earlier = latest.replace(*slot, row);
+            let is_replaced = *before == Some(*after);
+            match before {
+                Some(before) if !is_replaced => changes.push_before(Op::Delete, *before, *slot, earlier),
+                Some(before) if ops == Ops::Retractions => changes.push_before(Op::Before, *before, *slot, earlier),
+                _ => {}
+            }
+            changes.push(if is_replaced { Op::After } else { Op::Insert }, *after, *slot, (1, row));
+        }
+        latest.forget(&placed.slots);
+        changes
     }
 
-    fn push_row(&mut self, op: Op, bounds: Bounds, slot: usize, source: (usize, usize)) {
+    /// Withdraws what was told of a session, with the values after an earlier row of the batch, or before all of them.
+    fn push_before(&mut self, op: Op, bounds: Bounds, slot: usize, earlier: Option<usize>) {
+        let source = earlier.map(|row| (1, row)).unwrap_or_else(|| {
+            self.known.push(slot);
+            (0, self.known.len() - 1)
+        });
+        self.push(op, bounds, slot, source);
+    }
+
+    fn push(&mut self, op: Op, bounds: Bounds, slot: usize, source: Source) {
         self.ops.push(op);
         self.bounds.push(bounds);
         self.slots.push(slot);
-        self.sources.push(source);
+        self.sources.iter_mut().for_each(|sources| sources.push(source));
     }
 
-    /// The values of the aggregates after each row.
-    pub(super) fn push(&mut self, after: &[ArrayRef]) -> Result<()> {
-        for (before, after) in self.before.iter().zip(after) {
-            self.values.push(interleave(&[before.as_ref(), after.as_ref()], &self.sources)?);
+    /// Lets the aggregates take the rows, and tells the changes with their values.
+    pub(super) fn tell(
+        self,
+        rows: &Evaluated,
+        slots: Slots,
+        aggregates: &mut RunningAggregates,
+        sessions: &OpenSessions,
+    ) -> Result<Told> {
+        let before = aggregates.values(&self.known)?;
+        let mut values = aggregates.update(slots, rows)?;
+        if let Some(sources) = &self.sources {
+            for (before, after) in before.iter().zip(&mut values) {
+                *after = interleave(&[before.as_ref(), after.as_ref()], sources)?;
+            }
         }
-        Ok(())
-    }
-
-    /// All changes.
-    pub(super) fn finish(self, sessions: &OpenSessions) -> Told {
-        Told { ops: self.ops, bounds: self.bounds, keys: sessions.keys(&self.slots), values: self.values }
+        Ok(Told { ops: self.ops, bounds: self.bounds, keys: sessions.keys(&self.slots), values })
     }
 }

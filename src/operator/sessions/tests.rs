@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::operator::WindowShape;
+use crate::operator::changes::Ops;
 use crate::operator::testing::{
     Naive, Row, Text, assert_same, assert_snapshot_law, batch, batch_lengths, column, input_schema, or_null, rows, run,
     session_group_by, sorted, stamped, text, with_watermarks,
