@@ -76,8 +76,7 @@ impl Epochs for FileSink {
 
     async fn recover(&self, pipeline: usize, epoch: u64, files: &[String]) -> Result<()> {
         for name in self.names()? {
-            // An upload that was not completed has a number behind its name.
-            let file = name.split('#').next().unwrap_or_default();
+            let file = unfinished(&name).unwrap_or(&name);
             let file = file.strip_prefix('.').and_then(|file| file.strip_suffix(STAGED)).unwrap_or(file);
             let of_pipeline = file.strip_prefix(PART).and_then(|rest| rest.strip_prefix(&format!("{pipeline:05}-")));
             let Some(of_epoch) = of_pipeline.and_then(|rest| rest.split('.').next()?.parse::<u64>().ok()) else {
@@ -85,7 +84,7 @@ impl Epochs for FileSink {
             };
             let is_left_over = name != file && !(name == staged(file) && files.iter().any(|known| known == file));
             if of_epoch > epoch || is_left_over {
-                std::fs::remove_file(self.local.join(&name)).map_err(|error| io_error(&self.shown, &error))?;
+                self.remove(&name)?;
             }
         }
         for file in files {
@@ -101,10 +100,26 @@ fn staged(file: &str) -> String {
     format!(".{file}{STAGED}")
 }
 
+/// The file that an upload into the local file system, which was not completed, was to become.
+fn unfinished(name: &str) -> Option<&str> {
+    let (file, number) = name.rsplit_once('#')?;
+    (!number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit())).then_some(file)
+}
+
 impl FileSink {
+    /// What uploads have left that were not completed, and the file that each was to become.
+    pub(super) fn unfinished(&self) -> Result<Vec<(String, String)>> {
+        let file = |name: String| Some((unfinished(&name)?.to_string(), name));
+        Ok(self.names()?.into_iter().filter_map(file).map(|(file, name)| (name, file)).collect())
+    }
+
+    pub(super) fn remove(&self, name: &str) -> Result<()> {
+        Ok(std::fs::remove_file(self.in_folder().join(name)).map_err(|error| io_error(&self.shown, &error))?)
+    }
+
     /// The names in the folder.
     fn names(&self) -> Result<Vec<String>> {
-        let entries = match std::fs::read_dir(&self.local) {
+        let entries = match std::fs::read_dir(self.in_folder()) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
             Err(error) => return Err(io_error(&self.shown, &error).into()),

@@ -96,6 +96,11 @@ impl FileSink {
         })
     }
 
+    /// The folder, or that of the file.
+    pub(super) fn in_folder(&self) -> &Path {
+        if self.folder { &self.local } else { self.local.parent().unwrap_or(&self.local) }
+    }
+
     /// As the options say, or else as the file's extension does.
     fn compression(&self) -> (CompressionTypeVariant, Option<u32>) {
         match compression_of(self.format, &self.options) {
@@ -190,10 +195,23 @@ impl Sink for FileSink {
         self.folder.then(|| Arc::new(self.clone()) as _)
     }
 
+    async fn begin_again(&self) -> Result<()> {
+        if self.is_stream {
+            return Ok(());
+        }
+        let is_own = |name: &str| match self.folder {
+            true => part_of_name(name).is_some_and(|(_, format)| format == self.format),
+            false => self.path.filename() == Some(name),
+        };
+        for (name, _) in self.unfinished()?.into_iter().filter(|(_, file)| is_own(file)) {
+            self.remove(&name)?;
+        }
+        Ok(())
+    }
+
     async fn aborted(&self) {
-        let innermost = if self.folder { Some(self.local.as_path()) } else { self.local.parent() };
-        if let (Some(innermost), Some(first)) = (innermost, &self.new_folder) {
-            remove_empty_folders(innermost, first);
+        if let Some(first) = &self.new_folder {
+            remove_empty_folders(self.in_folder(), first);
         }
     }
 

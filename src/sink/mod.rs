@@ -62,6 +62,14 @@ pub trait Sink: Send + Sync + std::fmt::Debug {
         Ok(())
     }
 
+    /// The same job writes again, and nobody else does: takes away what it had not finished when it was killed.
+    ///
+    /// # Errors
+    /// What cannot be taken away.
+    async fn begin_again(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Every writer has given up: takes away what was made for them.
     async fn aborted(&self) {}
 

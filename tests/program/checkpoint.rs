@@ -188,6 +188,25 @@ fn killed_jobs_end_with_a_whole_file_or_repeat_rows_on_a_terminal() {
     sql(&job).args(again).assert().failure().stderr(contains("does not hold the rows"));
 }
 
+/// Where rows are sorted when all of them are there, the output is written in one go, which may be cut short as well.
+#[test]
+fn what_a_killed_run_did_not_finish_is_taken_away() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let job = format!("{STREAMS}{}", QUERIES[13]);
+    fs::create_dir(path("out")).unwrap();
+    let others = ["all.csv#x", "other.csv#1", "out/part-00000.parquet#1"];
+    for name in ["all.csv#1", "out/part-00000.csv#1", "out/part-00001.csv#12"].iter().chain(&others) {
+        fs::write(path(name), "week").unwrap();
+    }
+    for (checkpoints, output) in [("for-file", "all.csv"), ("for-folder", "out/")] {
+        let saving = ["--quiet", "--format", "csv", "--checkpoint-dir", &path(checkpoints)];
+        sql(&job).args(saving).args(["--output", &path(output)]).assert().success();
+    }
+    assert_eq!(names(&folder.path().join("out")), ["part-00000.csv", "part-00000.parquet#1"]);
+    assert!(others.iter().all(|name| folder.path().join(name).exists()) && !folder.path().join("all.csv#1").exists());
+}
+
 #[test]
 fn checkpoints_are_listed_shown_and_deleted() {
     let folder = TempDir::new().unwrap();

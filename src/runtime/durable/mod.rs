@@ -91,10 +91,11 @@ pub(super) async fn write(
     // What is done with the rows changes nothing about them.
     let job = Durable::open(pipelines, kept.epochs()?, "rows for later".to_string(), options).await?;
     job.run(pipelines, task).await?;
-    match pipelines.runs().is_stopped() {
-        true => Ok(Written::default()),
-        false => write_whole(kept.under(plan, &pipelines.rows_out())?, Arc::clone(task), sink, None).await,
+    if pipelines.runs().is_stopped() {
+        return Ok(Written::default());
     }
+    sink.begin_again().await?;
+    write_whole(kept.under(plan, &pipelines.rows_out())?, Arc::clone(task), sink, None).await
 }
 
 /// The pipelines of a plan.
