@@ -1,15 +1,13 @@
 //! The sessions of each key, in slots that are used again.
 
+use super::bounds::Bounds;
 use super::by_start::{ByStart, MANY};
-use super::open::Bounds;
 use crate::operator::near::bring_near;
 
 /// What is kept of a session, small because every row looks one up.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Slot {
-    /// [`NO_TIME`] for rows without one.
-    pub(super) start: i64,
-    pub(super) last: i64,
+    pub(super) bounds: Bounds,
     /// Sessions are numbered in the order in which they began; [`GONE`] if the session is no more.
     pub(super) number: u64,
     pub(super) key: u32,
@@ -19,20 +17,18 @@ pub(super) struct Slot {
 
 const NONE: u32 = u32::MAX;
 const GONE: u64 = u64::MAX;
-/// So far apart, and the wrong way round, that no row is near.
-const NO_TIME: (i64, i64) = (i64::MAX, i64::MIN);
 
 impl Slot {
     pub(super) fn is_open(&self) -> bool {
         self.number != GONE
     }
 
-    fn has_time(&self) -> bool {
-        self.start <= self.last
+    fn start(&self) -> i64 {
+        self.bounds.start
     }
 
-    pub(super) fn bounds(&self) -> Bounds {
-        self.has_time().then_some((self.start, self.last))
+    fn has_time(&self) -> bool {
+        self.bounds.has_time()
     }
 }
 
@@ -72,8 +68,8 @@ impl SessionLists {
     pub(super) fn first_is_near(&self, key: usize, time: i64, gap: i64) -> (bool, bool) {
         let Some(first) = self.slots.get(self.heads[key] as usize) else { return (false, true) };
         let is_first = first.is_open() & (first.key as usize == key);
-        let begins_before = first.has_time() & (first.start <= time);
-        let is_near = time.saturating_sub(first.last) < gap;
+        let begins_before = first.has_time() & (first.start() <= time);
+        let is_near = time.saturating_sub(first.bounds.last) < gap;
         (is_first & begins_before & is_near, !is_first | begins_before)
     }
 
@@ -88,7 +84,7 @@ impl SessionLists {
     /// same key that did not come here by way of the list begins later.
     fn after(&self, session: &Slot) -> Option<(u32, &Slot)> {
         // One without a time comes first, and there is one of a key.
-        let is_before = |next: &Slot| next.start < session.start || (next.has_time() && !session.has_time());
+        let is_before = |next: &Slot| next.start() < session.start() || (next.has_time() && !session.has_time());
         let is_next = |next: &&Slot| next.is_open() && next.key == session.key && is_before(next);
         self.slots.get(session.next as usize).filter(is_next).map(|next| (session.next, next))
     }
@@ -102,7 +98,7 @@ impl SessionLists {
             return (later.or_else(|| self.nowhere(key)), earlier);
         }
         let (mut later, mut next, mut steps) = (None, self.first(key), 0);
-        while let Some((slot, session)) = next.filter(|(_, session)| session.start > time || !session.has_time()) {
+        while let Some((slot, session)) = next.filter(|(_, session)| session.start() > time || !session.has_time()) {
             later = Some(slot);
             next = self.after(session);
             steps += 1;
@@ -110,7 +106,7 @@ impl SessionLists {
         let earlier = next.map(|(slot, _)| slot);
         if steps > MANY {
             let all = std::iter::successors(self.first(key), |(_, session)| self.after(session));
-            let timed = all.filter(|(_, session)| session.has_time()).map(|(slot, session)| (session.start, slot));
+            let timed = all.filter(|(_, session)| session.has_time()).map(|(slot, session)| (session.start(), slot));
             self.by_start.add_key(key as u32, timed.collect::<Vec<_>>().into_iter());
         }
         (later, earlier)
@@ -128,11 +124,10 @@ impl SessionLists {
             None => &mut self.heads[key],
         };
         let next = std::mem::replace(next, slot);
-        let (start, last) = bounds.unwrap_or(NO_TIME);
-        if bounds.is_some() && !self.by_start.is_empty() {
-            self.by_start.insert(key as u32, start, slot);
+        if bounds.has_time() && !self.by_start.is_empty() {
+            self.by_start.insert(key as u32, bounds.start, slot);
         }
-        let session = Slot { start, last, number, key: key as u32, next };
+        let session = Slot { bounds, number, key: key as u32, next };
         match self.slots.get_mut(slot as usize) {
             Some(free) => *free = session,
             None => self.slots.push(session),
@@ -142,22 +137,21 @@ impl SessionLists {
     /// Extends a session by a row after its start, and gives its bounds before.
     #[inline(always)]
     pub(super) fn prolong(&mut self, slot: u32, time: i64) -> Bounds {
-        let session = &mut self.slots[slot as usize];
-        let before = session.bounds();
-        session.last = session.last.max(time);
+        let bounds = &mut self.slots[slot as usize].bounds;
+        let before = *bounds;
+        bounds.last = before.last.max(time);
         before
     }
 
     /// Extends a session, and gives its bounds before.
-    pub(super) fn extend(&mut self, slot: u32, (start, last): (i64, i64)) -> Bounds {
+    pub(super) fn extend(&mut self, slot: u32, by: Bounds) -> Bounds {
         let session = &mut self.slots[slot as usize];
-        let before = session.bounds();
-        if start < session.start && !self.by_start.is_empty() {
-            self.by_start.remove(session.key, session.start);
-            self.by_start.insert(session.key, start, slot);
+        let before = session.bounds;
+        if by.start < before.start && !self.by_start.is_empty() {
+            self.by_start.remove(session.key, before.start);
+            self.by_start.insert(session.key, by.start, slot);
         }
-        session.start = session.start.min(start);
-        session.last = session.last.max(last);
+        session.bounds = before.with(by);
         before
     }
 
@@ -166,14 +160,14 @@ impl SessionLists {
         let session = &mut self.slots[slot as usize];
         session.number = GONE;
         if !self.by_start.is_empty() {
-            self.by_start.remove(session.key, session.start);
+            self.by_start.remove(session.key, session.start());
         }
     }
 
     /// Takes a session out of its key's list, where others come after it.
     pub(super) fn unlink(&mut self, slot: u32) {
-        let Slot { key, start, next, .. } = self.slots[slot as usize];
-        match self.around(key as usize, start).0 {
+        let Slot { key, bounds, next, .. } = self.slots[slot as usize];
+        match self.around(key as usize, bounds.start).0 {
             Some(before) => self.slots[before as usize].next = next,
             None => self.heads[key as usize] = next,
         }

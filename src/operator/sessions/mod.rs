@@ -15,6 +15,7 @@
 //! | file | what |
 //! |---|---|
 //! | `open.rs` | the sessions that are open, and where a row belongs |
+//! | `bounds.rs` | the first and last time of a session |
 //! | `lists.rs` | the sessions of each key |
 //! | `by_start.rs` | those of keys that have many at once |
 //! | `ends.rs` | when they end |
@@ -22,6 +23,7 @@
 //! | `rows.rs` | the operator that gives each row its session, without a GROUP BY |
 //! | `told.rs` | what was told and what is to be told, where that is not each row's change at once |
 
+mod bounds;
 mod by_start;
 mod ends;
 mod lists;
@@ -35,21 +37,22 @@ mod told;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array, UInt64Array};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array, UInt64Array};
 use arrow::compute::{cast, take};
-use arrow::datatypes::{Field, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::{Result, internal_datafusion_err};
 
 use super::accumulators::{Joined, RunningAggregates, Slots};
 use super::aggregate_spec::{AggregateSpec, Evaluated};
-use super::changes::{ChangesSpec, Often, highest_batch, highest_of};
+use super::changes::{ChangesSpec, Often, Ops, highest_batch, highest_of};
 use super::key_values::KeyValues;
 use super::keys::Keys;
 use super::latest_rows::LatestRows;
 use super::snapshot::{counters_batch, split_counters};
 use super::sorted_aggregate::takes_arrival;
 use super::{Counters, Missed, MissedRows, Operator, Stamp, WATERMARK_MAX, ticks};
-use open::{Apart, Bounds, OpenSessions, Placed, Session};
+use bounds::{Bounds, times};
+use open::{Apart, Asks, OpenSessions, Placed, Session};
 use row_changes::{SessionChanges, Told};
 pub(crate) use rows::{SessionRows, SessionRowsSpec};
 use told::ToldSessions;
@@ -120,10 +123,13 @@ impl SessionAggregate {
         let state = &mut self.state;
         state.keys.intern(&rows.keys, rows.rows)?;
         state.values.learn(&state.keys.groups, state.keys.len(), &rows.keys)?;
-        // Whether each row's change is told at once.
-        let tells_rows = self.changes.is_some() && state.told.is_none();
+        let asks = match self.changes.as_ref().filter(|_| state.told.is_none()) {
+            None => Asks::Nothing,
+            Some(ChangesSpec { ops: Ops::None, .. }) => Asks::After,
+            Some(_) => Asks::Both,
+        };
         let keys = &state.keys;
-        let placed = state.sessions.place(&keys.groups, keys.len(), times, watermark, tells_rows);
+        let placed = state.sessions.place(&keys.groups, keys.len(), times, watermark, asks);
         state.counters.used_rows += placed.rows.len() as u64;
         state.counters.late_rows += placed.late.len() as u64;
         for (row, window) in &placed.late {
@@ -225,9 +231,9 @@ impl SessionAggregate {
 
     /// Rows of sessions with these bounds.
     fn rows(&self, bounds: &[Bounds], columns: Vec<ArrayRef>) -> Result<RecordBatch> {
-        let starts = times_of(bounds, |(start, _)| start);
-        let ends = times_of(bounds, |(_, last)| last.saturating_add(self.apart.gap));
-        let columns = [starts, ends].into_iter().chain(columns);
+        let ends = times(bounds, |bounds| bounds.last.saturating_add(self.apart.gap));
+        let times = [times(bounds, |bounds| bounds.start), ends];
+        let columns = times.into_iter().map(|times| Arc::new(times) as ArrayRef).chain(columns);
         let columns = columns.zip(self.spec.schema.fields()).map(|(column, field)| {
             let same = column.data_type() == field.data_type();
             if same { Ok(column) } else { Ok(cast(&column, field.data_type())?) }
@@ -245,7 +251,7 @@ impl SessionAggregate {
         }
         let state = &mut self.state;
         let slots: Vec<usize> = closed.iter().map(|session| session.slot).collect();
-        state.counters.windows_closed += closed.iter().filter(|session| session.bounds.is_some()).count() as u64;
+        state.counters.windows_closed += closed.iter().filter(|session| session.bounds.has_time()).count() as u64;
         if let Some(told) = &mut state.told {
             let untold: Vec<Session> = closed.iter().filter(|session| told.is_untold(session.slot)).copied().collect();
             let changes = told.tell(&untold, WATERMARK_MAX, &mut state.aggregates)?;
@@ -272,15 +278,6 @@ impl SessionAggregate {
         }
         Ok(())
     }
-}
-
-/// A time of each session; few have none.
-fn times_of(bounds: &[Bounds], time: impl Fn((i64, i64)) -> i64) -> ArrayRef {
-    let times = bounds.iter().map(|bounds| bounds.map(&time));
-    Arc::new(match bounds.iter().all(Option::is_some) {
-        true => Int64Array::from_iter_values(times.flatten()),
-        false => Int64Array::from_iter(times),
-    })
 }
 
 impl Operator for SessionAggregate {
@@ -320,7 +317,7 @@ impl Operator for SessionAggregate {
         let state = &mut self.state;
         let open = state.sessions.in_order();
         let bounds: Vec<Bounds> = open.iter().map(|session| session.bounds).collect();
-        let mut columns = vec![times_of(&bounds, |(start, _)| start), times_of(&bounds, |(_, last)| last)];
+        let mut columns = bounds::columns(&bounds);
         columns.extend(state.values.columns(&open.iter().map(|session| session.key).collect::<Vec<_>>())?);
         let slots = UInt32Array::from_iter_values(open.iter().map(|session| session.slot as u32));
         for column in state.aggregates.state()? {
@@ -350,8 +347,8 @@ impl Operator for SessionAggregate {
         if sessions.num_rows() > 0 {
             state.keys.intern(keys, sessions.num_rows())?;
             state.values.learn(&state.keys.groups, state.keys.len(), keys)?;
-            let times = |index: usize| bounds[index].as_primitive_opt::<Int64Type>().ok_or_else(wrong);
-            state.sessions.restore(&state.keys.groups, state.keys.len(), times(0)?, times(1)?);
+            let bounds = bounds::from_columns(&bounds[0], &bounds[1]).ok_or_else(wrong)?;
+            state.sessions.restore(&state.keys.groups, state.keys.len(), &bounds);
             state.aggregates.restore(states)?;
         }
         if let Some(known) = &mut state.told {

@@ -4,6 +4,7 @@ use arrow::array::{Array, PrimitiveArray};
 use arrow::datatypes::Int64Type;
 use datafusion::common::{Result, internal_datafusion_err};
 
+use super::bounds::Bounds;
 use super::ends::SessionEnds;
 use super::lists::SessionLists;
 use crate::operator::WindowShape;
@@ -32,20 +33,32 @@ impl Apart {
     }
 }
 
-/// The first and last event time of a session; none for rows without one.
-pub(super) type Bounds = Option<(i64, i64)>;
-
 /// The rows of a batch that are not late, and the sessions that they are in.
 #[derive(Default)]
 pub(super) struct Placed {
     pub(super) rows: Vec<u32>,
     pub(super) slots: Vec<usize>,
-    /// For each row, if that was asked for, the bounds of the session after it, and before it if it was there.
-    pub(super) bounds: Vec<(Bounds, Option<Bounds>)>,
+    /// For each row, if that was asked for, the bounds of its session after it.
+    pub(super) after: Vec<Bounds>,
+    /// The same before it, if it was there.
+    pub(super) before: Vec<Option<Bounds>>,
     /// The other rows, with the bounds of the sessions that each would be by itself.
     pub(super) late: Vec<(usize, (i64, i64))>,
     /// In the order of the rows.
     pub(super) joins: Vec<Join>,
+}
+
+impl Placed {
+    /// Room for so many rows.
+    fn for_rows(rows: usize, asks: Asks) -> Self {
+        Self {
+            rows: Vec::with_capacity(rows),
+            slots: Vec::with_capacity(rows),
+            after: Vec::with_capacity(if asks == Asks::Nothing { 0 } else { rows }),
+            before: Vec::with_capacity(if asks == Asks::Both { rows } else { 0 }),
+            ..Self::default()
+        }
+    }
 }
 
 /// Two sessions that a row brings together, with their bounds before the row.
@@ -56,6 +69,14 @@ pub(super) struct Join {
     pub(super) into: (usize, Bounds),
     /// The one that is no more.
     pub(super) from: (usize, Bounds),
+}
+
+/// Which bounds of each row's session are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asks {
+    Nothing,
+    After,
+    Both,
 }
 
 /// Where a row's session is, and the bounds of the session.
@@ -71,13 +92,6 @@ pub(super) struct Session {
     pub(super) slot: usize,
     pub(super) key: usize,
     pub(super) bounds: Bounds,
-}
-
-impl Session {
-    /// When it ends, if sessions are `gap` apart; never without a time.
-    pub(super) fn end(&self, gap: i64) -> i64 {
-        self.bounds.map_or(i64::MAX, |(_, last)| last.saturating_add(gap))
-    }
 }
 
 /// Open sessions, and which slots are free.
@@ -107,11 +121,10 @@ impl OpenSessions {
         keys_total: usize,
         times: &PrimitiveArray<Int64Type>,
         watermark: i64,
-        wants_bounds: bool,
+        asks: Asks,
     ) -> Placed {
         self.lists.grow(keys_total);
-        let (rows, slots) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
-        let mut placed = Placed { rows, slots, ..Placed::default() };
+        let mut placed = Placed::for_rows(keys.len(), asks);
         for (row, key) in keys.iter().enumerate() {
             if row % TOGETHER == 0 {
                 self.lists.fetch(keys[row..].iter().take(TOGETHER).map(|key| self.lists.head(*key)));
@@ -123,8 +136,11 @@ impl OpenSessions {
             let Some(place) = place else { continue };
             placed.rows.push(row as u32);
             placed.slots.push(place.slot);
-            if wants_bounds {
-                placed.bounds.push((place.bounds, place.before));
+            if asks != Asks::Nothing {
+                placed.after.push(place.bounds);
+            }
+            if asks == Asks::Both {
+                placed.before.push(place.before);
             }
         }
         placed
@@ -158,12 +174,12 @@ impl OpenSessions {
         let (later, earlier) = self.lists.around(key, time);
         let is_near = |slot: &u32| {
             let session = &self.lists.slots[*slot as usize];
-            time.saturating_sub(session.last) < gap && session.start.saturating_sub(time) < gap
+            time.saturating_sub(session.bounds.last) < gap && session.bounds.start.saturating_sub(time) < gap
         };
         match (later.filter(is_near), earlier.filter(is_near)) {
             (None, None) => self.begin_at(key, time, later),
             (Some(slot), None) | (None, Some(slot)) => {
-                let before = self.lists.extend(slot, (time, time));
+                let before = self.lists.extend(slot, Bounds::at(time));
                 self.come_to(slot, before)
             }
             // The session that began first takes the other one in.
@@ -174,13 +190,13 @@ impl OpenSessions {
                 let of_other = self.lists.slots[other as usize];
                 self.lists.unlink(other);
                 self.open -= 1;
-                let before = self.lists.extend(slot, (of_other.start, of_other.last));
+                let before = self.lists.extend(slot, of_other.bounds);
                 self.ends.forget(other as usize);
                 self.joined.push(other);
-                let from = (other as usize, of_other.bounds());
+                let from = (other as usize, of_other.bounds);
                 placed.joins.push(Join { at: placed.rows.len(), into: (slot as usize, before), from });
                 // Whoever joins them withdraws what was told of each.
-                Place { slot: slot as usize, bounds: self.lists.slots[slot as usize].bounds(), before: None }
+                Place { slot: slot as usize, bounds: self.lists.slots[slot as usize].bounds, before: None }
             }
         }
     }
@@ -188,20 +204,20 @@ impl OpenSessions {
     /// The place of a row in a session that was there before it.
     #[inline(always)]
     fn come_to(&self, slot: u32, before: Bounds) -> Place {
-        Place { slot: slot as usize, bounds: self.lists.slots[slot as usize].bounds(), before: Some(before) }
+        Place { slot: slot as usize, bounds: self.lists.slots[slot as usize].bounds, before: Some(before) }
     }
 
     /// Begins a session with a row, next after the one that `later` says.
     fn begin_at(&mut self, key: usize, time: i64, later: Option<u32>) -> Place {
-        let bounds = Some((time, time));
+        let bounds = Bounds::at(time);
         Place { slot: self.begin(key, bounds, later), bounds, before: None }
     }
 
     /// The session of a row without a time: one for each key, which the end of the stream closes.
     fn place_nowhere(&mut self, key: usize) -> Place {
         match self.lists.nowhere(key) {
-            Some(slot) => Place { slot: slot as usize, bounds: None, before: Some(None) },
-            None => Place { slot: self.begin(key, None, None), bounds: None, before: None },
+            Some(slot) => Place { slot: slot as usize, bounds: Bounds::NONE, before: Some(Bounds::NONE) },
+            None => Place { slot: self.begin(key, Bounds::NONE, None), bounds: Bounds::NONE, before: None },
         }
     }
 
@@ -209,8 +225,8 @@ impl OpenSessions {
     fn begin(&mut self, key: usize, bounds: Bounds, later: Option<u32>) -> usize {
         let slot = self.free.pop().unwrap_or(self.lists.slots.len() as u32);
         self.lists.insert(slot, self.began, key, bounds, later);
-        if let Some((_, last)) = bounds {
-            self.ends.note(slot as usize, self.apart.leaves(last));
+        if bounds.has_time() {
+            self.ends.note(slot as usize, self.apart.leaves(bounds.last));
         }
         self.began += 1;
         self.open += 1;
@@ -227,7 +243,7 @@ impl OpenSessions {
         let (apart, lists) = (self.apart, &self.lists);
         let mut due = self.ends.take_due(watermark, |slots, ends| {
             lists.fetch(slots.iter().copied());
-            ends.extend(slots.iter().map(|slot| apart.leaves(lists.slots[*slot as usize].last)));
+            ends.extend(slots.iter().map(|slot| apart.leaves(lists.slots[*slot as usize].bounds.last)));
         });
         // What is free is used again in the order of slots, so that sessions that begin together lie together.
         self.free.extend(due.iter().rev().map(|(_, slot)| *slot));
@@ -254,7 +270,7 @@ impl OpenSessions {
     /// The session of a slot.
     pub(super) fn session(&self, slot: usize) -> Session {
         let session = &self.lists.slots[slot];
-        Session { slot, key: session.key as usize, bounds: session.bounds() }
+        Session { slot, key: session.key as usize, bounds: session.bounds }
     }
 
     /// The open sessions in the order in which they began.
@@ -270,18 +286,11 @@ impl OpenSessions {
     }
 
     /// Puts sessions in that order into slots of that order.
-    pub(super) fn restore(
-        &mut self,
-        keys: &[usize],
-        keys_total: usize,
-        starts: &PrimitiveArray<Int64Type>,
-        lasts: &PrimitiveArray<Int64Type>,
-    ) {
+    pub(super) fn restore(&mut self, keys: &[usize], keys_total: usize, bounds: &[Bounds]) {
         self.lists.grow(keys_total);
-        for (row, key) in keys.iter().enumerate() {
-            let bounds = starts.is_valid(row).then(|| (starts.value(row), lasts.value(row)));
-            let later = bounds.and_then(|(start, _)| self.lists.around(*key, start).0);
-            self.begin(*key, bounds, later);
+        for (key, bounds) in keys.iter().zip(bounds) {
+            let later = bounds.has_time().then(|| self.lists.around(*key, bounds.start).0).flatten();
+            self.begin(*key, *bounds, later);
         }
     }
 

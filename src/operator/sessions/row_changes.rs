@@ -4,7 +4,8 @@ use arrow::array::ArrayRef;
 use arrow::compute::interleave;
 use datafusion::common::Result;
 
-use super::open::{Bounds, Join, OpenSessions, Placed};
+use super::bounds::Bounds;
+use super::open::{Join, OpenSessions, Placed};
 use crate::operator::accumulators::{RunningAggregates, Slots};
 use crate::operator::aggregate_spec::Evaluated;
 use crate::operator::changes::{Op, Ops};
@@ -36,13 +37,13 @@ impl SessionChanges {
     /// Of rows that were placed.
     pub(super) fn new(ops: Ops, placed: &Placed, latest: &mut LatestRows) -> Self {
         if ops == Ops::None {
-            let bounds = placed.bounds.iter().map(|(after, _)| *after).collect();
-            let (ops, slots) = (vec![Op::Insert; placed.slots.len()], placed.slots.clone());
-            return Self { ops, bounds, slots, sources: None, known: vec![] };
+            let (ops, bounds) = (vec![Op::Insert; placed.slots.len()], placed.after.clone());
+            return Self { ops, bounds, slots: placed.slots.clone(), sources: None, known: vec![] };
         }
         let mut changes = Self { ops: vec![], bounds: vec![], slots: vec![], sources: Some(vec![]), known: vec![] };
         let mut joins = placed.joins.iter().peekable();
-        for (row, (slot, (after, before))) in placed.slots.iter().zip(&placed.bounds).enumerate() {
+        let bounds = placed.after.iter().zip(&placed.before);
+        for (row, (slot, (after, before))) in placed.slots.iter().zip(bounds).enumerate() {
             while let Some(Join { into, from, .. }) = joins.next_if(|join| join.at == row) {
                 for (slot, bounds) in [into, from] {
                     changes.push_before(Op::Delete, *bounds, *slot, latest.get(*slot));

@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use datafusion::common::{Result, internal_datafusion_err};
 use datafusion::physical_expr::PhysicalExpr;
 
-use super::open::{Apart, OpenSessions, Session};
+use super::open::{Apart, Asks, OpenSessions, Session};
 use crate::operator::aggregate_spec::{AggregateSpec, Derived, WindowSpec};
 use crate::operator::keys::Keys;
 use crate::operator::pool::{Pool, RELEASED_ROWS_MAX, RowId};
@@ -144,7 +144,7 @@ impl SessionRows {
         let times = rows.starts.ok_or_else(|| internal_datafusion_err!("sessions without an event time"))?;
         let state = &mut self.state;
         state.keys.intern(&rows.keys, rows.rows)?;
-        let placed = state.sessions.place(&state.keys.groups, state.keys.len(), &times, watermark, false);
+        let placed = state.sessions.place(&state.keys.groups, state.keys.len(), &times, watermark, Asks::Nothing);
         state.counters.used_rows += placed.rows.len() as u64;
         state.counters.late_rows += placed.late.len() as u64;
         state.counters.null_time_rows += times.null_count() as u64;
@@ -182,32 +182,35 @@ impl SessionRows {
         if closed.is_empty() {
             return Ok(());
         }
-        state.counters.windows_closed += closed.iter().filter(|session| session.bounds.is_some()).count() as u64;
+        state.counters.windows_closed += closed.iter().filter(|session| session.bounds.has_time()).count() as u64;
         let of_session = |session: &Session| {
-            let bounds = session.bounds.map(|(start, last)| (last.saturating_add(self.spec.apart.gap), start));
-            let row = |id: RowId| (bounds.is_none(), bounds, state.arrivals[id as usize], id);
+            // Those without a time come last.
+            let end = session.bounds.end(self.spec.apart.gap);
+            let row =
+                |id: RowId| (!session.bounds.has_time(), end, session.bounds.start, state.arrivals[id as usize], id);
             state.chain(session.slot).map(row).collect::<Vec<_>>()
         };
         let mut rows: Vec<_> = closed.iter().flat_map(of_session).collect();
         rows.sort_unstable();
         for rows in rows.chunks(RELEASED_ROWS_MAX) {
-            let ids: Vec<RowId> = rows.iter().map(|(_, _, _, id)| *id).collect();
-            output.push(self.rows(&ids, rows.iter().map(|(_, bounds, _, _)| *bounds))?);
+            let ids: Vec<RowId> = rows.iter().map(|row| row.4).collect();
+            let bounds = rows.iter().map(|(is_timeless, end, start, ..)| (!is_timeless).then_some((*start, *end)));
+            output.push(self.rows(&ids, bounds)?);
         }
         let state = &mut self.state;
-        rows.iter().for_each(|(_, _, _, id)| state.rows.release(*id));
+        rows.iter().for_each(|row| state.rows.release(row.4));
         closed.iter().for_each(|session| state.chains[session.slot] = (NONE, NONE));
         state.rows.compact()?;
         self.forget_keys()
     }
 
-    /// Rows with these ends and starts of their sessions.
+    /// Rows with these starts and ends of their sessions.
     fn rows(&self, ids: &[RowId], bounds: impl Iterator<Item = Option<(i64, i64)>> + Clone) -> Result<RecordBatch> {
         let input = self.spec.input_schema.fields().len();
         let columns = (0..input).map(|column| self.state.rows.gather(ids, column));
         let mut columns = columns.collect::<Result<Vec<_>>>()?;
-        let starts = Int64Array::from_iter(bounds.clone().map(|bounds| bounds.map(|(_, start)| start)));
-        let ends = Int64Array::from_iter(bounds.map(|bounds| bounds.map(|(end, _)| end)));
+        let starts = Int64Array::from_iter(bounds.clone().map(|bounds| bounds.map(|(start, _)| start)));
+        let ends = Int64Array::from_iter(bounds.map(|bounds| bounds.map(|(_, end)| end)));
         for (times, field) in [starts, ends].iter().zip(&self.spec.schema.fields()[input..]) {
             columns.push(cast(times, field.data_type())?);
         }

@@ -12,6 +12,9 @@ use crate::operator::testing::{
     session_group_by, sorted, stamped, text, with_watermarks,
 };
 
+/// The first and last time of a session of the model; none for rows without one.
+type Bounds = Option<(i64, i64)>;
+
 /// A session of the model: its first and last time, and its rows.
 type Session = (Bounds, Vec<Row>);
 

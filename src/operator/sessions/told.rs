@@ -5,13 +5,14 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt64Array, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt64Array, new_null_array};
 use arrow::compute::interleave;
-use arrow::datatypes::{Field, Int64Type, Schema, UInt64Type};
+use arrow::datatypes::{Field, Schema, UInt64Type};
 use datafusion::common::{Result, internal_datafusion_err};
 
+use super::bounds::{self, Bounds};
 use super::ends::SessionEnds;
-use super::open::{Bounds, OpenSessions, Session};
+use super::open::{OpenSessions, Session};
 use super::row_changes::Told;
 use crate::operator::WATERMARK_MAX;
 use crate::operator::accumulators::RunningAggregates;
@@ -87,7 +88,7 @@ impl ToldSessions {
         for session in sessions {
             let entry = &mut self.slots[session.slot];
             if let (Some(ends), None) = (&mut self.ends, entry.told) {
-                ends.note(session.slot, session.end(self.gap));
+                ends.note(session.slot, session.bounds.end(self.gap));
                 continue;
             }
             if std::mem::replace(&mut entry.is_changed, true) {
@@ -132,7 +133,7 @@ impl ToldSessions {
         due.dedup();
         let gap = self.gap;
         let ends_of = |slots: &[u32], ends: &mut Vec<i64>| {
-            ends.extend(slots.iter().map(|slot| sessions.session(*slot as usize).end(gap)));
+            ends.extend(slots.iter().map(|slot| sessions.session(*slot as usize).bounds.end(gap)));
         };
         let ended = self.ends.iter_mut().flat_map(|ends| ends.take_due(reached, ends_of));
         due.extend(ended.map(|(_, slot)| slot as usize));
@@ -160,7 +161,7 @@ impl ToldSessions {
         for session in sessions {
             let Session { slot, key, bounds } = *session;
             let Slot { told, place, .. } = self.take(slot);
-            let has_ended = reached == WATERMARK_MAX || session.end(self.gap) <= reached;
+            let has_ended = reached == WATERMARK_MAX || session.bounds.end(self.gap) <= reached;
             let stays = has_ended && told == Some(bounds);
             if let (Some(told), Some(place)) = (told, place) {
                 match stays {
@@ -174,7 +175,7 @@ impl ToldSessions {
                 now.push(slot);
                 self.slots[slot].told = Some(bounds);
             } else if let Some(ends) = &mut self.ends {
-                ends.note(slot, session.end(self.gap));
+                ends.note(slot, session.bounds.end(self.gap));
             }
         }
         let after = aggregates.values(&now)?;
@@ -199,11 +200,11 @@ impl ToldSessions {
     pub(super) fn state(&self, sessions: &[Session]) -> Result<[RecordBatch; 2]> {
         let slot = |session: &Session| self.slots.get(session.slot).copied().unwrap_or_default();
         let slots: Vec<Slot> = sessions.iter().map(slot).collect();
-        let mut told = bounds_columns(slots.iter().map(|slot| slot.told.flatten()));
+        let mut told = bounds::columns(&slots.iter().map(|slot| slot.told.unwrap_or(Bounds::NONE)).collect::<Vec<_>>());
         told.push(Arc::new(BooleanArray::from_iter(slots.iter().map(|slot| Some(slot.told.is_some())))));
         told.push(Arc::new(BooleanArray::from_iter(slots.iter().map(|slot| Some(slot.is_changed)))));
         told.extend(self.put_by(slots.iter().map(|slot| slot.place))?);
-        let mut gone = bounds_columns(self.gone.iter().map(|gone| gone.bounds));
+        let mut gone = bounds::columns(&self.gone.iter().map(|gone| gone.bounds).collect::<Vec<_>>());
         // What a session was joined to is open, and has its key.
         let of_key = |gone: &Gone| sessions.iter().position(|session| session.key == gone.key).map(|row| row as u64);
         gone.push(Arc::new(UInt64Array::from_iter(self.gone.iter().map(of_key))));
@@ -225,7 +226,7 @@ impl ToldSessions {
         let [starts, lasts, is_told, is_changed, before @ ..] = told.columns() else { return Err(wrong()) };
         let is_told = is_told.as_boolean_opt().ok_or_else(wrong)?;
         let is_changed = is_changed.as_boolean_opt().ok_or_else(wrong)?;
-        let bounds = bounds_of(starts, lasts).ok_or_else(wrong)?;
+        let bounds = bounds::from_columns(starts, lasts).ok_or_else(wrong)?;
         for (row, session) in sessions.iter().enumerate() {
             let told = is_told.value(row).then_some(bounds[row]);
             let (is_changed, wants_place) = (is_changed.value(row), told.is_some() && !before.is_empty());
@@ -233,12 +234,12 @@ impl ToldSessions {
             self.slots.push(Slot { told, place, is_changed });
             self.changed.extend(is_changed.then_some(session.slot));
             if let (Some(ends), None) = (&mut self.ends, told) {
-                ends.note(session.slot, session.end(self.gap));
+                ends.note(session.slot, session.bounds.end(self.gap));
             }
         }
         let [starts, lasts, keys, values @ ..] = gone.columns() else { return Err(wrong()) };
         let keys = keys.as_primitive_opt::<UInt64Type>().ok_or_else(wrong)?;
-        let bounds = bounds_of(starts, lasts).ok_or_else(wrong)?;
+        let bounds = bounds::from_columns(starts, lasts).ok_or_else(wrong)?;
         for (row, (bounds, of_key)) in bounds.into_iter().zip(keys.values()).enumerate() {
             let key = sessions.get(*of_key as usize).ok_or_else(wrong)?.key;
             self.gone.push(Gone { key, bounds, place: (1, row) });
@@ -256,16 +257,6 @@ impl ToldSessions {
         let slots = self.slots.capacity() * size_of::<Slot>() + self.changed.capacity() * size_of::<usize>();
         slots + self.gone.capacity() * size_of::<Gone>() + before.sum::<usize>() + ends
     }
-}
-
-fn bounds_columns(bounds: impl Iterator<Item = Bounds>) -> Vec<ArrayRef> {
-    let (starts, lasts): (Vec<_>, Vec<_>) = bounds.map(Option::unzip).unzip();
-    vec![Arc::new(Int64Array::from(starts)), Arc::new(Int64Array::from(lasts))]
-}
-
-fn bounds_of(starts: &ArrayRef, lasts: &ArrayRef) -> Option<Vec<Bounds>> {
-    let (starts, lasts) = (starts.as_primitive_opt::<Int64Type>()?, lasts.as_primitive_opt::<Int64Type>()?);
-    Some(starts.iter().zip(lasts).map(|(start, last)| start.zip(last)).collect())
 }
 
 fn unnamed(columns: Vec<ArrayRef>) -> Result<RecordBatch> {
