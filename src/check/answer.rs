@@ -12,6 +12,7 @@ use crate::sink::MemorySink;
 use super::changelog::{fold, fold_rows};
 use super::compare::{Difference, compare, compare_by_key};
 use super::ledger::Ledger;
+use super::rows::with_sorted_lists;
 
 /// The rows that a query has given.
 #[derive(Debug, Clone)]
@@ -83,6 +84,15 @@ impl Answer {
                 compare(&self.batches, &other.batches, &self.schema)
             }
         }
+    }
+
+    /// The same with the values of each list in their own order.
+    ///
+    /// # Errors
+    /// None that is known of.
+    pub fn with_sorted_lists(&self) -> Result<Self> {
+        let batches = self.batches.iter().map(with_sorted_lists).collect::<Result<_>>()?;
+        Ok(Self { batches, ..self.clone() })
     }
 
     /// Whether rows take the place of others.

@@ -37,7 +37,9 @@ pub use ledger::Ledger;
 pub use rows::text_rows;
 pub use setup::Setup;
 
-use question::{left_open, question, with_exact_watermark, with_files_of_now, with_final, with_retractions};
+use question::{
+    ORDER_IN_AGGREGATES, left_open, question, with_exact_watermark, with_files_of_now, with_final, with_retractions,
+};
 
 /// What was compared, and how that came out.
 #[derive(Debug, Clone)]
@@ -113,13 +115,17 @@ impl Check {
     pub async fn statement(&self, statement: StreamStatement) -> Result<Option<Vec<Comparison>>> {
         if let Some(query) = question(&statement) {
             let stream = self.stream.whole_answer(query.clone()).await?.answer;
-            let retracting = stream.why_not_folded().and_then(|_| with_retractions(query.clone()));
-            return match retracting {
+            let why = stream.why_not_folded().map(str::to_string);
+            return match why.and_then(|why| Some((why, with_retractions(query.clone())?))) {
                 // Changes that cannot be told apart by key can by what they replace.
-                Some(query) => {
+                Some((why, query)) => {
                     let stream = self.stream.whole_answer(query.clone()).await?.answer;
                     let mut comparisons = self.query(query, stream).await?;
-                    comparisons.iter_mut().for_each(|comparison| comparison.what.push_str(", WITH RETRACTIONS"));
+                    let why =
+                        [format!(" (as it is written, {why})")].into_iter().chain(std::iter::repeat(String::new()));
+                    for (comparison, why) in comparisons.iter_mut().zip(why) {
+                        comparison.what.push_str(&format!(", WITH RETRACTIONS{why}"));
+                    }
                     Ok(Some(comparisons))
                 }
                 None => self.query(query, stream).await.map(Some),
@@ -218,7 +224,14 @@ impl Check {
         }
         let Some(open) = open.filter(|_| is_whole) else { return Ok(Outcome::Differs(difference, open)) };
         if !self.is_answer_in_time(&left_out, stream, query, true).await {
-            return Ok(Outcome::Differs(difference, Some(open)));
+            let is_same_in_order = open == ORDER_IN_AGGREGATES
+                && stream.with_sorted_lists()?.difference_from_batch(&batch.with_sorted_lists()?)?.is_none();
+            return Ok(match is_same_in_order {
+                true => {
+                    Outcome::Ties(difference, format!("{open}: in their own order, the values of lists are the same"))
+                }
+                false => Outcome::Differs(difference, Some(open)),
+            });
         }
         let without = if late.is_some() { ", and without the late rows" } else { "" };
         let why = format!("{open}: with ties by partition and row{without}, plain DataFusion gives the same");

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int8Array, RecordBatch, RecordBatchOptions, StringArray};
-use arrow::compute::{cast, concat_batches};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Int8Array, ListArray, RecordBatch, RecordBatchOptions, StringArray, new_empty_array,
+};
+use arrow::buffer::OffsetBuffer;
+use arrow::compute::{cast, concat, concat_batches, sort};
 use arrow::datatypes::{DataType, Float64Type, Schema, SchemaRef};
 use arrow::row::{RowConverter, Rows, SortField};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -39,6 +42,22 @@ pub(super) fn floats(column: &ArrayRef) -> Result<Option<Vec<Option<f64>>>> {
     }
     let column = cast(column, &DataType::Float64)?;
     Ok(Some(column.as_primitive::<Float64Type>().iter().collect()))
+}
+
+/// The same rows with the values of each list in order, as far as they have one.
+pub(super) fn with_sorted_lists(batch: &RecordBatch) -> Result<RecordBatch> {
+    let sorted = |column: &ArrayRef| -> Result<ArrayRef> {
+        let Some(lists) = column.as_list_opt::<i32>() else { return Ok(Arc::clone(column)) };
+        let values = (0..lists.len()).map(|row| sort(&lists.value(row), None)).collect::<Result<Vec<_>, _>>();
+        let (Ok(values), DataType::List(field)) = (values, column.data_type()) else { return Ok(Arc::clone(column)) };
+        let offsets = OffsetBuffer::from_lengths(values.iter().map(|values| values.len()));
+        let values: Vec<&dyn Array> = values.iter().map(AsRef::as_ref).collect();
+        let all = if values.is_empty() { new_empty_array(field.data_type()) } else { concat(&values)? };
+        Ok(Arc::new(ListArray::try_new(Arc::clone(field), offsets, all, lists.nulls().cloned())?))
+    };
+    let columns = batch.columns().iter().map(sorted).collect::<Result<_>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(batch.schema(), columns, &options)?)
 }
 
 /// All rows in one batch of the columns of `schema`, each of which may be null.

@@ -149,18 +149,12 @@ fn describe(sequence: &SequenceLateness, found: &Lateness, windows: bool, lines:
         count(sequence.late_rows(0))
     ));
     let most = sequence.late_rows(0).max(1);
-    // Lengths are rounded up: of those that look alike the last one holds.
-    let mut bounds: Vec<(String, u64)> = vec![];
     for bound in sequence.bounds() {
         let label = shown(bound);
-        bounds.pop_if(|(known, _)| *known == label);
-        bounds.push((label, bound));
-    }
-    for (label, bound) in bounds {
         let late = sequence.late_rows(bound);
         let share = 100.0 * late as f64 / sequence.rows.max(1) as f64;
         let bar = "█".repeat((late as f64 / most as f64 * BAR as f64).ceil() as usize);
-        lines.push(format!("  {label:>10} loses {:>12} rows  {share:>7.3} %  {bar}", count(late)));
+        lines.push(format!("  {label:>12} loses {:>12} rows  {share:>7.3} %  {bar}", count(late)));
     }
     for culprit in &sequence.culprits {
         lines.push(format!(
@@ -175,7 +169,7 @@ fn describe(sequence: &SequenceLateness, found: &Lateness, windows: bool, lines:
     lines.push(String::new());
 }
 
-/// A duration in its two largest units, rounded up, so that a bound that is taken from it is long enough.
+/// A duration to the last digit, for the rows that a bound loses are counted so.
 fn human(ns: u128) -> String {
     const UNITS: [(&str, u128); 7] = [
         ("d", 86_400_000_000_000),
@@ -186,22 +180,22 @@ fn human(ns: u128) -> String {
         ("us", 1_000),
         ("ns", 1),
     ];
-    let Some(place) = UNITS.iter().position(|(_, unit)| ns >= *unit) else {
-        return "0s".to_string();
-    };
-    let (large, small) = (UNITS[place], UNITS[(place + 1).min(UNITS.len() - 1)]);
-    let rounded = ns.div_ceil(small.1) * small.1;
-    match (rounded / large.1, rounded % large.1 / small.1) {
-        (many, 0) => format!("{many}{}", large.0),
-        (many, few) => format!("{many}{} {few}{}", large.0, small.0),
+    let mut left = ns;
+    let mut parts = vec![];
+    for (name, unit) in UNITS {
+        if left >= unit {
+            parts.push(format!("{}{name}", left / unit));
+            left %= unit;
+        }
     }
+    if parts.is_empty() { "0s".to_string() } else { parts.join(" ") }
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn durations_are_rounded_up() {
+    fn durations_are_told_in_full() {
         let shown = [0, 1, 1_500, 5_000_000_000, 61_000_000_001, 51_960_000_000_000].map(super::human);
-        assert_eq!(shown, ["0s", "1ns", "1us 500ns", "5s", "1m 2s", "14h 26m"]);
+        assert_eq!(shown, ["0s", "1ns", "1us 500ns", "5s", "1m 1s 1ns", "14h 26m"]);
     }
 }

@@ -178,7 +178,7 @@ pub(super) fn time_type(time: &DataType, function: &str) -> Result<DataType> {
         DataType::Null => Ok(DataType::Timestamp(TimeUnit::Nanosecond, None)),
         other => window_type(other).ok_or_else(|| {
             Error::sql(format!("{function} needs a timestamp, not {other}"))
-                .help("cast it: CAST(x AS TIMESTAMP), or to_timestamp(x)")
+                .help("list the column in CREATE STREAM as a TIMESTAMP; for a table, CAST(x AS TIMESTAMP) does")
                 .into()
         }),
     }

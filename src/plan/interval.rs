@@ -135,7 +135,7 @@ impl Parts {
         let tick_ns = i128::from(1_000_000_000 / ticks_per_second(unit));
         if size_ns % tick_ns != 0 {
             return Err(Error::sql(format!("a window of {size_ns} ns is no whole number of ticks of {time}"))
-                .help("take a larger size, or cast the column to a finer unit")
+                .help("take a larger size, or list the column in CREATE STREAM with a finer type: ts TIMESTAMP(3)")
                 .into());
         }
         i64::try_from(size_ns / tick_ns).map_err(|_| Error::sql("the size of a window is too large").into())

@@ -119,7 +119,7 @@ fn group_by(aggregate: &WindowAggregate) -> Result<()> {
     let answers_at_end = aggregate.window.is_none() && aggregate.emit == EmitMode::Final && aggregate.results.is_none();
     let place = || place_of(aggregate.keys.iter().chain(&aggregate.aggregates).collect::<Vec<&Expr>>());
     refuse_if(answers_at_end, || {
-        let help = "GROUP BY tumble(ts, INTERVAL '1 hour'), or use EMIT CHANGES";
+        let help = "GROUP BY tumble(ts, INTERVAL '1 hour'), or EMIT CHANGES after SET streamlines.allow_unbounded_state = true";
         let error = at_end("GROUP BY without a window", help);
         error.at(place()).about(first_stream(&aggregate.input).as_ref().map(|stream| stream.name()))
     })

@@ -45,8 +45,9 @@ pub struct SequenceLateness {
     pub null_times: u64,
     /// Of each row that needs a bound, the least one in ticks that keeps it from being late.
     needed: Histogram<u64>,
-    /// The greatest of them, exactly.
+    /// The greatest of them, exactly, and of those that the histogram takes for one.
     greatest: u64,
+    greatest_of: HashMap<u64, u64>,
     /// Bounds that were asked for, in ticks, and the rows that are late under each.
     asked: Vec<(u64, u64)>,
     /// The rows that set the watermark that most others are late by, worst first.
@@ -73,7 +74,8 @@ impl SequenceLateness {
     fn try_new(name: String, asked: &[u64]) -> Result<Self> {
         let needed = Histogram::new(3).map_err(|error| internal_datafusion_err!("{error}"))?;
         let asked = asked.iter().map(|bound| (*bound, 0)).collect();
-        Ok(Self { name, rows: 0, null_times: 0, needed, greatest: 0, asked, culprits: vec![] })
+        let greatest_of = HashMap::new();
+        Ok(Self { name, rows: 0, null_times: 0, needed, greatest: 0, greatest_of, asked, culprits: vec![] })
     }
 
     fn record(&mut self, needed: u64) {
@@ -82,6 +84,8 @@ impl SequenceLateness {
         if self.needed.record(needed).is_err() {
             self.needed.saturating_record(needed);
         }
+        let greatest = self.greatest_of.entry(self.needed.highest_equivalent(needed)).or_default();
+        *greatest = needed.max(*greatest);
         self.asked.iter_mut().filter(|(bound, _)| *bound < needed).for_each(|(_, late)| *late += 1);
     }
 
@@ -106,9 +110,12 @@ impl SequenceLateness {
         let bound = |share: f64| {
             // Of those that need a bound, as many may be lost as this share of all rows.
             let lost = self.rows as f64 * share / (self.needed.len() as f64).max(1.0);
-            if lost >= 1.0 { 0 } else { self.needed.value_at_quantile(1.0 - lost).min(self.greatest) }
+            if lost >= 1.0 { 0 } else { self.needed.value_at_quantile(1.0 - lost) }
         };
-        let mut bounds: Vec<u64> = shares.into_iter().map(bound).chain([0, self.greatest_needed()]).collect();
+        // What a row needs, and not where the histogram divides them.
+        let exact = |bound: u64| self.greatest_of.get(&bound).copied().unwrap_or(bound).min(self.greatest);
+        let mut bounds: Vec<u64> =
+            shares.into_iter().map(bound).map(exact).chain([0, self.greatest_needed()]).collect();
         bounds.extend(self.asked.iter().map(|(bound, _)| bound));
         bounds.sort_unstable();
         bounds.dedup();
@@ -127,6 +134,10 @@ impl SequenceLateness {
             all.rows += sequence.rows;
             all.null_times += sequence.null_times;
             all.greatest = all.greatest.max(sequence.greatest);
+            for (of, greatest) in &sequence.greatest_of {
+                let all = all.greatest_of.entry(*of).or_default();
+                *all = (*all).max(*greatest);
+            }
             all.needed.add(&sequence.needed).map_err(|error| internal_datafusion_err!("{error}"))?;
             all.asked.iter_mut().zip(&sequence.asked).for_each(|(all, one)| all.1 += one.1);
             all.culprits.extend(sequence.culprits.iter().cloned());

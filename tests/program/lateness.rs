@@ -26,6 +26,9 @@ fn lateness_says_what_a_bound_costs() {
     // As the run with this bound counts them.
     let three_hours = ["--by", "origin", "--window", "1h", "--bound", "3h"];
     report(&three_hours).stdout(contains("          3h loses        1,740 rows").and(contains("EWR: 120,835 rows, ")));
+    // A bound that is not asked for is printed as it was counted.
+    let newark = ["--by", "origin", "--bound", "173m"];
+    report(&newark).stdout(contains("  2h 53m loses        1,202 rows").count(1));
     let json = report(&[&three_hours[..], &["--format", "json"]].concat()).get_output().stdout.clone();
     let json = String::from_utf8(json).unwrap();
     assert!(json.contains(r#"{"bound_ns":"10800000000000","late_rows":1740}"#), "{json}");
