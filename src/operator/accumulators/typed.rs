@@ -117,8 +117,7 @@ impl<K: Kind> Typed<K> {
             }
             joins.iter().for_each(|join| self.join(join));
             let Self { kind, slots: all, heap } = self;
-            let mut row = rows.start;
-            for slot in &slots.rows[rows] {
+            for (row, slot) in rows.clone().zip(&slots.rows[rows]) {
                 let slot = &mut all[*slot];
                 if live.as_ref().is_none_or(|live| live.value(row)) {
                     *heap -= K::heap(slot);
@@ -126,7 +125,6 @@ impl<K: Kind> Typed<K> {
                     *heap += K::heap(slot);
                 }
                 after.row(kind, slot);
-                row += 1;
             }
         }
         Ok(())
