@@ -4,7 +4,7 @@ use datafusion::common::{DataFusionError, SchemaError, TableReference};
 use datafusion::execution::context::SessionContext;
 use datafusion::sql::parser::Statement;
 
-use crate::error::{Error, place_of};
+use crate::error::{Error, Location, place_of};
 use crate::plan::WINDOW_FUNCTIONS;
 use crate::sql::{self, places};
 
@@ -14,9 +14,9 @@ pub(crate) fn told(ctx: &SessionContext, statement: &Statement, error: DataFusio
         && own.location().is_none()
     {
         let place = match own {
-            Error::Refused { about: Some(name), .. } => {
-                places::relation(statement, name).or_else(|| places::call(statement, name))
-            }
+            Error::Refused { what, about: Some(name), .. } => clause(statement, what)
+                .or_else(|| places::relation(statement, name))
+                .or_else(|| places::call(statement, name)),
             // Errors of these functions are ours, and know no place.
             _ => WINDOW_FUNCTIONS.iter().find_map(|name| places::call(statement, name)),
         };
@@ -61,6 +61,16 @@ pub(crate) fn told(ctx: &SessionContext, statement: &Statement, error: DataFusio
             unknown(ctx, "stream or table", name).at(at).into()
         }
         None => error,
+    }
+}
+
+/// The place of the clause that a refusal begins with, whose expressions may have lost theirs.
+fn clause(statement: &Statement, what: &str) -> Option<Location> {
+    match what {
+        _ if what.starts_with("ORDER BY") => places::order_by(statement),
+        // Which DISTINCT is, too.
+        _ if what.starts_with("GROUP BY") => places::distinct(statement),
+        _ => None,
     }
 }
 

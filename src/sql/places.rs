@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::{CopyToSource, Statement};
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, LimitClause, ObjectName, ObjectNamePart, Query, SetExpr, Spanned, TableFactor, Value, Visit, Visitor,
-    visit_expressions,
+    Expr, Ident, LimitClause, ObjectName, ObjectNamePart, OrderByKind, Query, SetExpr, Spanned, TableFactor, Value,
+    Visit, Visitor, visit_expressions,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -89,6 +89,26 @@ pub(crate) fn text(statement: &Statement, text: &str) -> Option<Location> {
             matches!(&value.value, Value::SingleQuotedString(found) if found == text).then_some(value.span)
         }
         _ => None,
+    })
+}
+
+/// The first ORDER BY of a query.
+pub(crate) fn order_by(statement: &Statement) -> Option<Location> {
+    first(statement, |part| {
+        let Part::Query(Query { order_by: Some(order), .. }) = part else { return None };
+        match &order.kind {
+            OrderByKind::Expressions(exprs) => Some(exprs.first()?.expr.span()),
+            OrderByKind::All(_) => None,
+        }
+    })
+}
+
+/// What the first DISTINCT is of.
+pub(crate) fn distinct(statement: &Statement) -> Option<Location> {
+    first(statement, |part| {
+        let Part::Query(Query { body, .. }) = part else { return None };
+        let SetExpr::Select(select) = body.as_ref() else { return None };
+        select.distinct.as_ref().and_then(|_| Some(select.projection.first()?.span()))
     })
 }
 

@@ -355,4 +355,12 @@ fn streams_that_cannot_be_followed_are_refused() {
         "CREATE STREAM s LOCATION 'testdata/nycflights/airlines.csv' OPTIONS ('follow' 'true')",
         "'follow' of one file",
     );
+    // The place is that of the clause.
+    let growing = Growing::new("csv", 1);
+    let stream = format!(
+        "CREATE STREAM s (carrier VARCHAR) STORED AS CSV LOCATION '{}/in/' OPTIONS ('follow' 'true')",
+        growing.folder.path().display()
+    );
+    refuses(&format!("{stream};\nSELECT DISTINCT carrier FROM s"), "when the stream ends (line 2, column 17)");
+    refuses(&format!("{stream};\nSELECT * FROM s ORDER BY carrier"), "when the stream ends (line 2, column 26)");
 }
