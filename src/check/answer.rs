@@ -9,7 +9,7 @@ use crate::plan::{Changelog, Keyed, changelog};
 use crate::runtime::Job;
 use crate::sink::MemorySink;
 
-use super::changelog::{fold, fold_rows};
+use super::changelog::{fold, fold_rows, fold_sessions};
 use super::compare::{Difference, compare, compare_by_key};
 use super::ledger::Ledger;
 use super::rows::with_sorted_lists;
@@ -79,7 +79,10 @@ impl Answer {
                 let (folded, other) = (self.folded()?, other.folded()?);
                 compare(&folded.batches, &other.batches, &folded.schema)
             }
-            Changelog::Keyed(Keyed { keys, .. }) => compare_by_key(&self.batches, &other.batches, &self.schema, keys),
+            Changelog::Keyed(Keyed { keys, session, .. }) => {
+                let keys: Vec<usize> = keys.iter().copied().chain(session.iter().flatten().copied()).collect();
+                compare_by_key(&self.batches, &other.batches, &self.schema, &keys)
+            }
             Changelog::None | Changelog::Rows { .. } | Changelog::Unkeyed { .. } => {
                 compare(&self.batches, &other.batches, &self.schema)
             }
@@ -135,6 +138,9 @@ impl Answer {
     /// Changes that contradict each other.
     pub fn folded(&self) -> Result<Self> {
         let rows = match &self.changelog {
+            Changelog::Keyed(Keyed { keys, session: Some(session), .. }) => {
+                fold_sessions(&self.batches, &self.schema, keys, *session)?
+            }
             Changelog::Keyed(Keyed { keys, op, .. }) => fold(&self.batches, &self.schema, keys, *op)?,
             Changelog::Rows { op, .. } => fold_rows(&self.batches, &self.schema, *op)?,
             Changelog::None | Changelog::Unkeyed { .. } => return Ok(self.clone()),

@@ -10,6 +10,7 @@ use datafusion::common::cast::as_string_array;
 use datafusion::common::{DataFusionError, Result};
 
 use crate::error::Error;
+use crate::operator::ticks;
 
 use super::rows::{converted, converter, text_rows};
 
@@ -57,6 +58,63 @@ pub fn fold_rows(batches: &[RecordBatch], schema: &SchemaRef, op: usize) -> Resu
     let mut rows = there.into_values().flatten().collect::<Vec<_>>();
     rows.sort_unstable();
     Ok(take_record_batch(&changes_only, &UInt64Array::from(rows))?)
+}
+
+/// Folds the rows of a changelog of sessions that does not say what rows do, by the columns `keys`: a row takes the place
+/// of those of its key that lie within its bounds, the columns `session`.
+///
+/// # Errors
+/// Bounds that are no times.
+pub fn fold_sessions(
+    batches: &[RecordBatch],
+    schema: &SchemaRef,
+    keys: &[usize],
+    session: [usize; 2],
+) -> Result<RecordBatch> {
+    let changes = concat_batches(schema, batches)?;
+    let keys = converted(&converter(schema, keys)?, &changes, keys)?;
+    let bounds = session_bounds(&changes, session)?;
+    let mut latest = HashMap::<OwnedRow, Sessions<u64>>::new();
+    for (row, bounds) in bounds.into_iter().enumerate() {
+        latest.entry(keys.row(row).owned()).or_default().take(bounds, row as u64);
+    }
+    let mut rows: Vec<u64> = latest.into_values().flat_map(Sessions::into_rows).collect();
+    rows.sort_unstable();
+    Ok(take_record_batch(&changes, &UInt64Array::from(rows))?)
+}
+
+/// Start and end of a session; none is that of null event times.
+type Bounds = Option<(i64, i64)>;
+
+/// The bounds of each row's session, given the columns of starts and ends.
+pub(super) fn session_bounds(batch: &RecordBatch, session: [usize; 2]) -> Result<Vec<Bounds>> {
+    let [starts, ends] = session.map(|column| ticks(batch.column(column)));
+    Ok(starts?.iter().zip(&ends?).map(|(start, end)| start.zip(end)).collect())
+}
+
+/// The latest rows of the sessions of one key.
+#[derive(Debug)]
+pub(super) struct Sessions<T>(Vec<(Bounds, T)>);
+
+impl<T> Default for Sessions<T> {
+    fn default() -> Self {
+        Self(vec![])
+    }
+}
+
+impl<T> Sessions<T> {
+    /// A row takes the place of those that lie within its bounds.
+    pub(super) fn take(&mut self, bounds: Bounds, row: T) {
+        self.0.retain(|(before, _)| match (before, bounds) {
+            (Some((first, last)), Some((start, end))) => *first < start || end < *last,
+            (before, bounds) => *before != bounds,
+        });
+        self.0.push((bounds, row));
+    }
+
+    pub(super) fn into_rows(self) -> impl Iterator<Item = T> {
+        self.0.into_iter().map(|(_, row)| row)
+    }
 }
 
 fn unfit(op: &str, changes: &RecordBatch, row: usize) -> DataFusionError {
@@ -108,7 +166,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use arrow::array::{Int64Array, StringArray};
+    use arrow::array::{Int64Array, StringArray, TimestampSecondArray};
     use proptest::prelude::*;
 
     use super::*;
@@ -171,6 +229,24 @@ mod tests {
         let changes = [("", Some(1), 1), ("", None, 2), ("", Some(1), 3), ("", None, 2)];
         assert_eq!(folded(&changes, false).unwrap(), ["1 3", "NULL 2"]);
         assert_eq!(folded(&[], false).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_session_takes_the_place_of_those_within_it() {
+        let rows = [(1, Some((10, 20))), (1, Some((30, 40))), (2, Some((10, 20))), (1, None), (1, Some((8, 20)))];
+        let rows = rows.into_iter().chain([(1, Some((8, 40))), (1, None), (2, Some((20, 30))), (1, Some((50, 60)))]);
+        let rows: Vec<(i64, Option<(i64, i64)>)> = rows.collect();
+        let time = |bound: fn((i64, i64)) -> i64| {
+            let times = rows.iter().map(|(_, bounds)| bounds.map(bound));
+            Arc::new(TimestampSecondArray::from_iter(times)) as ArrayRef
+        };
+        let key = Arc::new(Int64Array::from_iter_values(rows.iter().map(|(key, _)| *key))) as ArrayRef;
+        let number = Arc::new(Int64Array::from_iter_values(0..rows.len() as i64)) as ArrayRef;
+        let columns = [("k", key), ("s", time(|bounds| bounds.0)), ("e", time(|bounds| bounds.1)), ("n", number)];
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let folded = fold_sessions(&[batch.slice(0, 4), batch.slice(4, 5)], &batch.schema(), &[0], [1, 2]).unwrap();
+        let left: Vec<String> = text_rows(&folded).unwrap().iter().map(|row| row[3].clone()).collect();
+        assert_eq!(left, ["2", "5", "6", "7", "8"]);
     }
 
     #[test]

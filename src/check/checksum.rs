@@ -23,6 +23,7 @@ use crate::plan::{Changelog, Keyed, changelog};
 use crate::runtime::Job;
 use crate::sink::{Sink, Writer, Written};
 
+use super::changelog::{Sessions, session_bounds};
 use super::question::left_open;
 use super::rows::floats;
 
@@ -64,7 +65,8 @@ impl Checksum {
         let sink = ChecksumSink { changelog, sums: Arc::default() };
         let summary = Job::new(query).await?.run(&sink).await?;
         let sums = std::mem::take(&mut *sink.sums.lock());
-        let total = sums.latest.into_values().fold(sums.total, |mut total, row| {
+        let of_sessions = sums.sessions.into_values().flat_map(Sessions::into_rows);
+        let total = sums.latest.into_values().chain(of_sessions).fold(sums.total, |mut total, row| {
             total.add(row, 1);
             total
         });
@@ -150,15 +152,18 @@ struct Sums {
     total: Total,
     /// The latest row of each key, by the key's hash.
     latest: HashMap<u64, Row>,
+    /// The same of sessions whose bounds change.
+    sessions: HashMap<u64, Sessions<Row>>,
 }
 
 impl Sums {
     fn take(&mut self, batch: &RecordBatch, changelog: &Changelog) -> Result<()> {
-        let (op, keys) = match changelog {
-            Changelog::Keyed(Keyed { op, keys, .. }) => (*op, Some(keys)),
-            Changelog::Rows { op, .. } => (Some(*op), None),
-            Changelog::None | Changelog::Unkeyed { .. } => (None, None),
+        let (op, keys, session) = match changelog {
+            Changelog::Keyed(Keyed { op, keys, session, .. }) => (*op, Some(keys), *session),
+            Changelog::Rows { op, .. } => (Some(*op), None, None),
+            Changelog::None | Changelog::Unkeyed { .. } => (None, None, None),
         };
+        let bounds = session.map(|session| session_bounds(batch, session)).transpose()?;
         let rows = rows(batch, op)?;
         let keys = keys.map(|keys| hashes(keys.iter().map(|key| batch.column(*key)), batch.num_rows())).transpose()?;
         let ops = op.map(|op| cast(batch.column(op), &DataType::Utf8)).transpose()?;
@@ -166,6 +171,9 @@ impl Sums {
         for (index, row) in rows.into_iter().enumerate() {
             let goes = ops.is_some_and(|ops| matches!(ops.value(index), "-U" | "-D"));
             match keys.as_ref().and_then(|keys| keys.get(index)) {
+                Some(key) if let Some(bounds) = &bounds => {
+                    self.sessions.entry(*key).or_default().take(bounds[index], row);
+                }
                 Some(key) if goes => drop(self.latest.remove(key)),
                 Some(key) => drop(self.latest.insert(*key, row)),
                 None => self.total.add(row, if goes { -1 } else { 1 }),

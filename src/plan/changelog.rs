@@ -43,6 +43,9 @@ pub(crate) enum Changelog {
 pub(crate) struct Keyed {
     /// The columns of the key.
     pub(crate) keys: Vec<usize>,
+    /// The columns of a session's start and end, which change: a row takes the place of all those of its key that lie
+    /// within it, for a session only ever grows.
+    pub(crate) session: Option<[usize; 2]>,
     /// The column that says what a row does.
     pub(crate) op: Option<usize>,
     /// Whether how batches are cut decides which changes are told.
@@ -61,9 +64,6 @@ pub(crate) fn changelog(plan: &LogicalPlan) -> Changelog {
         true => Changelog::Rows { op: 0, is_by_batch },
         false => Changelog::Unkeyed { why: why.to_string(), is_by_batch },
     };
-    if source.is_session() && !source.emit().has_ops() {
-        return unkeyed("the bounds of a session change, and WITH OP is not there to say which rows it replaces");
-    }
     let op = source.emit().has_ops().then_some(0);
     if !gives_row_for_row(plan) {
         return unkeyed("a change may become several rows, or none");
@@ -81,7 +81,11 @@ pub(crate) fn changelog(plan: &LogicalPlan) -> Changelog {
             None => return unkeyed(&format!("{name} is grouped by and not selected")),
         }
     }
-    Changelog::Keyed(Keyed { keys, op, is_by_batch })
+    let mut session = None;
+    if let ([start, end, rest @ ..], true, None) = (keys.as_slice(), source.is_session(), op) {
+        (session, keys) = (Some([*start, *end]), rest.to_vec());
+    }
+    Changelog::Keyed(Keyed { keys, session, op, is_by_batch })
 }
 
 /// Whether WITH OP has found no changes, and calls each row a new one.

@@ -252,15 +252,6 @@ impl Query {
         }
         self.sum_up = None;
         if let Kind::GroupBy { window, bounds, having, .. } = &mut self.kind {
-            if window.as_ref().is_some_and(|(window, _)| window.is_session()) {
-                // A session changes its key with its bounds, so its rows have to say what they do.
-                self.form = match self.form {
-                    "" => " WITH OP",
-                    " PER BATCH" => " PER BATCH WITH OP",
-                    " EVERY INTERVAL '10' SECOND" => " EVERY INTERVAL '10' SECOND WITH OP",
-                    form => form,
-                };
-            }
             if !self.form.contains("WITH") {
                 *having = None;
             }
