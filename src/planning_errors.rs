@@ -38,13 +38,10 @@ pub(crate) fn told(ctx: &SessionContext, statement: &Statement, error: DataFusio
     if let Some(call) = between("given name and argument types '", '\'') {
         return unfit_arguments(statement, call, &message);
     }
-    if let Some(text) = between("Invalid input syntax for type interval: \"", '"') {
-        let error = Error::sql(format!("'{text}' is no interval")).at(places::text(statement, text));
-        return error.help("write INTERVAL '1 hour', INTERVAL '5' MINUTE or INTERVAL '1 day 2 hours'").into();
-    }
     if let Some(told) = name_or_frame(statement, &message)
         .or_else(|| over(statement, &message))
         .or_else(|| literal(statement, &message))
+        .or_else(|| interval(statement, &message))
         .or_else(|| limit(statement, &message))
         .or_else(|| aggregate(ctx, statement, &message))
     {
@@ -70,6 +67,7 @@ fn clause(statement: &Statement, what: &str) -> Option<Location> {
         _ if what.starts_with("ORDER BY") => places::order_by(statement),
         // Which DISTINCT is, too.
         _ if what.starts_with("GROUP BY") => places::distinct(statement),
+        _ if what.contains("FULL JOIN") => places::full_join(statement),
         _ => None,
     }
 }
@@ -151,6 +149,19 @@ fn literal(statement: &Statement, message: &str) -> Option<Error> {
     let data_type = between("' to value of ", " type")?;
     let error = Error::sql(format!("'{text}' is no {data_type}")).at(Some(places::text(statement, text)?));
     Some(error.help("compare values of one type, or cast the column to text"))
+}
+
+/// Text that is no interval, or too long a one.
+fn interval(statement: &Statement, message: &str) -> Option<Error> {
+    let between = |before: &str, after: &str| Some(message.split_once(before)?.1.split_once(after)?.0);
+    if let Some(length) = between("Unable to represent ", " in a signed") {
+        let number = length.split(' ').next().unwrap_or(length);
+        let at = places::text(statement, length).or_else(|| places::text(statement, number));
+        return Some(Error::sql(format!("an interval of {length} is too long")).at(at).help("write INTERVAL '1 hour'"));
+    }
+    let text = between("Invalid input syntax for type interval: \"", "\"")?;
+    let error = Error::sql(format!("'{text}' is no interval")).at(places::text(statement, text));
+    Some(error.help("write INTERVAL '1 hour', INTERVAL '5' MINUTE or INTERVAL '1 day 2 hours'"))
 }
 
 /// An aggregate where there can be none.

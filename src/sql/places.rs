@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::{CopyToSource, Statement};
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, LimitClause, ObjectName, ObjectNamePart, OrderByKind, Query, SetExpr, Spanned, TableFactor, Value,
-    Visit, Visitor, visit_expressions,
+    Expr, Ident, JoinOperator, LimitClause, ObjectName, ObjectNamePart, OrderByKind, Query, SetExpr, Spanned,
+    TableFactor, Value, Visit, Visitor, visit_expressions,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -109,6 +109,17 @@ pub(crate) fn distinct(statement: &Statement) -> Option<Location> {
         let Part::Query(Query { body, .. }) = part else { return None };
         let SetExpr::Select(select) = body.as_ref() else { return None };
         select.distinct.as_ref().and_then(|_| Some(select.projection.first()?.span()))
+    })
+}
+
+/// What the first FULL JOIN joins.
+pub(crate) fn full_join(statement: &Statement) -> Option<Location> {
+    first(statement, |part| {
+        let Part::Query(Query { body, .. }) = part else { return None };
+        let SetExpr::Select(select) = body.as_ref() else { return None };
+        let mut joins = select.from.iter().flat_map(|from| &from.joins);
+        let full = joins.find(|join| matches!(join.join_operator, JoinOperator::FullOuter(_)))?;
+        Some(full.relation.span())
     })
 }
 

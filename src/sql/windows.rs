@@ -2,13 +2,14 @@
 //!
 //! A table function becomes a sub-query that adds the window's columns; a clause becomes one more group expression.
 
-use datafusion::common::Result;
+use datafusion::common::{DataFusionError, Result};
 use datafusion::sql::sqlparser::dialect::Dialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::error::Error;
 
 use super::duration::{duration, is_duration};
+use super::nearest;
 use super::tokens::{Tokens, are_words, closing, depths, is, is_word, list_items, location_at, snippet, text, word};
 
 /// A window table function: its name, the names of its lengths, and how it is written.
@@ -247,7 +248,34 @@ pub(super) fn rewrite_clauses(tokens: &mut Tokens, dialect: &dyn Dialect) -> Res
         };
         tokens.splice(at..at, snippet(&text, span, dialect)?);
     }
-    Ok(())
+    match (0..tokens.len()).find(|index| is_unknown_clause(tokens, *index)) {
+        Some(index) => Err(unknown_clause(tokens, index)),
+        None => Ok(()),
+    }
+}
+
+/// Whether `WINDOW word (` begins at `index`, which is no name of a relation or column.
+fn is_unknown_clause(tokens: &Tokens, index: usize) -> bool {
+    let names = |before: usize| {
+        ["SELECT", "FROM", "JOIN", "AS"].iter().any(|word| is_word(tokens, before, word))
+            || [Token::Comma, Token::Period].iter().any(|token| is(tokens, before, token))
+    };
+    is_word(tokens, index, "WINDOW")
+        && word(tokens, index + 1).is_some_and(|name| name != "as")
+        && is(tokens, index + 2, &Token::LParen)
+        && index.checked_sub(1).is_some_and(|before| !names(before))
+}
+
+fn unknown_clause(tokens: &Tokens, index: usize) -> DataFusionError {
+    let name = word(tokens, index + 1).unwrap_or_default().to_uppercase();
+    let kinds: Vec<String> = CLAUSES.iter().map(|clause| clause.name.to_uppercase()).collect();
+    let error = Error::sql(format!("there is no window {name}")).at(location_at(tokens, index + 1));
+    let error = match nearest(&name, kinds.iter().map(String::as_str)) {
+        Some(kind) => error.help(format!("did you mean WINDOW {kind} (…)?")),
+        None => error
+            .help(format!("WINDOW is followed by {}, or names a window of OVER: WINDOW w AS (…)", kinds.join(", "))),
+    };
+    error.into()
 }
 
 /// A window clause.

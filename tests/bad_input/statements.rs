@@ -58,6 +58,28 @@ fn an_unknown_function() {
 }
 
 #[test]
+fn an_interval_that_is_none() {
+    let folder = Folder::with_trips();
+    let refuses = |interval: &str, message: &str| {
+        let query = format!("SELECT count(*) FROM trips GROUP BY tumble(ts, INTERVAL {interval})");
+        folder.refuses_query(&query, interval, &[message, "help: write INTERVAL '1 hour'"]);
+    };
+    refuses("'9999999999 days'", "an interval of 9999999999 days is too long");
+    refuses("'soon'", "'soon' is no interval");
+}
+
+#[test]
+fn an_unknown_window() {
+    let folder = Folder::with_trips();
+    let refuses = |kind: &str, messages: &[&str]| {
+        let query = format!("SELECT count(*) FROM trips GROUP BY origin WINDOW {kind} (SIZE 1 HOUR)");
+        folder.refuses_query(&query, kind, messages);
+    };
+    refuses("TUMBLIN", &["there is no window TUMBLIN", "did you mean WINDOW TUMBLING (…)?"]);
+    refuses("foo", &["there is no window FOO", "WINDOW is followed by TUMBLING, HOPPING", "WINDOW w AS (…)"]);
+}
+
+#[test]
 fn text_that_is_no_value_of_its_column() {
     let folder = Folder::with_trips();
     folder.refuses_query(
