@@ -1,14 +1,16 @@
 //! What is asked of each session: the query of a statement, and its variants.
 
+use datafusion::common::Result;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::expr::WindowFunction;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::sql::parser::{CopyToSource, Statement};
 use datafusion::sql::sqlparser::ast::{Query, Statement as Sql};
 
 use crate::plan::{depends_on_order, takes_rows};
 use crate::sql::{EmitMode, Ops, StreamStatement};
+
+use super::extremes::has_extreme_of_floats;
 
 /// The query whose rows a statement gives or writes.
 pub(super) fn question(statement: &StreamStatement) -> Option<StreamStatement> {
@@ -66,6 +68,10 @@ pub(super) fn with_files_of_now(mut statement: StreamStatement) -> StreamStateme
 pub(super) const ORDER_IN_AGGREGATES: &str =
     "SQL leaves the order of rows in an aggregate open where its ORDER BY does not tell it";
 
+/// DataFusion lets the last of two stand that do not compare.
+pub(super) const EXTREMES_OF_FLOATS: &str =
+    "where a float is NaN, the least and the greatest of plain DataFusion hang on the order of rows";
+
 /// What SQL leaves open about the rows of a query, so that two answers may differ and both be right.
 pub(super) fn left_open(plan: &LogicalPlan) -> Result<Option<&'static str>> {
     let mut open = None;
@@ -87,9 +93,9 @@ pub(super) fn left_open(plan: &LogicalPlan) -> Result<Option<&'static str>> {
                 Some(ORDER_IN_AGGREGATES)
             }
             LogicalPlan::Aggregate(aggregate)
-                if aggregate.aggr_expr.iter().any(|expr| is_extreme_of_floats(expr, aggregate.input.schema())) =>
+                if aggregate.aggr_expr.iter().any(|expr| has_extreme_of_floats(expr, aggregate.input.schema())) =>
             {
-                Some("where a float is NaN, the least and the greatest of plain DataFusion hang on the order of rows")
+                Some(EXTREMES_OF_FLOATS)
             }
             node if node.expressions().iter().any(Expr::is_volatile) => Some("a function is random"),
             _ => None,
@@ -98,14 +104,6 @@ pub(super) fn left_open(plan: &LogicalPlan) -> Result<Option<&'static str>> {
         Ok(if open.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     Ok(open)
-}
-
-/// Whether an aggregate is the least or the greatest of floats.
-fn is_extreme_of_floats(expr: &Expr, input: &DFSchema) -> bool {
-    let is_extreme =
-        |part: &Expr| matches!(part, Expr::AggregateFunction(call) if ["min", "max"].contains(&call.func.name()));
-    let is_float = |part: &Expr| part.get_type(input).is_ok_and(|data_type| data_type.is_floating());
-    expr.exists(|part| Ok(is_extreme(part) && is_float(part))).unwrap_or(false)
 }
 
 /// Whether an OVER column is the value of one row of its frame, which may begin or end with rows that tie.

@@ -77,6 +77,13 @@ fn check_breaks_ties_as_a_stream_does() {
         .and(contains("in their own order, the values of lists are the same"))
         .and(contains("1 by ties"));
     check(&format!("{flights} {distinct}"), &["--runs", "0"]).success().stdout(told);
+    // NaN is beyond every number, and to plain DataFusion it is neither less nor more.
+    let delay = "CASE WHEN flight % 7 = 0 THEN 'NaN'::DOUBLE ELSE dep_delay END";
+    let extremes = format!("SELECT origin, min({delay}) AS least, max({delay}) AS most FROM flights GROUP BY origin");
+    let told = contains("  ties     batch and stream: 3 rows; ")
+        .and(contains("by their total order, in which NaN is beyond every number, plain DataFusion gives the same"))
+        .and(contains("1 by ties"));
+    check(&format!("{flights} {extremes}"), &["--runs", "0"]).success().stdout(told);
 }
 
 #[test]
