@@ -38,7 +38,7 @@ impl Merge {
     pub(super) fn restore(&mut self, saved: SavedPiece) -> Result<()> {
         (self.told, self.merged) = (saved.watermark, saved.windows);
         match self.spec.merged().zip(self.handed_over.as_mut()) {
-            Some((spec, handed_over)) => handed_over.restore(spec, &saved.partials),
+            Some((spec, handed_over)) => handed_over.add(spec, &saved.partials),
             None => Ok(()),
         }
     }
@@ -76,7 +76,7 @@ impl Merge {
         if self.window().is_some() {
             self.merged += ready.len() as u64;
         }
-        ready.iter().map(|complete| self.spec.merge(complete)).collect()
+        self.spec.merge(ready)
     }
 
     fn window(&self) -> Option<&WindowSpec> {

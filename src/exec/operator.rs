@@ -1,5 +1,6 @@
 //! The plan node of a stateful operator.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use datafusion::physical_plan::{
 use crate::operator::{
     AggregateSpec, ChangelogAggregate, ChangelogTopN, ChangesSpec, CompleteWindow, Mode, Operator, ResultTime,
     RowsWindow, RowsWindowSpec, SessionAggregate, SessionRows, SessionRowsSpec, TopNSpec, WindowAggregate, WindowTopN,
-    merge_window,
+    merge_windows,
 };
 
 use super::operator_stream::OperatorStream;
@@ -81,11 +82,11 @@ impl OperatorSpec {
         }
     }
 
-    /// The rows of a window whose partial states are all there.
-    pub(super) fn merge(&self, complete: &CompleteWindow) -> Result<RecordBatch> {
+    /// The rows of windows whose partial states are all there.
+    pub(super) fn merge(&self, windows: VecDeque<CompleteWindow>) -> Result<Vec<RecordBatch>> {
         match self {
-            Self::MergedWindowTopN(spec) => spec.merge(complete),
-            Self::MergedWindowAggregate(spec) => merge_window(spec, complete),
+            Self::MergedWindowTopN(spec) => spec.merge(windows),
+            Self::MergedWindowAggregate(spec) => merge_windows(spec, windows),
             _ => Err(internal_datafusion_err!("{} merges no windows", self.name())),
         }
     }

@@ -29,15 +29,15 @@ pub(super) struct Blocks {
 /// The states of some panes as one.
 struct Block {
     state: RecordBatch,
-    /// The panes, and how many states there were of each: rows that came later are in further ones.
-    held: Vec<(i64, usize)>,
+    /// The panes, and how often each had changed.
+    held: Vec<(i64, u64)>,
 }
 
 impl Block {
     fn try_new(spec: &AggregateSpec, panes: &[(Slice, Pane)]) -> Result<Self> {
         let mut groups = Groups::try_new(spec)?;
         for state in panes.iter().flat_map(|(_, pane)| &pane.sealed) {
-            groups.merge(spec, state)?;
+            groups.merge(spec, &state.to_batch())?;
         }
         Ok(Self { state: groups.into_state(spec)?, held: held(panes).collect() })
     }
@@ -47,8 +47,8 @@ impl Block {
     }
 }
 
-fn held(panes: &[(Slice, Pane)]) -> impl Iterator<Item = (i64, usize)> {
-    panes.iter().map(|(slice, pane)| (slice.pane, pane.sealed.len()))
+fn held(panes: &[(Slice, Pane)]) -> impl Iterator<Item = (i64, u64)> {
+    panes.iter().map(|(slice, pane)| (slice.pane, pane.changes))
 }
 
 impl Blocks {
@@ -90,7 +90,8 @@ impl Blocks {
             match &block {
                 Some(block) => groups.merge(spec, &block.state)?,
                 None => {
-                    panes.iter().flat_map(|(_, pane)| &pane.sealed).try_for_each(|state| groups.merge(spec, state))?
+                    let mut states = panes.iter().flat_map(|(_, pane)| &pane.sealed);
+                    states.try_for_each(|state| groups.merge(spec, &state.to_batch()))?;
                 }
             }
             kept.extend(block.filter(|_| stays).map(|block| (start, block)));

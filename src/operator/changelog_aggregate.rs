@@ -80,9 +80,9 @@ impl ChangelogAggregate {
             return self.change(None, rows, output);
         };
         let watermark = self.later(watermark);
-        let divided = rows.by_window(window, watermark, &mut self.missed)?;
+        let divided = rows.by_window(window, watermark, &mut self.missed);
         self.state.counters.add(&divided.counters);
-        for part in divided.slices {
+        for part in divided.apart()? {
             self.change(part.slice, part.rows, output)?;
         }
         Ok(())
@@ -129,14 +129,10 @@ impl ChangelogAggregate {
 
     /// Forgets the windows that end at or before the watermark: no row can change them any more.
     fn close(&mut self, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
-        let spec = Arc::clone(&self.spec);
-        let Some(window) = &spec.window else { return Ok(()) };
-        while let Some((_, slices)) = self.state.windows.close(&window.shape, watermark) {
+        for (slice, mut groups) in self.state.windows.due(watermark) {
             self.state.counters.windows_closed += 1;
-            for (slice, mut groups) in slices {
-                if let Some(changed) = groups.flush()? {
-                    output.push(self.output(Some(slice), 0, changed)?);
-                }
+            if let Some(changed) = groups.flush()? {
+                output.push(self.output(Some(slice), 0, changed)?);
             }
         }
         Ok(())

@@ -13,10 +13,12 @@
 mod accumulators;
 mod aggregate_spec;
 mod blocks;
+mod by_slice;
 mod calendar;
 mod changelog_aggregate;
 mod changes;
 mod codes;
+mod due;
 mod groups;
 mod key_values;
 mod keys;
@@ -33,10 +35,12 @@ mod rows_window;
 mod running_groups;
 mod sessions;
 mod shared_keys;
+mod small_windows;
 mod snapshot;
 mod sorted_aggregate;
 mod spans;
 mod spill;
+mod states;
 mod summary;
 #[cfg(test)]
 mod testing;
@@ -64,7 +68,7 @@ pub(crate) use ticks::ticks;
 pub(crate) use timed_rows::TimedRows;
 pub(crate) use top_n::{ChangelogTopN, TopNSpec, WindowTopN};
 pub(crate) use window_aggregate::{Mode, WindowAggregate};
-pub(crate) use window_merge::{CompleteWindow, HandedOver, Merger, SavedPiece, merge_window};
+pub(crate) use window_merge::{CompleteWindow, HandedOver, Merger, SavedPiece, merge_windows};
 pub(crate) use window_shape::{Length, WindowShape, round_down};
 
 use std::sync::Arc;

@@ -10,8 +10,6 @@ use arrow::compute::{concat_batches, partition};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use datafusion::common::{Result, internal_datafusion_err};
 
-use super::window_shape::WindowShape;
-
 /// Rows of one pane that are in the same windows: those of the pane that end at `next_end` and later.
 ///
 /// Where a window is one pane, `pane` is its start and `next_end` its end. Rows that came too late for the pane's first
@@ -59,24 +57,17 @@ impl<G> OpenWindows<G> {
         })
     }
 
-    /// Takes out the slices of the window that ends first, if it ends at or before the watermark. Those that are in
-    /// later windows too are to be put back.
-    pub(super) fn close(&mut self, shape: &WindowShape, watermark: i64) -> Option<(Window, Vec<(Slice, G)>)> {
-        let first = *self.slices.first_key_value()?.0;
-        if first.next_end > watermark {
-            return None;
-        }
-        let window = Window { start: shape.start(first.pane, first.next_end), end: first.next_end };
-        let is_in =
-            |slice: &Slice| slice.next_end == window.end && shape.start(slice.pane, slice.next_end) == window.start;
-        let mut slices = vec![];
+    /// Takes out the slices that are in a window which ends at or before the watermark, the earliest end first. Those that
+    /// are in later windows too are to be put back.
+    pub(super) fn due(&mut self, watermark: i64) -> Vec<(Slice, G)> {
+        let mut due = vec![];
         while let Some(entry) = self.slices.first_entry()
-            && is_in(entry.key())
+            && entry.key().next_end <= watermark
         {
             let (slice, groups) = entry.remove_entry();
-            slices.push((slice, *groups));
+            due.push((slice, *groups));
         }
-        Some((window, slices))
+        due
     }
 
     /// Takes all slices out as they are, the earliest first and the one without a window last.
@@ -125,15 +116,30 @@ const JOINED_ROWS: usize = 8192;
 
 /// The first columns of a state batch of a slice.
 pub(super) fn slice_columns(slice: Option<Slice>, rows: usize) -> Vec<ArrayRef> {
-    let bounds = [slice.map(|slice| slice.next_end), slice.map(|slice| slice.pane)];
-    let column = |bound| Arc::new(Int64Array::from_iter(std::iter::repeat_n(bound, rows))) as ArrayRef;
-    bounds.into_iter().map(column).collect()
+    columns_of_slices(&[(slice, rows)])
+}
+
+/// The same of several slices, each up to its end.
+fn columns_of_slices(slices: &[(Option<Slice>, usize)]) -> Vec<ArrayRef> {
+    let column = |bound: fn(&Slice) -> i64| {
+        let mut bounds = vec![];
+        for (slice, end) in slices {
+            bounds.resize(*end, slice.as_ref().map(bound));
+        }
+        Arc::new(Int64Array::from(bounds)) as ArrayRef
+    };
+    vec![column(|slice| slice.next_end), column(|slice| slice.pane)]
 }
 
 /// States of groups as a state batch of their slice: before them its `next_end` and `pane` in ticks, null for the window
 /// of null event times and without a window.
 pub(super) fn with_slice(slice: Option<Slice>, groups: &RecordBatch) -> Result<RecordBatch> {
-    let mut columns = slice_columns(slice, groups.num_rows());
+    with_slices(&[(slice, groups.num_rows())], groups)
+}
+
+/// The same of several slices, each up to its end.
+pub(super) fn with_slices(slices: &[(Option<Slice>, usize)], groups: &RecordBatch) -> Result<RecordBatch> {
+    let mut columns = columns_of_slices(slices);
     columns.extend_from_slice(groups.columns());
     let bounds = ["next_end", "pane"].map(|name| Arc::new(Field::new(name, DataType::Int64, true)));
     let schema = groups.schema();

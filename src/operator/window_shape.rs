@@ -156,6 +156,13 @@ fn pane_end(pane: i64, width: i64) -> i64 {
 
 /// The multiple of `step`, and `offset` after it, at or before `time`.
 pub(crate) fn round_down(time: i128, step: i64, offset: i64) -> i128 {
+    // Far from the ends of time a division of half the width does.
+    if let Ok(time) = i64::try_from(time)
+        && let Some(since) = time.checked_sub(offset)
+        && let Some(multiple) = since.checked_sub(since.rem_euclid(step))
+    {
+        return i128::from(multiple) + i128::from(offset);
+    }
     let (step, offset) = (i128::from(step), i128::from(offset));
     (time - offset).div_euclid(step) * step + offset
 }

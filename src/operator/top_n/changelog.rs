@@ -215,9 +215,9 @@ impl ChangelogTopN {
             self.state.counters.used_rows += rows.rows as u64;
             return self.change(None, &rows, output);
         };
-        let divided = rows.by_window(window, watermark, &mut self.missed)?;
+        let divided = rows.by_window(window, watermark, &mut self.missed);
         self.state.counters.add(&divided.counters);
-        divided.slices.into_iter().try_for_each(|part| self.change(part.slice, &part.rows, output))
+        divided.apart()?.into_iter().try_for_each(|part| self.change(part.slice, &part.rows, output))
     }
 
     fn change(&mut self, slice: Option<Slice>, rows: &Evaluated, output: &mut Vec<RecordBatch>) -> Result<()> {
@@ -260,14 +260,10 @@ impl ChangelogTopN {
 
     /// Forgets the windows that end at or before the watermark: no row can change them any more.
     fn close(&mut self, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
-        let spec = Arc::clone(&self.spec);
-        let Some(window) = &spec.groups.window else { return Ok(()) };
-        while let Some((_, slices)) = self.state.windows.close(&window.shape, watermark) {
+        for (slice, mut ranked) in self.state.windows.due(watermark) {
             self.state.counters.windows_closed += 1;
-            for (slice, mut ranked) in slices {
-                let (told, columns) = ranked.flush(self.form)?;
-                self.tell(Some(slice), told, columns, output)?;
-            }
+            let (told, columns) = ranked.flush(self.form)?;
+            self.tell(Some(slice), told, columns, output)?;
         }
         Ok(())
     }

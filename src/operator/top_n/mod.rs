@@ -14,6 +14,7 @@ mod changelog;
 mod tests;
 mod windowed;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ use datafusion::scalar::ScalarValue;
 
 use super::aggregate_spec::{AggregateSpec, Derived, WindowSpec};
 use super::groups::Groups;
-use super::window_merge::{CompleteWindow, merge_window};
+use super::window_merge::{CompleteWindow, merge_windows};
 use aggregate::best_rows;
 use best_rows::BestRowsSpec;
 pub(crate) use changelog::ChangelogTopN;
@@ -101,9 +102,9 @@ impl TopNSpec {
         self.rows(&self.groups.output(None, rows, columns)?)
     }
 
-    /// The rows of a window that several pipelines have kept rows of.
-    pub(crate) fn merge(&self, complete: &CompleteWindow) -> Result<RecordBatch> {
-        self.rows(&merge_window(&self.groups, complete)?)
+    /// The rows of windows that several pipelines have kept rows of.
+    pub(crate) fn merge(&self, windows: VecDeque<CompleteWindow>) -> Result<Vec<RecordBatch>> {
+        merge_windows(&self.groups, windows)?.iter().map(|lists| self.rows(lists)).collect()
     }
 
     /// The rows of lists of them.

@@ -232,9 +232,7 @@ proptest! {
             let input: Vec<(RecordBatch, Stamp)> =
                 stamped(part, &lengths, 0, piece, None).into_iter().map(|(rows, _)| (rows, Stamp::timeless(piece))).collect();
             let partials = run(&mut operator, &input);
-            for complete in merger.close(piece, i64::MAX, partials).unwrap() {
-                output.push(spec.merge(&complete).unwrap());
-            }
+            output.extend(spec.merge(merger.close(piece, i64::MAX, partials).unwrap()).unwrap());
         }
         let (groups, _) = by_group(&rows, i64::MAX / 2, Some(10_000), true);
         assert_same(&spec.schema, &sorted(text(&output)), &sorted(first_rows(groups, at_most, 1, options)));

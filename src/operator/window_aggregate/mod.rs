@@ -5,6 +5,10 @@
 //! what a window costs when it closes is the groups of its panes. Without a window there is one slice, which the end of
 //! the stream closes. State is that of the open windows only, so in a steady stream it stays in the processor's cache.
 
+mod closing;
+#[cfg(test)]
+mod tests;
+
 use std::cmp::Reverse;
 use std::sync::Arc;
 
@@ -15,13 +19,20 @@ use datafusion::execution::DiskManager;
 
 use super::aggregate_spec::{AggregateSpec, Evaluated};
 use super::blocks::Blocks;
-use super::groups::Groups;
-use super::open_windows::{OpenWindows, Slice, Window, joined, ranges, slice_of, with_slice, without_slice};
+use super::by_slice::ManySlices;
+use super::due::Due;
+use super::groups::{Groups, GroupsOfMany};
+use super::open_windows::{
+    OpenWindows, Slice, Window, joined, ranges, slice_of, with_slice, with_slices, without_slice,
+};
 use super::pane::Pane;
 use super::shared_keys::{SharedKeys, numbered};
+use super::small_windows::{SmallWindows, are_enough, are_few};
 use super::snapshot::{counters_batch, split_counters, without_slack};
-use super::spill::{Divided, PARTS, SpillOut};
+use super::spill::SpillOut;
+use super::states::{GatheredStates, SharedBatches, StateRows};
 use super::{Counters, MissedRows, Operator, Stamp, WATERMARK_MAX};
+use closing::Closing;
 
 /// What comes out of a closed window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +58,7 @@ pub(crate) struct WindowAggregate {
 struct State {
     keys: Option<SharedKeys>,
     windows: OpenWindows<Pane>,
+    shared: SharedBatches,
     blocks: Option<Blocks>,
     counters: Counters,
     /// A window that is being answered a part at a time, before the others that are due.
@@ -56,23 +68,8 @@ struct State {
     has_ended: bool,
 }
 
-/// A window some of which is on disk, or what waits for the end without one.
-struct Closing {
-    window: Option<Window>,
-    panes: Vec<(Option<Slice>, Pane)>,
-    /// What each pane has in memory, by the values of keys: their numbers may change meanwhile.
-    in_memory: Vec<Vec<Divided>>,
-    /// The next part of its keys.
-    part: usize,
-    rows: usize,
-}
-
-impl Closing {
-    fn size(&self) -> usize {
-        let in_memory = self.in_memory.iter().flatten().map(Divided::size);
-        self.panes.iter().map(|(_, pane)| pane.size()).sum::<usize>() + in_memory.sum::<usize>()
-    }
-}
+/// Bytes of states that are kept only because others of their batch are needed, before all are made anew.
+const MOST_SLACK: usize = if cfg!(test) { 1 << 10 } else { 1 << 20 };
 
 impl WindowAggregate {
     pub(crate) fn new(spec: Arc<AggregateSpec>, mode: Mode) -> Self {
@@ -111,37 +108,67 @@ impl WindowAggregate {
     /// The output of groups of a window.
     fn output(&self, window: Option<Window>, groups: Groups) -> Result<RecordBatch> {
         let (rows, columns) = groups.finish()?;
-        let output = self.groups_spec().output(window, rows, columns)?;
+        self.with_keys(self.groups_spec().output(window, rows, columns)?)
+    }
+
+    /// Rows of the output with keys, if they are known by number so far.
+    fn with_keys(&self, output: RecordBatch) -> Result<RecordBatch> {
         match &self.state.keys {
             Some(keys) => keys.with_keys(&output, self.spec.window_columns(), &self.spec.schema),
             None => Ok(output),
         }
     }
 
-    /// Closes the windows that end at or before the watermark, earliest first.
-    fn close(&mut self, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
-        let spec = Arc::clone(&self.spec);
-        let Some(shape) = spec.window.as_ref().map(|window| &window.shape) else { return Ok(()) };
-        self.state.due = watermark;
-        while self.state.closing.is_none()
-            && let Some((window, slices)) = self.state.windows.close(shape, watermark)
-        {
-            self.state.counters.windows_closed += 1;
-            match self.mode {
-                // The merger keeps what later windows need.
-                Mode::Partial => {
-                    for (slice, pane) in slices {
-                        self.hand_over(Some(slice), pane, output)?;
-                    }
-                }
-                Mode::Final => {
-                    let before = output.len();
-                    self.answer(window, slices, output)?;
-                    self.forget_keys(output[before..].iter().map(RecordBatch::num_rows).sum())?;
-                }
-            }
+    /// Aggregates rows of many slices at once.
+    fn update_many(&mut self, many: &ManySlices) -> Result<()> {
+        let spec = self.groups_spec();
+        let ends: Vec<usize> = many.slices.iter().map(|(_, end)| *end).collect();
+        let groups = GroupsOfMany::of_rows(&spec, &many.rows, &ends)?;
+        let ends = groups.ends.clone();
+        let states = StateRows::all(groups.into_states(&spec)?);
+        self.state.shared.add(&states);
+        for ((slice, _), states) in many.slices.iter().zip(states.divide(ends)) {
+            self.state.windows.open(Some(*slice), || Ok(Pane::default()))?.add(&spec, states)?;
         }
         Ok(())
+    }
+
+    /// Closes the windows that end at or before the watermark, earliest first.
+    fn close(&mut self, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
+        self.state.due = watermark;
+        if self.state.closing.is_some() {
+            return Ok(());
+        }
+        let slices = self.state.windows.due(watermark);
+        match self.mode {
+            _ if slices.is_empty() => Ok(()),
+            // The merger keeps what later windows need.
+            Mode::Partial => self.hand_over_all(slices, output),
+            Mode::Final => self.answer_all(Due::new(slices, watermark), output),
+        }
+    }
+
+    /// Appends the states of slices, which come by the ends of windows.
+    fn hand_over_all(&mut self, slices: Vec<(Slice, Pane)>, output: &mut Vec<RecordBatch>) -> Result<()> {
+        let windows = slices.chunk_by(|(left, _), (right, _)| left.next_end == right.next_end);
+        self.state.counters.windows_closed += windows.count() as u64;
+        let spec = Arc::clone(&self.spec);
+        let (mut few, mut gathered) = (vec![], GatheredStates::default());
+        for mut entry in slices {
+            let is_small = are_small(std::slice::from_mut(&mut entry), &spec)?;
+            let (slice, pane) = entry;
+            if is_small {
+                gathered.add(pane.sealed.iter());
+                few.push((Some(slice), gathered.len()));
+            }
+            if !is_small || are_enough(gathered.len()) {
+                hand_over_gathered(&spec, &mut few, &mut gathered, output)?;
+            }
+            if !is_small {
+                self.hand_over(Some(slice), pane, output)?;
+            }
+        }
+        hand_over_gathered(&spec, &mut few, &mut gathered, output)
     }
 
     /// Appends the states of a slice.
@@ -150,43 +177,67 @@ impl WindowAggregate {
             output.push(with_slice(slice, &states?)?);
         }
         for states in pane.seal(&self.spec)? {
-            output.push(with_slice(slice, states)?);
+            output.push(with_slice(slice, &states.to_batch())?);
         }
         Ok(())
     }
 
-    /// Appends the rows of a window that has closed.
-    fn answer(&mut self, window: Window, mut slices: Vec<(Slice, Pane)>, output: &mut Vec<RecordBatch>) -> Result<()> {
-        if let [(slice, pane)] = slices.as_mut_slice()
-            && self.spec.next_window(*slice).is_none()
-            && let Some(groups) = pane.take_live()
-        {
+    /// Appends the rows of windows that have closed, until there is one that is answered in parts.
+    fn answer_all(&mut self, mut due: Due<Pane>, output: &mut Vec<RecordBatch>) -> Result<()> {
+        let (spec, groups_spec) = (Arc::clone(&self.spec), self.groups_spec());
+        let (mut small, mut most_keys) = (SmallWindows::default(), 0);
+        while let Some((window, at)) = due.next(&spec) {
+            self.state.counters.windows_closed += 1;
+            let panes = &mut due.slices[at.clone()];
+            let whole = self.take_whole(window, panes);
+            if whole.is_none() && are_small(panes, &groups_spec)? {
+                small.add(window, panes.iter().flat_map(|(_, pane)| &pane.sealed));
+                if are_enough(small.states()) {
+                    most_keys = most_keys.max(self.answer_small(&mut small, output)?);
+                }
+                continue;
+            }
+            most_keys = most_keys.max(self.answer_small(&mut small, output)?);
+            if panes.iter().any(|(_, pane)| !pane.spilled.is_empty()) {
+                let panes = due.slices.drain(at);
+                let panes = panes.map(|(slice, pane)| (Some(Slice { next_end: window.end, ..slice }), pane));
+                self.state.closing = Some(self.by_parts(Some(window), panes.collect())?);
+                break;
+            }
+            let groups = match whole {
+                Some(groups) => groups,
+                None => self.merge(&groups_spec, window, panes)?,
+            };
             output.push(self.output(Some(window), groups)?);
-            return Ok(());
+            most_keys = most_keys.max(output.last().map_or(0, RecordBatch::num_rows));
         }
-        let spec = self.groups_spec();
-        for (_, pane) in &mut slices {
-            pane.seal(&spec)?;
-        }
-        if slices.iter().any(|(_, pane)| !pane.spilled.is_empty()) {
-            let panes = slices.into_iter().map(|(slice, pane)| (Some(slice), pane)).collect();
-            self.state.closing = Some(self.by_parts(Some(window), panes)?);
-            return Ok(());
-        }
-        let groups = self.merge(&spec, window, &slices)?;
-        output.push(self.output(Some(window), groups)?);
-        for (slice, pane) in slices {
+        most_keys = most_keys.max(self.answer_small(&mut small, output)?);
+        for (slice, pane) in due.rest(&spec) {
             self.keep(slice, pane)?;
         }
-        Ok(())
+        self.forget_keys(most_keys)
     }
 
-    /// Keeps a pane for the next window that it is in.
-    fn keep(&mut self, slice: Slice, pane: Pane) -> Result<()> {
-        if let Some(next) = self.spec.next_window(slice) {
-            self.state.windows.open(Some(next), || Ok(Pane::default()))?.append(pane);
+    /// Takes the groups of a window that is one slice, in no later window, and all of it as groups.
+    fn take_whole(&self, window: Window, panes: &mut [(Slice, Pane)]) -> Option<Groups> {
+        let [(slice, pane)] = panes else { return None };
+        let stays = self.spec.window_after(*slice, window.end).is_some();
+        if stays { None } else { pane.take_live() }
+    }
+
+    /// Appends the rows of small windows, and says how many keys they have.
+    fn answer_small(&self, small: &mut SmallWindows, output: &mut Vec<RecordBatch>) -> Result<usize> {
+        let (keys, rows) = small.take(&self.groups_spec())?;
+        if let Some(rows) = rows {
+            output.push(self.with_keys(rows)?);
         }
-        Ok(())
+        Ok(keys)
+    }
+
+    /// Keeps a pane until a window closes that it is in.
+    fn keep(&mut self, slice: Slice, pane: Pane) -> Result<()> {
+        let spec = self.groups_spec();
+        self.state.windows.open(Some(slice), || Ok(Pane::default()))?.append(&spec, pane)
     }
 
     /// Brings the states of a window's panes together.
@@ -194,48 +245,23 @@ impl WindowAggregate {
         let mut groups = Groups::try_new(spec)?;
         match &mut self.state.blocks {
             Some(blocks) => {
-                let stays = |slice| self.spec.next_window(slice).is_some();
+                let stays = |slice| self.spec.window_after(slice, window.end).is_some();
                 blocks.merge(spec, window, panes, stays, &mut groups)?;
             }
             None => {
-                for state in panes.iter().flat_map(|(_, pane)| &pane.sealed) {
-                    groups.merge(spec, state)?;
+                for states in panes.iter().flat_map(|(_, pane)| &pane.sealed) {
+                    groups.merge(spec, &states.to_batch())?;
                 }
             }
         }
         Ok(groups)
     }
 
-    /// A window to be answered a part of its keys at a time, which are told by value then, not by number.
+    /// A window to be answered a part of its keys at a time.
     fn by_parts(&self, window: Option<Window>, panes: Vec<(Option<Slice>, Pane)>) -> Result<Closing> {
-        let (mut panes, mut in_memory) = (panes, vec![]);
-        for (_, pane) in &mut panes {
-            let sealed = std::mem::take(&mut pane.sealed).into_iter().map(|states| {
-                let states = with_values(self.state.keys.as_ref(), &self.spec, &states)?;
-                Divided::by_keys(states, self.spec.keys.len())
-            });
-            in_memory.push(sealed.collect::<Result<_>>()?);
-        }
-        Ok(Closing { window, panes, in_memory, part: 0, rows: 0 })
-    }
-
-    /// Appends the rows of the next part, if there are any.
-    fn answer_part(&self, closing: &mut Closing, output: &mut Vec<RecordBatch>) -> Result<()> {
-        let mut groups = Groups::try_new(&self.spec)?;
-        for ((_, pane), in_memory) in closing.panes.iter().zip(&closing.in_memory) {
-            let from_disk = pane.spilled.iter().map(|spilled| spilled.part(closing.part));
-            for states in from_disk.chain(in_memory.iter().map(|divided| divided.part(closing.part))) {
-                if let Some(states) = states? {
-                    groups.merge(&self.spec, &states)?;
-                }
-            }
-        }
-        let (rows, columns) = groups.finish()?;
-        if rows > 0 {
-            output.push(self.spec.output(closing.window, rows, columns)?);
-        }
-        (closing.part, closing.rows) = (closing.part + 1, closing.rows + rows);
-        Ok(())
+        Closing::try_new(window, panes, self.spec.keys.len(), |states| {
+            with_values(self.state.keys.as_ref(), &self.spec, states)
+        })
     }
 
     /// After the last window: what has waited for the end.
@@ -256,11 +282,15 @@ impl WindowAggregate {
         Ok(())
     }
 
-    /// Numbers the keys anew when most of them are in no window any more.
+    /// Makes all anew when most keys are in no window any more, or most of what slices share is of none.
     fn forget_keys(&mut self, groups: usize) -> Result<()> {
         if self.state.keys.as_mut().is_some_and(|keys| keys.are_mostly_gone(groups)) {
             self.rebuild()?;
             self.state.keys.iter_mut().for_each(SharedKeys::kept);
+        }
+        let shared = self.state.shared.size();
+        if shared > MOST_SLACK && shared > 2 * self.state.windows.groups().map(Pane::shared).sum::<usize>() {
+            self.rebuild()?;
         }
         Ok(())
     }
@@ -281,7 +311,8 @@ impl WindowAggregate {
         let (mut in_memory, mut spilled) = (vec![], vec![]);
         for (slice, mut pane) in self.state.windows.take() {
             for states in pane.seal(&spec)? {
-                in_memory.push(with_slice(slice, &with_values(self.state.keys.as_ref(), &self.spec, states)?)?);
+                let states = with_values(self.state.keys.as_ref(), &self.spec, &states.to_batch())?;
+                in_memory.push(with_slice(slice, &states)?);
             }
             spilled.push((slice, pane.spilled));
         }
@@ -295,6 +326,30 @@ impl WindowAggregate {
         }
         Ok(snapshot)
     }
+}
+
+/// Makes partial states of all that panes have in memory, and says whether that is all and is little.
+fn are_small(panes: &mut [(Slice, Pane)], spec: &AggregateSpec) -> Result<bool> {
+    let (mut states, mut is_in_memory) = (0, true);
+    for (_, pane) in panes {
+        states += pane.seal(spec)?.iter().map(StateRows::len).sum::<usize>();
+        is_in_memory &= pane.spilled.is_empty();
+    }
+    Ok(is_in_memory && are_few(states))
+}
+
+/// Appends the states of slices that have been gathered, each up to its end.
+fn hand_over_gathered(
+    spec: &AggregateSpec,
+    slices: &mut Vec<(Option<Slice>, usize)>,
+    gathered: &mut GatheredStates,
+    output: &mut Vec<RecordBatch>,
+) -> Result<()> {
+    let (slices, gathered) = (std::mem::take(slices), std::mem::take(gathered));
+    if !slices.is_empty() {
+        output.push(with_slices(&slices, &gathered.to_batch(spec)?)?);
+    }
+    Ok(())
 }
 
 /// States of groups with the values of their keys, which are known by number if windows share them.
@@ -321,12 +376,15 @@ impl Operator for WindowAggregate {
                     self.live(None)?.update(&rows)?;
                 }
                 Some(window) => {
-                    let divided = match spec.keeps_whole_windows() {
-                        true => rows.by_window(window, stamp.watermark, &mut self.missed)?,
-                        false => rows.by_slice(window, stamp.watermark, &mut self.missed)?,
+                    let mut divided = match spec.is_ordered {
+                        true => rows.by_window(window, stamp.watermark, &mut self.missed),
+                        false => rows.by_slice(window, stamp.watermark, &mut self.missed),
                     };
                     self.state.counters.add(&divided.counters);
-                    for slice in divided.slices {
+                    if let Some(many) = divided.take_many()? {
+                        self.update_many(&many)?;
+                    }
+                    for slice in divided.apart()? {
                         self.live(slice.slice)?.update(&slice.rows)?;
                     }
                 }
@@ -346,19 +404,18 @@ impl Operator for WindowAggregate {
 
     fn more(&mut self, output: &mut Vec<RecordBatch>) -> Result<bool> {
         let Some(mut closing) = self.state.closing.take() else { return Ok(false) };
-        self.answer_part(&mut closing, output)?;
-        if closing.part < PARTS {
+        closing.answer_part(&self.spec, output)?;
+        if closing.has_more() {
             self.state.closing = Some(closing);
             return Ok(true);
         }
-        for ((slice, mut pane), in_memory) in closing.panes.into_iter().zip(closing.in_memory) {
-            let Some(slice) = slice else { continue };
-            for divided in in_memory {
-                pane.sealed.push(self.with_numbers(divided.into_states())?);
+        let rows = closing.rows;
+        for (slice, pane) in closing.into_panes(|states| self.with_numbers(states))? {
+            if let Some(next) = slice.and_then(|slice| self.spec.next_window(slice)) {
+                self.keep(next, pane)?;
             }
-            self.keep(slice, pane)?;
         }
-        self.forget_keys(closing.rows)?;
+        self.forget_keys(rows)?;
         self.close(self.state.due, output)?;
         if self.state.has_ended {
             self.close_last(output)?;
@@ -397,7 +454,8 @@ impl Operator for WindowAggregate {
         let keys = self.state.keys.as_ref().map_or(0, SharedKeys::size);
         let blocks = self.state.blocks.as_ref().map_or(0, Blocks::size);
         let closing = self.state.closing.as_ref().map_or(0, Closing::size);
-        keys + blocks + closing + self.state.windows.groups().map(Pane::size).sum::<usize>()
+        let panes: usize = self.state.windows.groups().map(|pane| pane.size() - pane.shared()).sum();
+        keys + blocks + closing + panes + self.state.shared.size()
     }
 
     fn can_spill(&self) -> bool {
@@ -422,7 +480,7 @@ impl Operator for WindowAggregate {
             }
             pane.seal(&spec)?;
             for states in std::mem::take(&mut pane.sealed) {
-                let states = with_values(self.state.keys.as_ref(), &self.spec, &states)?;
+                let states = with_values(self.state.keys.as_ref(), &self.spec, &states.to_batch())?;
                 pane.spilled.push(out.write(states, self.spec.keys.len())?);
             }
             gone += held;
@@ -439,277 +497,5 @@ impl Operator for WindowAggregate {
 
     fn missed(&mut self) -> &mut MissedRows {
         &mut self.missed
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
-    use proptest::prelude::*;
-
-    use super::super::WindowShape;
-    use super::super::testing::{
-        Naive, Row, assert_same, assert_snapshot_law, batch, batch_lengths, common_group_by, computed_freshly,
-        every_aggregate, group_by, group_of, input_schema, or_null, overlapping_group_by, overlapping_shapes, rows,
-        run, sorted, stamped, text, through_ipc, windows_of, with_watermarks,
-    };
-    use super::super::window_merge::{CompleteWindow, merge_window};
-    use super::*;
-
-    /// The groups of rows, and how many rows are late.
-    fn model(rows: &[Row], bound: i64, size: Option<i64>, keyed: bool) -> (BTreeMap<Vec<String>, Naive>, u64) {
-        let (mut groups, mut late_rows) = (BTreeMap::<_, Naive>::new(), 0);
-        if size.is_none() && !keyed {
-            groups.entry(vec![]).or_default();
-        }
-        for (row, watermark) in with_watermarks(rows, bound) {
-            match group_of(&row, watermark, size, keyed) {
-                Some(group) => groups.entry(group).or_default().take(row),
-                None => late_rows += 1,
-            }
-        }
-        (groups, late_rows)
-    }
-
-    /// Output as rows of windows, in any order; partial states are brought together by slice first.
-    fn folded(spec: &Arc<AggregateSpec>, mode: Mode, output: &[RecordBatch]) -> Vec<Vec<String>> {
-        if mode == Mode::Final {
-            return sorted(text(output));
-        }
-        let mut slices = BTreeMap::<_, Vec<RecordBatch>>::new();
-        for states in output {
-            let (slice, states) = without_slice(states).unwrap();
-            slices.entry(slice).or_default().push(states);
-        }
-        let rows = slices.into_iter().map(|(slice, partials)| {
-            let window = slice.map(|slice| Window { start: slice.pane, end: slice.next_end });
-            merge_window(spec, &CompleteWindow { window, partials }).unwrap()
-        });
-        sorted(text(&rows.collect::<Vec<_>>()))
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
-        #[test]
-        fn equals_the_naive_model(
-            rows in rows(60), lengths in batch_lengths(), bound in 0i64..50,
-            size in proptest::option::weighted(0.7, 1i64..60), keyed: bool,
-        ) {
-            let spec = common_group_by(size, keyed);
-            let mut operator = WindowAggregate::new(Arc::clone(&spec), Mode::Final);
-            let output = run(&mut operator, &stamped(&rows, &lengths, bound, 0, None));
-            let (groups, late_rows) = model(&rows, bound, size, keyed);
-            let expected = groups.into_iter().map(|(group, naive)| [group, naive.cells()].concat()).collect();
-            assert_same(&spec.schema, &sorted(text(&output)), &sorted(expected));
-            prop_assert_eq!(operator.counters().late_rows, late_rows);
-            prop_assert_eq!(operator.counters().windows_open, 0);
-        }
-
-        #[test]
-        fn overlapping_windows_equal_the_naive_model(
-            rows in rows(60), lengths in batch_lengths(), bound in 0i64..50,
-            shape in overlapping_shapes(), keyed: bool, by_panes: bool,
-        ) {
-            let spec = overlapping_group_by(&shape, keyed, by_panes);
-            let mut operator = WindowAggregate::new(Arc::clone(&spec), Mode::Final);
-            let output = run(&mut operator, &stamped(&rows, &lengths, bound, 0, None));
-            let (mut groups, mut counters) = (BTreeMap::<_, Naive>::new(), Counters::default());
-            for (row, watermark) in with_watermarks(&rows, bound) {
-                let windows = row.time.map_or(vec![], |time| windows_of(&shape, time));
-                let open = windows.iter().filter(|(_, end)| *end > watermark);
-                let columns = if shape.has_own_end() { 2 } else { 1 };
-                let open: Vec<Vec<String>> =
-                    open.map(|(start, end)| [start, end][..columns].iter().map(ToString::to_string).collect()).collect();
-                match row.time {
-                    None => counters.null_time_rows += 1,
-                    Some(_) if windows.is_empty() => counters.between_rows += 1,
-                    Some(_) if open.is_empty() => counters.late_rows += 1,
-                    Some(_) => counters.late_partial_rows += u64::from(open.len() < windows.len()),
-                }
-                counters.used_rows += u64::from(row.time.is_none() || !open.is_empty());
-                let nowhere = row.time.is_none().then(|| vec!["NULL".to_string(); columns]);
-                for mut group in open.into_iter().chain(nowhere) {
-                    group.extend(keyed.then(|| or_null(row.key)));
-                    groups.entry(group).or_default().take(row);
-                }
-            }
-            let expected = groups.into_iter().map(|(group, naive)| [group, naive.cells()].concat()).collect();
-            assert_same(&spec.schema, &sorted(text(&output)), &sorted(expected));
-            prop_assert_eq!(operator.counters(), Counters { windows_closed: operator.counters().windows_closed, ..counters });
-        }
-
-        #[test]
-        fn overlapping_windows_survive_snapshots(
-            rows in rows(40), lengths in batch_lengths(), bound in 0i64..50,
-            shape in overlapping_shapes(), by_panes: bool,
-            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
-        ) {
-            let spec = overlapping_group_by(&shape, true, by_panes);
-            let fresh = || WindowAggregate::new(Arc::clone(&spec), Mode::Final);
-            assert_snapshot_law(fresh, &stamped(&rows, &lengths, bound, 0, None), &cuts);
-        }
-
-        #[test]
-        fn what_has_gone_to_disk_comes_back(
-            rows in rows(60), lengths in batch_lengths(), bound in 0i64..50,
-            shape in proptest::option::weighted(0.8, overlapping_shapes()), by_panes: bool, partial: bool,
-            size in proptest::option::weighted(0.7, 1i64..60),
-            spills in prop::collection::vec(any::<prop::sample::Index>(), 1..6),
-            saves in prop::collection::vec(any::<prop::sample::Index>(), 0..3),
-        ) {
-            let spec = match &shape {
-                Some(shape) => overlapping_group_by(shape, true, by_panes),
-                None => common_group_by(size, true),
-            };
-            let mode = if partial { Mode::Partial } else { Mode::Final };
-            let input = stamped(&rows, &lengths, bound, 0, None);
-            let fresh = || WindowAggregate::new(Arc::clone(&spec), mode);
-            let mut whole = fresh();
-            let expected = folded(&spec, mode, &run(&mut whole, &input));
-            let at = |points: &[prop::sample::Index]| -> Vec<usize> {
-                points.iter().map(|point| point.index(input.len() + 1)).collect()
-            };
-            let (spills, saves) = (at(&spills), at(&saves));
-            let disk = Arc::new(DiskManager::builder().build().unwrap());
-            let (mut operator, mut output) = (fresh(), vec![]);
-            // What is still to come goes to disk while a window is given, too.
-            let drain = |operator: &mut WindowAggregate, output: &mut Vec<RecordBatch>| {
-                while operator.more(output).unwrap() {
-                    if spills.len() % 2 == 0 {
-                        operator.spill(&disk).unwrap();
-                    }
-                }
-            };
-            for index in 0..=input.len() {
-                if spills.contains(&index) {
-                    let held = operator.state.windows.entries().any(|(_, pane)| pane.held() > 0);
-                    prop_assert_eq!(operator.spill(&disk).unwrap() > 0, held);
-                    while operator.spill(&disk).unwrap() > 0 {}
-                    prop_assert!(operator.state.windows.entries().all(|(_, pane)| pane.held() == 0));
-                }
-                if saves.contains(&index) {
-                    let snapshot: Vec<_> = operator.snapshot().unwrap().iter().map(through_ipc).collect();
-                    if index % 2 == 0 {
-                        operator = fresh();
-                        operator.restore(&snapshot).unwrap();
-                    }
-                }
-                if let Some((batch, stamp)) = input.get(index) {
-                    operator.push(batch, *stamp, &mut output).unwrap();
-                    drain(&mut operator, &mut output);
-                }
-            }
-            operator.finish(&mut output).unwrap();
-            drain(&mut operator, &mut output);
-            assert_same(&spec.schema, &folded(&spec, mode, &output), &expected);
-            prop_assert_eq!(operator.counters(), whole.counters());
-        }
-
-        #[test]
-        fn windows_come_once_in_order_as_soon_as_they_close(
-            rows in rows(60), lengths in batch_lengths(), bound in 0i64..50, size in 1i64..60,
-        ) {
-            let mut operator = WindowAggregate::new(common_group_by(Some(size), true), Mode::Final);
-            let (mut starts, mut output) = (vec![], vec![]);
-            let start_of = |batch: &RecordBatch| text(std::slice::from_ref(batch))[0][0].parse::<i64>().ok();
-            for (batch, stamp) in stamped(&rows, &lengths, bound, 0, None) {
-                operator.push(&batch, stamp, &mut output).unwrap();
-                prop_assert!(operator.state.windows.slices().all(|slice| slice.next_end > stamp.next_watermark));
-                for batch in output.drain(..) {
-                    let start = start_of(&batch);
-                    prop_assert!(start.is_some_and(|start| start + size <= stamp.next_watermark));
-                    starts.push(start);
-                }
-            }
-            operator.finish(&mut output).unwrap();
-            starts.extend(output.iter().map(start_of));
-            let nulls = starts.iter().filter(|start| start.is_none()).count();
-            let times: Vec<_> = starts.iter().flatten().collect();
-            prop_assert!(times.is_sorted_by(|a, b| a < b));
-            prop_assert_eq!(nulls, usize::from(rows.iter().any(|row| row.time.is_none())));
-            prop_assert!(nulls == 0 || starts.last() == Some(&None));
-        }
-
-        #[test]
-        fn snapshots_change_nothing(
-            rows in rows(60), lengths in batch_lengths(), bound in 0i64..50,
-            size in proptest::option::weighted(0.7, 1i64..60), keyed: bool, partial: bool,
-            cuts in prop::collection::vec(any::<prop::sample::Index>(), 1..4),
-        ) {
-            let spec = common_group_by(size, keyed);
-            let mode = if partial { Mode::Partial } else { Mode::Final };
-            let fresh = || WindowAggregate::new(Arc::clone(&spec), mode);
-            assert_snapshot_law(fresh, &stamped(&rows, &lengths, bound, 0, None), &cuts);
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
-
-        #[test]
-        fn snapshots_change_nothing_for_any_aggregate(
-            rows in rows(60), lengths in batch_lengths(), bound in 0i64..50,
-            size in proptest::option::weighted(0.7, 20i64..200), keyed: bool,
-            cuts in prop::collection::vec(any::<prop::sample::Index>(), 1..3),
-        ) {
-            let aggregates = every_aggregate();
-            let filters = vec![None; aggregates.len()];
-            let spec = group_by(size, keyed, aggregates, filters);
-            let fresh = || WindowAggregate::new(Arc::clone(&spec), Mode::Final);
-            assert_snapshot_law(fresh, &stamped(&rows, &lengths, bound, 0, None), &cuts);
-        }
-    }
-
-    #[test]
-    fn keys_whose_windows_have_closed_are_forgotten() {
-        let shape = WindowShape::Hop { slide: 10, size: 30, offset: 0 };
-        let spec = overlapping_group_by(&shape, true, true);
-        let mut operator = WindowAggregate::new(spec, Mode::Final);
-        let (mut output, mut most) = (vec![], 0);
-        for step in 0..40i64 {
-            let rows = 500;
-            let columns: Vec<ArrayRef> = vec![
-                Arc::new(TimestampMicrosecondArray::from(vec![step * 10; rows])),
-                Arc::new(StringArray::from_iter_values((0..rows).map(|row| format!("{step} {row}")))),
-                Arc::new(Int64Array::from(vec![1; rows])),
-                Arc::new(Float64Array::from(vec![1.0; rows])),
-            ];
-            let batch = RecordBatch::try_new(input_schema(), columns).unwrap();
-            let stamp = Stamp { partition: 0, watermark: step * 10, next_watermark: step * 10 };
-            operator.push(&batch, stamp, &mut output).unwrap();
-            most = most.max(operator.state.keys.as_ref().unwrap().len());
-        }
-        operator.finish(&mut output).unwrap();
-        assert!(most < 8000, "{most} keys");
-        let told: usize = output.iter().map(RecordBatch::num_rows).sum();
-        assert_eq!(told, 40 * 500 * 3);
-    }
-
-    /// Without keys and window there is always one row, and what it holds does not depend on how it came about.
-    #[test]
-    fn no_rows_and_null_rows_make_one_row() {
-        let null = Row { time: Some(0), key: None, value: None, price: None };
-        let aggregates = every_aggregate();
-        let filters = vec![None; aggregates.len()];
-        let spec = group_by(None, false, aggregates, filters);
-        for rows in [vec![], vec![null, null]] {
-            let input = stamped(&rows, &[1], 0, 0, None);
-            let arguments = spec.evaluate(&batch(&rows)).unwrap().arguments;
-            let freshly =
-                spec.aggregates.iter().zip(&arguments).map(|(aggregate, own)| computed_freshly(aggregate, own));
-            let expected = vec![freshly.collect()];
-            let mut operator = WindowAggregate::new(Arc::clone(&spec), Mode::Final);
-            operator.snapshot().unwrap();
-            assert_same(&spec.schema, &text(&run(&mut operator, &input)), &expected);
-            let mut operator = WindowAggregate::new(Arc::clone(&spec), Mode::Final);
-            assert_same(&spec.schema, &text(&run(&mut operator, &input)), &expected);
-            let mut operator = WindowAggregate::new(Arc::clone(&spec), Mode::Partial);
-            let partials = run(&mut operator, &input).iter().map(|state| without_slice(state).unwrap().1).collect();
-            let complete = CompleteWindow { window: None, partials };
-            assert_same(&spec.schema, &text(&[merge_window(&spec, &complete).unwrap()]), &expected);
-        }
     }
 }

@@ -11,9 +11,12 @@ use arrow::array::RecordBatch;
 use datafusion::common::{DataFusionError, Result, internal_datafusion_err};
 
 use super::aggregate_spec::AggregateSpec;
+use super::due::Due;
 use super::groups::Groups;
-use super::open_windows::{OpenWindows, Window, apart, joined, slice_of, without_slice};
+use super::open_windows::{OpenWindows, Window, apart, joined, ranges, slice_of, without_slice};
+use super::small_windows::{SmallWindows, are_enough, are_few};
 use super::spans::Spans;
+use super::states::StateRows;
 use super::{WATERMARK_MAX, WATERMARK_MIN};
 
 /// Keeps partial states until their windows are complete.
@@ -23,7 +26,7 @@ pub(crate) struct Merger {
     /// The watermark of each piece.
     watermarks: Vec<i64>,
     /// Partials by slice, each with its piece.
-    waiting: OpenWindows<Vec<(usize, RecordBatch)>>,
+    waiting: OpenWindows<Vec<(usize, StateRows)>>,
     /// Whether an answer is due even if no piece had a row.
     owes_answer: bool,
     /// Up to where windows have been given in this run.
@@ -63,12 +66,12 @@ impl HandedOver {
     /// # Errors
     /// What is no partial state.
     pub(crate) fn add(&mut self, spec: &AggregateSpec, partials: &[RecordBatch]) -> Result<()> {
-        for partial in partials.iter().filter(|partial| partial.num_rows() > 0) {
-            let mut slice = slice_of(partial)?;
+        for partial in apart(partials)? {
+            let mut slice = slice_of(&partial)?;
             while let Some(next) = slice.and_then(|slice| spec.next_window(slice)) {
                 slice = Some(next);
             }
-            self.partials.push((slice.map_or(WATERMARK_MAX, |slice| slice.next_end), partial.clone()));
+            self.partials.push((slice.map_or(WATERMARK_MAX, |slice| slice.next_end), partial));
         }
         Ok(())
     }
@@ -86,11 +89,6 @@ impl HandedOver {
     pub(crate) fn partials(&self) -> Result<Vec<RecordBatch>> {
         joined(self.partials.iter().map(|(_, partial)| partial.clone()).collect())
     }
-
-    /// Puts back what was saved.
-    pub(crate) fn restore(&mut self, spec: &AggregateSpec, partials: &[RecordBatch]) -> Result<()> {
-        self.add(spec, &apart(partials)?)
-    }
 }
 
 /// A window that nobody can touch any more.
@@ -99,7 +97,7 @@ pub(crate) struct CompleteWindow {
     /// None for the window of null event times, and where there is no window.
     pub(in crate::operator) window: Option<Window>,
     /// Its partial states, in the order of their pieces.
-    pub(in crate::operator) partials: Vec<RecordBatch>,
+    pub(in crate::operator) partials: Vec<StateRows>,
 }
 
 impl Merger {
@@ -134,7 +132,7 @@ impl Merger {
         *watermark = saved.watermark.max(*watermark);
         *own = epoch;
         self.saved.add_all(&saved.given);
-        self.wait(piece, apart(&saved.partials)?)
+        self.wait(piece, saved.partials)
     }
 
     /// The windows that nobody has to give again once `piece` has saved itself, and how often each piece has done so.
@@ -160,8 +158,12 @@ impl Merger {
     fn wait(&mut self, piece: usize, partials: Vec<RecordBatch>) -> Result<()> {
         for partial in partials.into_iter().filter(|partial| partial.num_rows() > 0) {
             self.owes_answer = false;
-            let (slice, groups) = without_slice(&partial)?;
-            self.waiting.open(slice, || Ok(vec![]))?.push((piece, groups));
+            let ranges = ranges(&partial)?;
+            let states = StateRows::all(without_slice(&partial)?.1).divide(ranges.iter().map(|range| range.end));
+            for (range, states) in ranges.iter().zip(states) {
+                let slice = slice_of(&partial.slice(range.start, 1))?;
+                self.waiting.open(slice, || Ok(vec![]))?.push((piece, states));
+            }
         }
         Ok(())
     }
@@ -194,17 +196,14 @@ impl Merger {
 
     fn complete(&mut self, reached: i64) -> Result<VecDeque<CompleteWindow>> {
         let mut complete = VecDeque::new();
-        if let Some(shape) = self.spec.window.as_ref().map(|window| &window.shape) {
-            while let Some((window, slices)) = self.waiting.close(shape, reached) {
-                let mut all = vec![];
-                for (slice, partials) in slices {
-                    all.extend_from_slice(&partials);
-                    if let Some(next) = self.spec.next_window(slice) {
-                        self.waiting.open(Some(next), || Ok(vec![]))?.extend(partials);
-                    }
-                }
-                complete.push_back(CompleteWindow { window: Some(window), partials: in_order(all) });
-            }
+        let mut due = Due::new(self.waiting.due(reached), reached);
+        while let Some((window, at)) = due.next(&self.spec) {
+            let slices = due.slices[at].iter().filter(|(slice, _)| slice.next_end <= window.end);
+            let partials = slices.flat_map(|(_, partials)| partials.iter().cloned()).collect();
+            complete.push_back(CompleteWindow { window: Some(window), partials: in_order(partials) });
+        }
+        for (slice, partials) in due.rest(&self.spec) {
+            self.waiting.open(Some(slice), || Ok(vec![]))?.extend(partials);
         }
         if reached == WATERMARK_MAX {
             let last = self.waiting.take_last();
@@ -220,25 +219,43 @@ fn no_piece(piece: usize) -> DataFusionError {
     internal_datafusion_err!("there is no piece {piece}")
 }
 
-fn in_order(mut partials: Vec<(usize, RecordBatch)>) -> Vec<RecordBatch> {
+fn in_order(mut partials: Vec<(usize, StateRows)>) -> Vec<StateRows> {
     partials.sort_by_key(|(piece, _)| *piece);
     partials.into_iter().map(|(_, partial)| partial).collect()
 }
 
-/// Merges the partial states of one window into its output. Without partials it is the answer to no rows at all.
+/// Merges the partial states of windows into their output. Without partials it is the answer to no rows at all.
 ///
 /// # Errors
 /// States that do not fit the aggregates.
-pub(crate) fn merge_window(spec: &AggregateSpec, complete: &CompleteWindow) -> Result<RecordBatch> {
-    if complete.partials.is_empty() {
+pub(crate) fn merge_windows(spec: &AggregateSpec, windows: VecDeque<CompleteWindow>) -> Result<Vec<RecordBatch>> {
+    let (mut output, mut small) = (vec![], SmallWindows::default());
+    for CompleteWindow { window, partials } in windows {
+        match window.filter(|_| are_few(partials.iter().map(StateRows::len).sum())) {
+            Some(window) => small.add(window, partials.iter()),
+            None => {
+                output.extend(small.take(spec)?.1);
+                output.push(merge_window(spec, window, &partials)?);
+            }
+        }
+        if are_enough(small.states()) {
+            output.extend(small.take(spec)?.1);
+        }
+    }
+    output.extend(small.take(spec)?.1);
+    Ok(output)
+}
+
+fn merge_window(spec: &AggregateSpec, window: Option<Window>, partials: &[StateRows]) -> Result<RecordBatch> {
+    if partials.is_empty() {
         return spec.empty_answer();
     }
     let mut groups = Groups::try_new(spec)?;
-    for partial in &complete.partials {
-        groups.merge(spec, partial)?;
+    for partial in partials {
+        groups.merge(spec, &partial.to_batch())?;
     }
     let (rows, columns) = groups.finish()?;
-    spec.output(complete.window, rows, columns)
+    spec.output(window, rows, columns)
 }
 
 #[cfg(test)]
