@@ -4,6 +4,15 @@
 //! window. Of overlapping ones it is a part of several, so a row is aggregated once however many windows hold it, and
 //! what a window costs when it closes is the groups of its panes. Without a window there is one slice, which the end of
 //! the stream closes. State is that of the open windows only, so in a steady stream it stays in the processor's cache.
+//!
+//! Where slices have few rows, those of a batch are aggregated at once, into states that the slices share; and windows of
+//! few states are brought together many at a time:
+//!
+//! ```text
+//!   rows ─▶ by slice ─┬─ many rows each ─▶ Groups of the slice ─┐
+//!                     └─ few rows each ──▶ GroupsOfMany ────────┴▶ panes ─▶ Due ─┬─ many states ─▶ Groups (Blocks)
+//!                                                                                └─ few states ──▶ SmallWindows
+//! ```
 
 mod closing;
 #[cfg(test)]
