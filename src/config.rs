@@ -27,7 +27,8 @@ config_namespace! {
         pub batch_rows: usize, default = 16_384
         /// Rows that the reader of `single_queue` hands over at once: 1 is each record by itself, 16384 whole batches.
         pub handoff_rows: usize, default = 1
-        /// How fast rows come: `max`, as fast as they can be read; or `1000rows/s`, so many in a second over all pipelines.
+        /// How fast rows come: `max`, as fast as they can be read; `1000rows/s`, so many in a second over all pipelines; or `60x`,
+        /// by event time, so many times as fast as it went.
         pub speed: String, default = "max".to_string()
         /// Where late rows go, with the file and row that each comes from: a file, a folder (ending in `/`) with one file
         /// for each pipeline, or `:memory:`; empty for nowhere. A [`Job`](crate::Job) writes them.
@@ -74,6 +75,10 @@ impl StreamlinesOptions {
                 let help = format!("streamlines.{key} is {}", accepted.join(" or "));
                 return Err(Error::sql(format!("unknown {key} '{value}'")).help(help));
             }
+        }
+        if self.handoff_rows == 0 {
+            let error = Error::sql("a handoff of no rows");
+            return Err(error.help("streamlines.handoff_rows is 1 for each record by itself, or more"));
         }
         Interval::parse(&self.checkpoint_interval)?;
         Speed::parse(&self.speed).map(|_| ())

@@ -159,6 +159,12 @@ fn interval(statement: &Statement, message: &str) -> Option<Error> {
         let at = places::text(statement, length).or_else(|| places::text(statement, number));
         return Some(Error::sql(format!("an interval of {length} is too long")).at(at).help("write INTERVAL '1 hour'"));
     }
+    if let Some(number) = between("Overflow happened on: ", " * ") {
+        let is_it = |text: &str| text.split(|part: char| !part.is_ascii_digit()).any(|part| part == number);
+        let at = places::text_that(statement, is_it)?;
+        let error = Error::sql(format!("an interval of {number} of its unit is too long")).at(Some(at));
+        return Some(error.help("write INTERVAL '1 hour'"));
+    }
     let text = between("Invalid input syntax for type interval: \"", "\"")?;
     let error = Error::sql(format!("'{text}' is no interval")).at(places::text(statement, text));
     Some(error.help("write INTERVAL '1 hour', INTERVAL '5' MINUTE or INTERVAL '1 day 2 hours'"))

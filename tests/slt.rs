@@ -9,12 +9,30 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use datafusion::error::{DataFusionError, Result};
-use datafusion::prelude::SessionContext;
-use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
-use streamlines::{Answer, Setup, StreamlinesContext, text_rows};
+use datafusion::prelude::{DataFrame, SessionContext};
+use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Normalizer, Runner};
+use streamlines::{Answer, Error, Setup, StreamlinesContext, text_rows};
 
 struct Connection {
     ctx: SessionContext,
+    setup: Setup,
+}
+
+impl Connection {
+    /// Plans a statement, by another routing if it cannot take the one of the setup.
+    async fn plan(&self, sql: &str) -> Result<DataFrame> {
+        match self.ctx.stream_sql(sql).await {
+            Err(error)
+                if self.setup.routing != "auto" && matches!(Error::find(&error), Some(Error::Refused { .. })) =>
+            {
+                self.ctx.stream_sql("SET streamlines.routing = 'auto'").await?;
+                let planned = self.ctx.stream_sql(sql).await;
+                self.ctx.stream_sql(&format!("SET streamlines.routing = '{}'", self.setup.routing)).await?;
+                planned
+            }
+            planned => planned,
+        }
+    }
 }
 
 #[async_trait::async_trait]
@@ -23,7 +41,7 @@ impl AsyncDB for Connection {
     type ColumnType = DefaultColumnType;
 
     async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>> {
-        let query = self.ctx.stream_sql(sql).await?;
+        let query = self.plan(sql).await?;
         let columns = query.schema().fields().len();
         if columns == 0 {
             query.collect().await?;
@@ -56,11 +74,25 @@ fn runner(
     let connect = setup.clone();
     let mut runner = Runner::new(move || {
         let ctx = connect.session();
-        async move { Ok(Connection { ctx: ctx? }) }
+        let setup = connect.clone();
+        async move { Ok(Connection { ctx: ctx?, setup }) }
     });
     runner.add_label(if setup.is_batch() { "batch" } else { "stream" });
+    if setup.routing != "auto" {
+        runner.add_label("routed");
+        runner.with_validator(in_any_order);
+    }
     runner.set_var("TMP".to_string(), folder.to_string_lossy().into_owned());
     runner
+}
+
+/// Pipelines that share the keys give their rows one beside the other.
+fn in_any_order(normalizer: Normalizer, given: &[Vec<String>], expected: &[String]) -> bool {
+    let mut given: Vec<String> = given.iter().map(|row| normalizer(&row.join(" "))).collect();
+    let mut expected: Vec<String> = expected.iter().map(normalizer).collect();
+    given.sort();
+    expected.sort();
+    given == expected
 }
 
 /// The files whose name contains `SLT`: all of them, if that is not set.

@@ -49,7 +49,7 @@ impl Setup {
     }
 
     /// Every strategy that streams, with 1, 7 and 8192 rows of a batch; where pipelines run side by side, 1, 2 and 4 of
-    /// them, and where rows are handed over, whole batches and single rows.
+    /// them, and every routing; and where rows are handed over, whole batches and single rows.
     pub fn grid() -> Vec<Self> {
         let mut grid = vec![];
         for batch_rows in [1, 7, BATCH_ROWS] {
@@ -59,6 +59,10 @@ impl Setup {
                 Self { strategy, partitions, batch_rows, handoff_rows, ledger, ..setup }
             };
             grid.extend([1, 2, 4].map(|partitions| setup("partitioned", partitions, 1)));
+            if batch_rows > 1 {
+                let routings = ROUTINGS.into_iter().filter(|routing| *routing != "auto");
+                grid.extend(routings.map(|routing| Self { routing, ..setup("partitioned", 2, 1) }));
+            }
             grid.push(setup("inline", 2, 1));
             grid.push(setup("single_queue", 2, if ledger { BATCH_ROWS } else { 1 }));
         }

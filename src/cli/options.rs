@@ -36,7 +36,7 @@ pub struct QueryOptions {
     /// How much memory state may take: 512KB, 256MB or 2GB. What windows hold beyond that goes to disk [default: no limit].
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub memory_limit: Option<usize>,
-    /// How fast rows come: max, or 1000rows/s over all pipelines [default: max].
+    /// How fast rows come: max, 1000rows/s over all pipelines, or by event time, 1x or 60x as fast as it went [default: max].
     #[arg(long, value_name = "SPEED")]
     pub speed: Option<String>,
     /// table, csv, json, ndjson, parquet, arrow or none [default: by --output; table on a terminal; else csv].

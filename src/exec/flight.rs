@@ -63,36 +63,36 @@ impl Arrived {
     }
 
     /// The same in rows of the source, of which each may have come several times: it is used if it was once, and late if
-    /// it was late each time. `missed` are the rows that were not used, or not in all windows, in order.
-    pub(super) fn of_source(numbers: &[u32], missed: &[MissedRow]) -> Self {
-        let mut arrived = Self::default();
+    /// it was late each time. `missed` are the rows that were not used, or not in all windows, in order; with them come those
+    /// of the source, each once with the last window that it missed.
+    pub(super) fn of_source(numbers: &[u32], missed: &[MissedRow]) -> (Self, Vec<MissedRow>) {
+        let (mut arrived, mut missed_rows) = (Self::default(), vec![]);
         let (mut row, mut missed) = (0_u32, missed.iter().peekable());
         for copies in numbers.chunk_by(|left, right| left == right) {
-            let (mut is_used, mut is_late) = (false, false);
+            let (mut is_used, mut is_late, mut last) = (false, false, None);
             for _ in copies {
-                match missed.next_if(|missed| missed.row == row).map(|missed| missed.missed) {
-                    None | Some(Missed::Some) => is_used = true,
-                    Some(Missed::All) => is_late = true,
-                    Some(Missed::Between) => {}
-                }
+                let of_copy = missed.next_if(|missed| missed.row == row);
+                is_used |= of_copy.is_none_or(|missed| missed.missed == Missed::Some);
+                is_late |= of_copy.is_some_and(|missed| missed.missed != Missed::Between);
+                last = last.max(of_copy.and_then(|missed| missed.window).map(|(start, end)| (end, start)));
                 row += 1;
             }
-            match (is_used, is_late) {
-                (true, _) => arrived.used += 1,
-                (false, true) => arrived.late += 1,
-                (false, false) => arrived.between += 1,
+            let missed = match (is_used, is_late) {
+                (true, true) => Some(Missed::Some),
+                (true, false) => None,
+                (false, true) => Some(Missed::All),
+                (false, false) => Some(Missed::Between),
+            };
+            match missed {
+                None | Some(Missed::Some) => arrived.used += 1,
+                Some(Missed::All) => arrived.late += 1,
+                Some(Missed::Between) => arrived.between += 1,
             }
+            let window = last.map(|(end, start)| (start, end));
+            missed_rows.extend(missed.map(|missed| MissedRow { row: copies[0], missed, window }));
         }
-        arrived
+        (arrived, missed_rows)
     }
-}
-
-/// Missed rows of a batch by the numbers that they have in the source, each once for a window.
-pub(super) fn by_number(missed: Vec<MissedRow>, numbers: &[u32]) -> Vec<MissedRow> {
-    let number = |row: u32| numbers.get(row as usize).copied().unwrap_or(row);
-    let mut missed: Vec<_> = missed.into_iter().map(|missed| MissedRow { row: number(missed.row), ..missed }).collect();
-    missed.dedup();
-    missed
 }
 
 #[cfg(test)]
@@ -101,7 +101,10 @@ mod tests {
 
     #[test]
     fn a_row_of_the_source_counts_once() {
-        let missed = |row, missed| MissedRow { row, missed, window: None };
+        let missed = |row: u32, missed| {
+            let start = i64::from(row);
+            MissedRow { row, missed, window: (missed != Missed::Between).then_some((start, start + 5)) }
+        };
         // Row 0 comes twice, once late; row 2 twice, both late; row 5 between windows; row 6 late for some; row 7 in time.
         let numbers = [0, 0, 2, 2, 5, 6, 7];
         let missed = [
@@ -111,9 +114,17 @@ mod tests {
             missed(4, Missed::Between),
             missed(5, Missed::Some),
         ];
-        let arrived = Arrived { used: 3, late: 1, between: 1 };
-        assert_eq!(Arrived::of_source(&numbers, &missed), arrived);
-        assert_eq!(by_number(missed[1..3].to_vec(), &numbers).len(), 1);
+        let (arrived, of_source) = Arrived::of_source(&numbers, &missed);
+        assert_eq!(arrived, Arrived { used: 3, late: 1, between: 1 });
+        let of_source: Vec<_> =
+            of_source.into_iter().map(|missed| (missed.row, missed.missed, missed.window)).collect();
+        let expected = [
+            (0, Missed::Some, Some((1, 6))),
+            (2, Missed::All, Some((3, 8))),
+            (5, Missed::Between, None),
+            (6, Missed::Some, Some((5, 10))),
+        ];
+        assert_eq!(of_source, expected);
         let flight = |read| Flight { read, filtered: 3, arrived, ..Flight::default() };
         flight(8).check().unwrap();
         assert!(flight(9).check().unwrap_err().to_string().contains("lost or doubled"));

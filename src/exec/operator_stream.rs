@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 use crate::checkpoint::Saved;
 use crate::operator::{
-    Counters, Operator, ResultTime, Stamp, TimedRows, WATERMARK_MAX, WATERMARK_MIN, watermark_behind,
+    Counters, Missed, Operator, ResultTime, Stamp, TimedRows, WATERMARK_MAX, WATERMARK_MIN, watermark_behind,
 };
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -23,7 +23,7 @@ use futures::{Stream, StreamExt};
 
 use super::context::PipelineContext;
 use super::find;
-use super::flight::{Arrived, by_number};
+use super::flight::Arrived;
 use super::merge::Merge;
 use super::operator::OperatorExec;
 use super::scan::StreamScanExec;
@@ -34,6 +34,8 @@ pub(super) struct OperatorStream {
     schema: SchemaRef,
     operator: Box<dyn Operator>,
     rows: Option<SourceRows>,
+    /// Rows of the source that were late for some of their windows, where a row may come several times.
+    late_for_some: u64,
     follower: Option<Follower>,
     merge: Option<Merge>,
     pipeline: Arc<PipelineContext>,
@@ -72,6 +74,7 @@ impl OperatorStream {
             schema: spec.schema(),
             follower,
             rows: node.rows(),
+            late_for_some: 0,
             merge,
             pipeline,
             reservation: MemoryConsumer::new(format!("{name}[{partition}]"))
@@ -130,8 +133,9 @@ impl OperatorStream {
         match numbers {
             None => self.pipeline.arrived(arrived, missed),
             Some(numbers) => {
-                let numbers = numbers.values();
-                self.pipeline.arrived(Arrived::of_source(numbers, &missed), by_number(missed, numbers));
+                let (arrived, missed) = Arrived::of_source(numbers.values(), &missed);
+                self.late_for_some += missed.iter().filter(|missed| missed.missed == Missed::Some).count() as u64;
+                self.pipeline.arrived(arrived, missed);
             }
         }
         Ok(())
@@ -191,6 +195,9 @@ impl OperatorStream {
         let (bytes, mut counters) = (self.reservation.size(), self.operator.counters());
         if let Some(merge) = &self.merge {
             counters.windows_closed = merge.merged;
+        }
+        if let Some(SourceRows::Numbered(_)) = self.rows {
+            counters.late_partial_rows = self.late_for_some;
         }
         if self.follower.is_some() {
             if counters.late_rows > 0 {

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take};
-use arrow::datatypes::{FieldRef, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, Int64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use datafusion::common::Result;
 use datafusion::physical_expr::PhysicalExpr;
@@ -63,6 +63,7 @@ struct States {
     schema: SchemaRef,
     /// Columns of each aggregate.
     widths: Vec<usize>,
+    are_small: bool,
 }
 
 impl fmt::Display for AggregateSpec {
@@ -102,6 +103,12 @@ impl AggregateSpec {
         Ok(&self.states()?.widths)
     }
 
+    /// Whether partial states are a few plain values. Lists and sketches are too large to be copied, and too slow to bring
+    /// together, for the sake of fewer accumulators.
+    pub(super) fn has_small_states(&self) -> Result<bool> {
+        Ok(self.states()?.are_small)
+    }
+
     fn states(&self) -> Result<&States> {
         if let Some(states) = self.derived.states.get() {
             return Ok(states);
@@ -114,8 +121,9 @@ impl AggregateSpec {
             fields.extend(states);
         }
         let fields: Vec<_> = fields.into_iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+        let are_small = fields.iter().all(|field| is_small(field.data_type()));
         let schema = Arc::new(Schema::new(fields));
-        Ok(self.derived.states.get_or_init(|| States { schema, widths }))
+        Ok(self.derived.states.get_or_init(|| States { schema, widths, are_small }))
     }
 
     /// An output batch of one window's columns after those that say which it is.
@@ -235,6 +243,14 @@ impl AggregateSpec {
         let filters = self.filters.iter().map(filter).collect::<Result<_>>()?;
         Ok(Evaluated { rows: batch.num_rows(), starts, keys, arguments, filters })
     }
+}
+
+fn is_small(data_type: &DataType) -> bool {
+    let is_binary = matches!(
+        data_type,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_)
+    );
+    !data_type.is_nested() && !is_binary
 }
 
 /// A batch as the operators see it.

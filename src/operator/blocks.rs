@@ -80,6 +80,10 @@ impl Blocks {
     ) -> Result<()> {
         let (mut known, mut kept) = (std::mem::take(&mut self.known), BTreeMap::new());
         for panes in panes.chunk_by(|(left, _), (right, _)| self.start(left.pane) == self.start(right.pane)) {
+            // All of them are set aside for later windows.
+            if panes.iter().all(|(_, pane)| pane.sealed.is_empty()) {
+                continue;
+            }
             let start = self.start(panes[0].0.pane);
             let is_whole = window.start <= start && start.saturating_add(self.width) <= window.end;
             let stays = is_whole && stays(panes[0].0);

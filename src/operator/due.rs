@@ -1,7 +1,8 @@
 //! The windows that are due, and the slices that they are made of.
 //!
 //! Slices are taken out once, however many of the windows that are due hold them, and put back once: a window that closes
-//! moves nothing.
+//! moves nothing. Where rows of several partitions meet, some are late for windows that still wait for others: then there
+//! are slices of one pane that begin with different windows.
 
 use std::ops::Range;
 
@@ -71,6 +72,30 @@ impl<G> Due<G> {
         }
         self.next.end = self.next.end.max(self.next.start);
         next
+    }
+
+    /// Takes what slices that only windows after `end` hold have, of those at these places.
+    pub(super) fn set_aside(&mut self, at: &Range<usize>, end: i64) -> Vec<(usize, G)>
+    where
+        G: Default,
+    {
+        let slices = at.clone().zip(&mut self.slices[at.clone()]);
+        let later = slices.filter(|(_, (slice, _))| slice.next_end > end);
+        later.map(|(index, (_, kept))| (index, std::mem::take(kept))).collect()
+    }
+
+    /// Gives them back what they had.
+    pub(super) fn put_back(&mut self, aside: Vec<(usize, G)>) {
+        for (index, kept) in aside {
+            self.slices[index].1 = kept;
+        }
+    }
+
+    /// Takes out the slices at these places that a window which ends at `end` holds. No other window may be asked for then.
+    pub(super) fn take(&mut self, at: Range<usize>, end: i64) -> Vec<(Slice, G)> {
+        let (taken, later) = self.slices.drain(at).partition(|(slice, _)| slice.next_end <= end);
+        self.slices.extend::<Vec<_>>(later);
+        taken
     }
 
     /// The slices that are in windows after the last one that was given.

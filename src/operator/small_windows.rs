@@ -21,9 +21,9 @@ const FEW_STATES: usize = if cfg!(test) { 6 } else { 256 };
 /// So many states (few in tests, which go both ways then) are brought together at a time.
 const STATES_AT_ONCE: usize = if cfg!(test) { 16 } else { 8192 };
 
-/// Whether so many states are few.
-pub(super) fn are_few(states: usize) -> bool {
-    states <= FEW_STATES
+/// Whether so many states of a GROUP BY are little.
+pub(super) fn are_few(spec: &AggregateSpec, states: usize) -> Result<bool> {
+    Ok(states <= FEW_STATES && spec.has_small_states()?)
 }
 
 /// Whether so many states are enough for once.

@@ -141,6 +141,23 @@ pub(super) fn stamped(
     batches
 }
 
+/// Batches of several partitions as one pipeline reads them, the next one by `picks`: each is judged by the watermark of its
+/// own partition, and windows close when all partitions have passed them.
+pub(super) fn together(partitions: Vec<Vec<(RecordBatch, Stamp)>>, picks: &[usize]) -> Vec<(RecordBatch, Stamp)> {
+    let mut heads: Vec<_> =
+        partitions.into_iter().map(|batches| (WATERMARK_MIN, batches.into_iter().peekable())).collect();
+    let (mut all, mut picks) = (vec![], picks.iter().cycle());
+    loop {
+        heads.retain_mut(|(_, batches)| batches.peek().is_some());
+        let pick = picks.next().copied().unwrap_or(0) % heads.len().max(1);
+        let Some((batch, stamp)) = heads.get_mut(pick).and_then(|(_, batches)| batches.next()) else { return all };
+        heads[pick].0 = stamp.next_watermark;
+        let still = heads.iter_mut().filter_map(|(reached, batches)| batches.peek().map(|_| *reached));
+        let next_watermark = still.min().unwrap_or(stamp.next_watermark);
+        all.push((batch, Stamp { next_watermark, ..stamp }));
+    }
+}
+
 pub(super) fn column(name: &str) -> Arc<dyn PhysicalExpr> {
     Arc::new(Column::new_with_schema(name, &input_schema()).unwrap())
 }

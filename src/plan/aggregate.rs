@@ -11,7 +11,7 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, Tr
 use datafusion::common::{Column, DataFusionError, Result, TableReference};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
-use datafusion::logical_expr::{Aggregate, Expr, Filter, LogicalPlan, Projection};
+use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, Filter, LogicalPlan, Projection, lit};
 
 use crate::operator::{OP, ResultTime, WindowShape};
 use crate::sql::{Changes, EmitMode, When};
@@ -19,7 +19,7 @@ use crate::sql::{Changes, EmitMode, When};
 use super::analyze::{Flow, Shape, extension};
 use super::event_time::{index_of, stream_key, trace_index};
 use super::explode::{calls_overlapping, overlapping_calls};
-use super::functions::last_tick;
+use super::functions::{last_tick, window_end};
 use super::nodes::{Repeats, WINDOW_END, WINDOW_START, Window, WindowAggregate};
 use super::operator_spec::is_free_of_order;
 use super::overlapping::{calls_session, is_overlapping, is_session, session_keys};
@@ -27,7 +27,7 @@ use super::result_time::{comes_out_by_time, result_time, time_of_results};
 use super::routing::KeyedState;
 use super::session_rows::shape_over;
 use super::top_n_node::TopN;
-use super::window::Recognised;
+use super::window::{Recognised, interval_of};
 use super::{refuse, window};
 
 /// The keys and aggregates of a GROUP BY, in terms of what is below the projections that make its windows.
@@ -280,6 +280,8 @@ fn replace_window(expr: &Expr, window: &Recognised, input: &LogicalPlan) -> Resu
     let is_tumbling = matches!(window.shape, WindowShape::Tumble(_));
     expr.clone().unalias().transform_down(|part| {
         let bound = match &part {
+            // The window is the last tick before this.
+            _ if is_after(&window.start, &part) => Some(tick_after(Expr::Column(start.clone()), &part, input)?),
             Expr::ScalarFunction(call) if window.shape.has_own_end() && is_bound(call) => {
                 let is_of_window = call.args.first().map_or(Ok(false), &is_window)?;
                 let end = Expr::Column(end.clone());
@@ -293,6 +295,16 @@ fn replace_window(expr: &Expr, window: &Recognised, input: &LogicalPlan) -> Resu
             None => Ok(Transformed::no(part)),
         }
     })
+}
+
+/// Whether `start` is the last tick before `end`.
+fn is_after(start: &Expr, end: &Expr) -> bool {
+    matches!(start, Expr::ScalarFunction(call) if call.name() == "last_tick" && call.args.first() == Some(end))
+}
+
+/// The end of a window of one tick, of the type that `end` has.
+fn tick_after(start: Expr, end: &Expr, input: &LogicalPlan) -> Result<Expr> {
+    Ok(window_end(start, lit(interval_of(1, &end.get_type(input.schema())?)?)))
 }
 
 /// Whether an expression reads a column of `plan`, which gives a GROUP BY's results, that is more than keys and window.

@@ -29,7 +29,7 @@ use datafusion::optimizer::AnalyzerRule;
 use crate::config::StreamlinesOptions;
 use crate::error::{Error, Location};
 use crate::sink::{OutputFormat, compresses};
-use crate::source::ReadOrder;
+use crate::source::{ReadOrder, Speed};
 use crate::sql::{Changes, EmitMode, When};
 
 use super::aggregate::Grouping;
@@ -145,14 +145,19 @@ impl Rewriter {
             return Ok(flow.plan);
         }
         let stream = first_stream(&flow.plan).ok_or_else(|| internal_datafusion_err!("a stream without a scan"))?;
-        let routing = Routings::pick(&stream, &flow.stages, &self.options)?;
+        let by_time = Speed::parse(&self.options.speed)?.goes_by_event_time();
+        let time = flow.time.or(stream.event_time().map(|time| time.index));
+        let routing = match by_time {
+            true => Routings::by_event_time(&stream, &flow.stages, time.is_some(), &self.options)?,
+            false => Routings::pick(&stream, &flow.stages, &self.options)?,
+        };
         refuse_endless::windows_without_bound(&stream, flow.time, self.emit_at)?;
         refuse::spread_lateness(&flow.stages, &routing, &stream, self.emit_at)?;
         // Where rows of several partitions meet, it is in the order of their event time, whether windows want it or not.
         let is_ordered =
             routing.first().reads_several() && routing.order != ReadOrder::Sequence && stream.partitions() > 1;
-        let declared = stream.event_time().filter(|_| is_ordered).map(|time| time.index);
-        Ok(extension(Pipelines { input: Arc::new(flow.plan), routing, time: flow.time.or(declared) }))
+        let time = flow.time.or(time.filter(|_| is_ordered || by_time));
+        Ok(extension(Pipelines { input: Arc::new(flow.plan), routing, time }))
     }
 
     fn rewrite(&self, plan: LogicalPlan, emit: EmitMode) -> Result<Flow> {

@@ -213,6 +213,33 @@ impl Routings {
         Ok(Self { stages: picked, hashed, order })
     }
 
+    /// The routing of a query whose rows come when event time has come to them: one pipeline takes them in its order.
+    ///
+    /// # Errors
+    /// Rows without an event time; a query that takes partitions one after the other; another routing that is set.
+    pub(crate) fn by_event_time(
+        stream: &StreamTable,
+        stages: &[Stage],
+        has_time: bool,
+        options: &StreamlinesOptions,
+    ) -> Result<Self, Error> {
+        let speed = format!("speed {}", options.speed);
+        let refused = |reason, help| Err(Error::refused(&speed, reason, help).about(Some(stream.name())));
+        if !has_time {
+            return refused(
+                "the rows have no event time to come by",
+                "CREATE STREAM t (WATERMARK FOR ts) …, or 1000rows/s",
+            );
+        }
+        let is_in_sequence = !stages.is_empty() && read_order(stages) == ReadOrder::Sequence;
+        if is_in_sequence && stream.partitions() > 1 && !stream.is_endless() {
+            return refused("the query takes one partition after the other", "read one file, or take 1000rows/s");
+        }
+        let single = Routing { kind: RoutingKind::Single, why: "rows come by event time".to_string() };
+        refuse_other(&single, &options.routing)?;
+        Ok(Self { stages: vec![single], hashed: vec![], order: ReadOrder::Canonical })
+    }
+
     /// Whether a stage gets its rows this way.
     pub(crate) fn has(&self, kind: RoutingKind) -> bool {
         self.stages.iter().any(|routing| routing.kind == kind)

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::operator::{Length, WindowShape};
 
 use super::event_time::{Below, StreamColumn, below, index_of, trace};
-use super::functions::{not_constant, tumble, tumble_length};
+use super::functions::{last_tick, not_constant, tumble, tumble_length};
 use super::interval::{is_utc, window_ticks};
 use super::overlapping::{is_overlapping, shape};
 use super::refuse;
@@ -51,10 +51,14 @@ pub(crate) fn recognise(expr: &Expr, plan: &LogicalPlan) -> Result<Option<Recogn
             let Some((inner, input)) = index_of(column, plan.schema()).and_then(|index| behind(index, plan)) else {
                 return Ok(None);
             };
-            // Rows that meet each of their windows tumble through them.
+            if let Some(end) = cumulating_end(expr, &inner, input)? {
+                return Ok(Some(end));
+            }
+            // Rows that meet each of their windows tumble through them. Those that begin together are all there at the end of
+            // the longest.
             let length = match recognise(&inner, input)?.map(|window| window.shape) {
                 Some(WindowShape::Tumble(length)) => length,
-                Some(WindowShape::Hop { size, .. }) => Length::Ticks(size),
+                Some(WindowShape::Hop { size, .. } | WindowShape::Cumulate { size, .. }) => Length::Ticks(size),
                 _ => return Ok(None),
             };
             Ok(Some(Recognised::tumbling(expr.clone(), length)))
@@ -73,6 +77,20 @@ pub(crate) fn recognise(expr: &Expr, plan: &LogicalPlan) -> Result<Option<Recogn
         },
         _ => Ok(None),
     }
+}
+
+/// The window of rows that meet each of their cumulating windows, if `column` is its end or its last tick: it is told from others
+/// by that alone, and may be taken to be as short.
+fn cumulating_end(column: &Expr, inner: &Expr, input: &LogicalPlan) -> Result<Option<Recognised>> {
+    let Expr::ScalarFunction(call) = inner.clone().unalias() else { return Ok(None) };
+    let start = match call.name() {
+        "window_end" => last_tick(column.clone()),
+        "window_time" => column.clone(),
+        _ => return Ok(None),
+    };
+    let window = call.args.first().map(|window| recognise(window, input)).transpose()?.flatten();
+    let is_cumulating = window.is_some_and(|window| matches!(window.shape, WindowShape::Cumulate { .. }));
+    Ok(is_cumulating.then(|| Recognised::tumbling(start, Length::Ticks(1))))
 }
 
 /// The stream's column that a window's start is computed from.
@@ -137,7 +155,7 @@ fn overlapping(call: &ScalarFunction, plan: &LogicalPlan) -> Result<Recognised> 
 }
 
 /// Ticks of a time column as an interval.
-fn interval_of(ticks: i64, time: &DataType) -> Result<ScalarValue> {
+pub(super) fn interval_of(ticks: i64, time: &DataType) -> Result<ScalarValue> {
     match time {
         DataType::Timestamp(TimeUnit::Second, _) => Ok(ScalarValue::DurationSecond(Some(ticks))),
         DataType::Timestamp(TimeUnit::Millisecond, _) => Ok(ScalarValue::DurationMillisecond(Some(ticks))),

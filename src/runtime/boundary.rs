@@ -113,7 +113,7 @@ impl PipelinesExec {
     /// What one worker runs.
     pub(super) fn work(&self, worker: usize, task: &Arc<TaskContext>) -> Work {
         let run = self.runs.join(task, worker, || self.start());
-        let schedule = Schedule::of(task, self.workers);
+        let schedule = Schedule::of(task, self.workers, self.scan().map(|scan| scan.replay().as_ref()));
         Work { run, runs: Arc::clone(&self.runs), plan: Arc::clone(&self.input), task: Arc::clone(task), schedule }
     }
 

@@ -73,7 +73,7 @@ impl Chain {
     /// Hands the next rows to the chain, or tells it that there are no more. It must have asked for them.
     pub(super) fn push(&mut self, read: Option<Read>) {
         match read {
-            Some(Read { batch, stamp, origin }) => self.context.push(batch, stamp, origin),
+            Some(Read { batch, stamp, origin, .. }) => self.context.push(batch, stamp, origin),
             None => {
                 self.has_ended = true;
                 self.context.end();

@@ -43,7 +43,7 @@ pub(crate) fn divided_for(options: &StreamlinesOptions) -> usize {
 pub(crate) fn strategy(options: &StreamlinesOptions) -> Arc<dyn Strategy> {
     match options.strategy.as_str() {
         "inline" => Arc::new(Inline),
-        "single_queue" => Arc::new(SingleQueue { handoff_rows: options.handoff_rows.max(1) }),
+        "single_queue" => Arc::new(SingleQueue { handoff_rows: options.handoff_rows }),
         _ => Arc::new(Partitioned),
     }
 }

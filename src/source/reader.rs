@@ -44,6 +44,8 @@ pub(crate) struct Read {
     pub(crate) stamp: Stamp,
     /// Where they come from, if that is wanted.
     pub(crate) origin: Option<Origin>,
+    /// The event time at which they are due, if they come by it.
+    pub(crate) due: Option<i64>,
 }
 
 impl Reader {
@@ -119,7 +121,7 @@ impl Read {
             places: origin.places.slice(offset, length),
             set_by: origin.set_by.clone(),
         });
-        Self { batch: self.batch.slice(offset, length), stamp, origin }
+        Self { batch: self.batch.slice(offset, length), stamp, origin, due: self.due }
     }
 
     /// Those rows that are true.
@@ -127,9 +129,9 @@ impl Read {
     /// # Errors
     /// None for as many flags as there are rows.
     pub(super) fn of_rows(self, rows: &BooleanArray) -> Result<Self> {
-        let Self { batch, stamp, origin } = self;
+        let Self { batch, stamp, origin, due } = self;
         let origin = origin.map(|origin| origin.of_rows(rows)).transpose()?;
-        Ok(Self { batch: filter_record_batch(&batch, rows)?, stamp, origin })
+        Ok(Self { batch: filter_record_batch(&batch, rows)?, stamp, origin, due })
     }
 
     /// The same rows in parts of at most `rows` rows. Event time, which has come to `watermark`, goes on with the last.

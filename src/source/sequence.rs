@@ -2,6 +2,7 @@
 //! share the keys, each gives the rows of its own.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -20,6 +21,7 @@ use super::follow::{Followed, Follower, Signals};
 use super::footer::Stretch;
 use super::key_check::{KeyCheck, ReaderKeys};
 use super::origin::{Origin, Places, row_before};
+use super::pacing::Speed;
 use super::pieces::{Chunk, Part, ReadOrder};
 use super::reader::{Read, ReaderCounts};
 use super::replay::ReplayPlan;
@@ -38,8 +40,10 @@ pub(crate) struct Sequence {
     stamps: Option<Stamps>,
     /// What is left of a batch that was cut.
     cut: VecDeque<Run>,
-    /// The highest event time so far, where order is asked for.
+    /// The highest event time so far, where rows come in its order or by it.
     highest: i64,
+    /// How far event time goes while rows come together, if they come by it.
+    step: Option<i64>,
     own: Option<Own>,
     keys: Option<(Arc<KeyCheck>, ReaderKeys)>,
     counts: Arc<ReaderCounts>,
@@ -96,8 +100,10 @@ impl Sequence {
         let is_first = plan.share().is_none() || piece == 0;
         let check = is_first.then(|| plan.key_check(&task)).flatten();
         let share = plan.share().filter(|share| share.way == Sharing::AtSource);
+        let tick_ns = plan.event_time().and_then(EventTime::tick_ns);
         Self {
             plan: Arc::clone(plan),
+            step: tick_ns.and_then(|tick_ns| Speed::of(&task).step(tick_ns)),
             own: share.map(|share| Own::new(share.clone(), piece)),
             keys: check.map(|check| (check, ReaderKeys::default())),
             task,
@@ -292,30 +298,38 @@ impl Sequence {
             keys.check(check, &batch, name)?;
         }
         let is_ordered = self.plan.order() != ReadOrder::Sequence;
-        let (segments, times) = match (&self.plan.time, &mut self.stamps) {
-            (Some((_, time)), Some(stamps)) => {
-                let times = batch.column(*time);
-                if let Some(warning) = stamps.overlap(times)? {
+        let column = self.plan.time.as_ref().filter(|_| self.stamps.is_some());
+        let column = column.map(|(_, time)| Arc::clone(batch.column(*time)));
+        let wanted = column.as_ref().filter(|_| is_ordered || self.step.is_some());
+        let times = wanted.map(|times| ticks(times)).transpose()?;
+        let reached = times.as_ref().map(|times| reached(&mut self.highest, times)).unwrap_or_default();
+        let segments = match (column, &mut self.stamps) {
+            (Some(column), Some(stamps)) => {
+                if let Some(warning) = stamps.overlap(&column)? {
                     self.plan.warn(warning);
                 }
-                let segments = stamps.segments(times, places.as_ref()).map_err(|error| in_file(error, name))?;
-                (segments, is_ordered.then(|| ticks(times)).transpose()?)
+                let together = moments(&reached, self.step, batch.num_rows());
+                segments_of(stamps, &column, places.as_ref(), together).map_err(|error| in_file(error, name))?
             }
-            _ => (vec![Segment::timeless(self.piece, batch.num_rows())], None),
+            _ => vec![Segment::timeless(self.piece, batch.num_rows())],
         };
         let text = self.plan.coded_type();
         let own = self.own.as_mut().map(|own| own.rows(&batch, text.as_ref())).transpose()?;
         let full = self.plan.full.as_ref().map(|full| batch.project(full)).transpose()?;
         let origin = full.zip(places).map(|(rows, places)| Origin { rows, places, set_by: None });
-        let rows = Read { batch: self.plan.asked_for(&batch, numbers)?, stamp: Stamp::timeless(self.piece), origin };
+        let (batch, stamp) = (self.plan.asked_for(&batch, numbers)?, Stamp::timeless(self.piece));
+        let rows = Read { batch, stamp, origin, due: None };
         for Segment { offset, length, stamp, set_by } in segments {
             let mut read = rows.slice(offset, length, stamp);
             read.origin.iter_mut().for_each(|origin| origin.set_by.clone_from(&set_by));
-            let times = times.as_ref().map(|times| times.slice(offset, length));
+            let reached = reached.get(offset..offset + length).unwrap_or_default();
+            // None of the rows comes before its time.
+            read.due = reached.last().copied().filter(|due| self.step.is_some() && *due != WATERMARK_MIN);
+            let times = times.as_ref().filter(|_| is_ordered).map(|times| times.slice(offset, length));
             let run = Run {
                 read,
                 is_behind: times.as_ref().and_then(min).is_some_and(|lowest| lowest < stamp.watermark),
-                reached: times.map_or(vec![], |times| self.reached(&times)),
+                reached: if is_ordered { reached.to_vec() } else { vec![] },
             };
             self.cut.push_back(match &own {
                 Some(own) => run.of_rows(&own.slice(offset, length))?,
@@ -323,15 +337,6 @@ impl Sequence {
             });
         }
         Ok(())
-    }
-
-    /// The highest event time up to each row.
-    fn reached(&mut self, times: &PrimitiveArray<Int64Type>) -> Vec<i64> {
-        let reach = |time: Option<i64>| {
-            self.highest = self.highest.max(time.unwrap_or(WATERMARK_MIN));
-            self.highest
-        };
-        times.iter().map(reach).collect()
     }
 
     /// The places of those rows in the stream, if they are wanted.
@@ -372,6 +377,42 @@ async fn stretches_of(
         stretches.extend_from_slice(&early_pass::event_times(plan, &part, column, counts, task).await?.stretches);
     }
     Ok(stretches.into())
+}
+
+/// The highest event time up to each row, of all so far.
+fn reached(highest: &mut i64, times: &PrimitiveArray<Int64Type>) -> Vec<i64> {
+    let reach = |time: Option<i64>| {
+        *highest = time.unwrap_or(WATERMARK_MIN).max(*highest);
+        *highest
+    };
+    times.iter().map(reach).collect()
+}
+
+/// The rows of a batch that come together, given how far event time has come with each: all of them, or those of a step.
+fn moments(reached: &[i64], step: Option<i64>, rows: usize) -> Vec<Range<usize>> {
+    let Some(step) = step else { return std::iter::once(0..rows).collect() };
+    let mut begin = 0;
+    let of_step = |rows: &[i64]| {
+        let end = begin + rows.len();
+        std::mem::replace(&mut begin, end)..end
+    };
+    reached.chunk_by(|left, right| left.div_euclid(step) == right.div_euclid(step)).map(of_step).collect()
+}
+
+/// The segments of a batch, part by part.
+fn segments_of(
+    stamps: &mut Stamps,
+    times: &ArrayRef,
+    places: Option<&Places>,
+    parts: Vec<Range<usize>>,
+) -> Result<Vec<Segment>> {
+    let mut segments = vec![];
+    for part in parts {
+        let places = places.map(|places| places.slice(part.start, part.len()));
+        let of_part = stamps.segments(&times.slice(part.start, part.len()), places.as_ref())?;
+        segments.extend(of_part.into_iter().map(|segment| Segment { offset: part.start + segment.offset, ..segment }));
+    }
+    Ok(segments)
 }
 
 fn in_file(error: DataFusionError, name: &str) -> DataFusionError {

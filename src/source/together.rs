@@ -79,6 +79,10 @@ impl Together {
             let head = &mut self.heads[next];
             let Some(run) = head.runs.front() else { break };
             let (begin, stamp) = (head.given, run.read.stamp);
+            // What is due later comes later.
+            if !gathered.rows.is_empty() && gathered.due != run.read.due {
+                break;
+            }
             // Who is late is judged by the watermark of its own partition, and a ledger names the file.
             if self.order == ReadOrder::Together || run.is_behind || run.read.origin.is_some() {
                 if !gathered.rows.is_empty() {
@@ -97,7 +101,7 @@ impl Together {
             return Ok(None);
         }
         let batch = gathered.batch()?;
-        Ok(Some(Read { batch, stamp: self.stamp(gathered.watermark), origin: None }))
+        Ok(Some(Read { batch, stamp: self.stamp(gathered.watermark), origin: None, due: gathered.due }))
     }
 
     /// The partition whose row is next, and up to which row of its run that is so.
@@ -171,11 +175,12 @@ struct Gathered {
     /// The batch and the row of it.
     rows: Vec<(usize, usize)>,
     watermark: i64,
+    due: Option<i64>,
 }
 
 impl Gathered {
     fn of_heads(heads: usize) -> Self {
-        Self { batches: vec![], of_head: vec![None; heads], rows: vec![], watermark: WATERMARK_MAX }
+        Self { batches: vec![], of_head: vec![None; heads], rows: vec![], watermark: WATERMARK_MAX, due: None }
     }
 
     fn add(&mut self, head: usize, read: &Read, rows: Range<usize>) {
@@ -187,6 +192,7 @@ impl Gathered {
         self.rows.extend(rows.map(|row| (batch, row)));
         // None of them is behind its own watermark, so that the lowest one judges all of them alike.
         self.watermark = self.watermark.min(read.stamp.watermark);
+        self.due = read.due;
     }
 
     fn batch(&self) -> Result<RecordBatch> {

@@ -84,9 +84,14 @@ pub(crate) fn sample(statement: &Statement) -> Option<Location> {
 
 /// The first string literal of this text.
 pub(crate) fn text(statement: &Statement, text: &str) -> Option<Location> {
+    text_that(statement, |found| found == text)
+}
+
+/// The first string literal that is looked for.
+pub(crate) fn text_that(statement: &Statement, is_it: impl Fn(&str) -> bool) -> Option<Location> {
     first(statement, |part| match part {
         Part::Expr(Expr::Value(value)) => {
-            matches!(&value.value, Value::SingleQuotedString(found) if found == text).then_some(value.span)
+            matches!(&value.value, Value::SingleQuotedString(found) if is_it(found)).then_some(value.span)
         }
         _ => None,
     })

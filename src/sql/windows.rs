@@ -248,10 +248,21 @@ pub(super) fn rewrite_clauses(tokens: &mut Tokens, dialect: &dyn Dialect) -> Res
         };
         tokens.splice(at..at, snippet(&text, span, dialect)?);
     }
+    if let Some((index, kind)) = (0..tokens.len()).find_map(|index| without_lengths(tokens, index)) {
+        let error = Error::sql(format!("WINDOW {} without parentheses", kind.name.to_uppercase()));
+        return Err(error.at(location_at(tokens, index)).help(kind.usage).into());
+    }
     match (0..tokens.len()).find(|index| is_unknown_clause(tokens, *index)) {
         Some(index) => Err(unknown_clause(tokens, index)),
         None => Ok(()),
     }
+}
+
+/// A clause at `index` that names a window, which is no `WINDOW tumbling AS (…)`, and says nothing of it in parentheses.
+fn without_lengths(tokens: &Tokens, index: usize) -> Option<(usize, &'static Clause)> {
+    let kind = CLAUSES.iter().find(|kind| is_word(tokens, index + 1, kind.name))?;
+    let is_clause = is_word(tokens, index, "WINDOW") && !is_word(tokens, index + 2, "AS");
+    (is_clause && index > 0 && !is_word(tokens, index - 1, "FROM")).then_some((index + 1, kind))
 }
 
 /// Whether `WINDOW word (` begins at `index`, which is no name of a relation or column.

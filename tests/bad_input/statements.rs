@@ -65,6 +65,7 @@ fn an_interval_that_is_none() {
         folder.refuses_query(&query, interval, &[message, "help: write INTERVAL '1 hour'"]);
     };
     refuses("'9999999999 days'", "an interval of 9999999999 days is too long");
+    refuses("'300000000 hours'", "an interval of 300000000 of its unit is too long");
     refuses("'soon'", "'soon' is no interval");
 }
 
@@ -76,6 +77,8 @@ fn an_unknown_window() {
         folder.refuses_query(&query, kind, messages);
     };
     refuses("TUMBLIN", &["there is no window TUMBLIN", "did you mean WINDOW TUMBLING (…)?"]);
+    let without = "SELECT count(*) FROM trips GROUP BY origin WINDOW TUMBLING SIZE 1 HOUR";
+    folder.refuses_query(without, "TUMBLING", &["WINDOW TUMBLING without parentheses", "help: WINDOW TUMBLING (ts"]);
     refuses("foo", &["there is no window FOO", "WINDOW is followed by TUMBLING, HOPPING", "WINDOW w AS (…)"]);
 }
 

@@ -194,7 +194,67 @@ fn rows_come_at_a_speed() {
     let started = Instant::now();
     at("1000rows/s", 500).assert().success().stdout("n\n500\n");
     assert!(started.elapsed().as_secs_f64() > 0.45);
-    at("fast", 1).assert().code(2).stderr(contains("streamlines.speed is max or, say, 1000rows/s"));
+    at("fast", 1).assert().code(2).stderr(contains("streamlines.speed is max, 1000rows/s or"));
+}
+
+#[test]
+fn rows_come_by_event_time() {
+    let stream = |watermark: &str| {
+        format!("CREATE STREAM flights {watermark} STORED AS PARQUET LOCATION 'testdata/nycflights/flights-*.parquet';")
+    };
+    let exact = stream("(WATERMARK FOR scheduled)");
+    let run = |more: &[&str], sql: String| {
+        let mut command = program();
+        command.args(["sql", "--quiet", "--format", "csv"]).args(more).arg(sql);
+        command.assert()
+    };
+    // Half an hour in half a second.
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("ticks.csv");
+    let rows: String = (0..7).map(|row| format!("2024-01-01 00:{:02}:00,{row}\n", row * 5)).collect();
+    fs::write(&file, format!("ts,n\n{rows}")).unwrap();
+    let of_file = format!("STORED AS CSV LOCATION '{}' OPTIONS ('has_header' 'true');", file.display());
+    let counts =
+        format!("CREATE STREAM ticks (ts TIMESTAMP, n BIGINT, WATERMARK FOR ts) {of_file} SELECT n FROM ticks");
+    let started = Instant::now();
+    run(&["--speed", "3600x"], counts).success().stdout("n\n0\n1\n2\n3\n4\n5\n6\n");
+    assert!((0.5..20.0).contains(&started.elapsed().as_secs_f64()), "{:?}", started.elapsed());
+    // What comes out does not hang on when rows come.
+    let hours = "GROUP BY origin, tumble(scheduled, INTERVAL '1 day')";
+    let questions = [
+        format!("{exact} SELECT origin, window_start, count(*), avg(dep_delay) FROM flights {hours}"),
+        format!(
+            "{exact} SELECT origin, window_start, count(*) FROM flights {hours} EMIT CHANGES EVERY INTERVAL '1' DAY"
+        ),
+        format!("{exact} SELECT origin, flight FROM flights WHERE dep_delay > 900"),
+        format!(
+            "{} SELECT origin, window_start, count(*) FROM flights {hours}",
+            stream("(WATERMARK FOR scheduled AS scheduled - INTERVAL '3' HOUR)")
+        ),
+    ];
+    let sorted = |output: Vec<u8>| {
+        let text = String::from_utf8(output).unwrap();
+        let mut rows: Vec<String> = text.lines().map(str::to_string).collect();
+        rows.sort();
+        rows
+    };
+    for question in questions {
+        let expected = sorted(run(&[], question.clone()).success().get_output().stdout.clone());
+        for strategy in ["partitioned", "inline", "single_queue"] {
+            let more = ["--speed", "300_000_000x", "--strategy", strategy, "--set", "streamlines.handoff_rows=1000"];
+            let given = sorted(run(&more, question.clone()).success().get_output().stdout.clone());
+            assert_eq!(given, expected, "{question} {strategy}");
+        }
+    }
+    let refuses = |more: &[&str], sql: String, message: &'static str| {
+        run(&[&["--speed", "60x"], more].concat(), sql).code(1).stderr(contains(message));
+    };
+    refuses(&[], format!("{} SELECT flight FROM flights", stream("")), "the rows have no event time to come by");
+    let by_partition = "SELECT array_agg(flight) FROM flights GROUP BY origin, tumble(scheduled, INTERVAL '1 day')";
+    refuses(&[], format!("{exact} {by_partition}"), "the query takes one partition after the other");
+    let hashed = ["--set", "streamlines.routing=hash_at_source"];
+    let counts = format!("{exact} SELECT origin, count(*) FROM flights GROUP BY origin");
+    refuses(&hashed, counts, "this query takes single: rows come by event time");
 }
 
 #[test]

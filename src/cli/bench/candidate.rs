@@ -113,7 +113,9 @@ pub fn candidates(options: &BenchOptions) -> Vec<Candidate> {
         let of = move |partitions| Candidate::new(engine, Setup { partitions, ..setup.clone() });
         options.partitions().into_iter().map(of)
     };
-    let mut all: Vec<_> = each(Engine::Scan, Setup::stream()).collect();
+    // Reading takes the batches that those who do more are given first.
+    let batch_rows = options.batch_rows.first().map_or(Setup::stream().batch_rows, |rows| *rows as usize);
+    let mut all: Vec<_> = each(Engine::Scan, Setup { batch_rows, ..Setup::stream() }).collect();
     if options.is_against("datafusion") {
         all.extend(each(Engine::DataFusion, Setup::batch()));
     }

@@ -78,7 +78,7 @@ fn latency(row: &AtRate) -> Value {
     let curve = super::curve::curve(row).into_iter().map(|(share, ms)| json!([share, ms])).collect::<Vec<_>>();
     let pairs = [
         ("rate_rows_per_s", Value::from(row.rate)),
-        ("achieved_rows_per_s", Value::from(latency.map(|latency| latency.rows_per_s()))),
+        ("achieved_rows_per_s", Value::from(row.achieved())),
         ("waiting_rows", Value::from(if row.keeps_up() { 0 } else { row.waiting })),
         ("kept_up", Value::from(row.keeps_up())),
         ("rows", Value::from(latency.map(|latency| latency.rows()))),

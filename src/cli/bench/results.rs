@@ -109,6 +109,13 @@ pub struct AtRate {
 }
 
 impl AtRate {
+    /// Rows in a second that were taken: the last one stands for the time until the next.
+    pub fn achieved(&self) -> Option<f64> {
+        let latency = self.latency.as_ref()?;
+        let rows = latency.rows() as f64;
+        Some(rows / (rows / latency.rows_per_s().max(1e-9) + 1.0 / self.rate.max(1) as f64))
+    }
+
     /// Whether it kept up: within one hundredth of the rate, or with what was due: no row waited for a hundredth of the time.
     pub fn keeps_up(&self) -> bool {
         let is_in_time = |latency: &Latency| {
@@ -120,7 +127,7 @@ impl AtRate {
 
     /// Whether as many rows were written as are due at the rate, less one hundredth.
     pub fn is_at_rate(&self) -> bool {
-        self.latency.as_ref().is_some_and(|latency| latency.rows_per_s() >= self.rate as f64 * 0.99)
+        self.achieved().is_some_and(|achieved| achieved >= self.rate as f64 * 0.99)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The figures as text for a terminal.
 
 use super::super::summary::count;
+use super::candidate::Engine;
 use super::results::{AtRate, Measured, Results};
 
 /// A table of cells, of which those of the first columns are text and the others numbers. What is to know of a row, the
@@ -82,7 +83,7 @@ pub fn throughput_row(results: &Results, row: &Measured) -> Vec<String> {
     let shown = |value: Option<String>| value.unwrap_or_else(|| "–".to_string());
     let setup = &row.candidate.setup;
     let range = row.range().map(|(low, high)| format!("{:.1}–{:.1}", low * 1e3, high * 1e3));
-    let has_batches = row.candidate.engine == super::candidate::Engine::Streamlines;
+    let has_batches = matches!(row.candidate.engine, Engine::Scan | Engine::Streamlines);
     let mut cells = vec![
         row.asked.scenario.clone(),
         row.asked.keys.map(count).unwrap_or_default(),
@@ -127,7 +128,7 @@ pub fn latency_row(row: &AtRate) -> Vec<String> {
         let latency = row.latency.as_ref().map(|latency| latency.at(share));
         latency.map_or("–".to_string(), |latency| format!("{:.3}", latency.as_secs_f64() * 1e3))
     };
-    let achieved = row.latency.as_ref().map(|latency| count(latency.rows_per_s() as u64));
+    let achieved = row.achieved().map(|rows| count(rows.round() as u64));
     let mut cells = vec![
         row.asked.scenario.clone(),
         row.asked.keys.map(count).unwrap_or_default(),

@@ -77,6 +77,15 @@ struct State {
     has_ended: bool,
 }
 
+/// What becomes of a window that has closed.
+enum Answer {
+    /// It is among the small ones.
+    Small,
+    Rows(RecordBatch),
+    /// Some of it is on disk.
+    InParts,
+}
+
 /// Bytes of states that are kept only because others of their batch are needed, before all are made anew.
 const MOST_SLACK: usize = if cfg!(test) { 1 << 10 } else { 1 << 20 };
 
@@ -193,38 +202,52 @@ impl WindowAggregate {
 
     /// Appends the rows of windows that have closed, until there is one that is answered in parts.
     fn answer_all(&mut self, mut due: Due<Pane>, output: &mut Vec<RecordBatch>) -> Result<()> {
-        let (spec, groups_spec) = (Arc::clone(&self.spec), self.groups_spec());
+        let spec = Arc::clone(&self.spec);
         let (mut small, mut most_keys) = (SmallWindows::default(), 0);
         while let Some((window, at)) = due.next(&spec) {
             self.state.counters.windows_closed += 1;
-            let panes = &mut due.slices[at.clone()];
-            let whole = self.take_whole(window, panes);
-            if whole.is_none() && are_small(panes, &groups_spec)? {
-                small.add(window, panes.iter().flat_map(|(_, pane)| &pane.sealed));
-                if are_enough(small.states()) {
-                    most_keys = most_keys.max(self.answer_small(&mut small, output)?);
+            let aside = due.set_aside(&at, window.end);
+            let answer = self.answer(window, &mut due.slices[at.clone()], &mut small)?;
+            due.put_back(aside);
+            if !matches!(answer, Answer::Small) || are_enough(small.states()) {
+                most_keys = most_keys.max(self.answer_small(&mut small, output)?);
+            }
+            match answer {
+                Answer::Small => {}
+                Answer::Rows(rows) => {
+                    most_keys = most_keys.max(rows.num_rows());
+                    output.push(rows);
                 }
-                continue;
+                Answer::InParts => {
+                    let panes = due.take(at, window.end).into_iter();
+                    let panes = panes.map(|(slice, pane)| (Some(Slice { next_end: window.end, ..slice }), pane));
+                    self.state.closing = Some(self.by_parts(Some(window), panes.collect())?);
+                    break;
+                }
             }
-            most_keys = most_keys.max(self.answer_small(&mut small, output)?);
-            if panes.iter().any(|(_, pane)| !pane.spilled.is_empty()) {
-                let panes = due.slices.drain(at);
-                let panes = panes.map(|(slice, pane)| (Some(Slice { next_end: window.end, ..slice }), pane));
-                self.state.closing = Some(self.by_parts(Some(window), panes.collect())?);
-                break;
-            }
-            let groups = match whole {
-                Some(groups) => groups,
-                None => self.merge(&groups_spec, window, panes)?,
-            };
-            output.push(self.output(Some(window), groups)?);
-            most_keys = most_keys.max(output.last().map_or(0, RecordBatch::num_rows));
         }
         most_keys = most_keys.max(self.answer_small(&mut small, output)?);
         for (slice, pane) in due.rest(&spec) {
             self.keep(slice, pane)?;
         }
         self.forget_keys(most_keys)
+    }
+
+    /// Brings a window of these panes together, or puts it among the small ones.
+    fn answer(&mut self, window: Window, panes: &mut [(Slice, Pane)], small: &mut SmallWindows) -> Result<Answer> {
+        if let Some(groups) = self.take_whole(window, panes) {
+            return self.output(Some(window), groups).map(Answer::Rows);
+        }
+        let spec = self.groups_spec();
+        if are_small(panes, &spec)? {
+            small.add(window, panes.iter().flat_map(|(_, pane)| &pane.sealed));
+            return Ok(Answer::Small);
+        }
+        if panes.iter().any(|(_, pane)| !pane.spilled.is_empty()) {
+            return Ok(Answer::InParts);
+        }
+        let groups = self.merge(&spec, window, panes)?;
+        self.output(Some(window), groups).map(Answer::Rows)
     }
 
     /// Takes the groups of a window that is one slice, in no later window, and all of it as groups.
@@ -344,7 +367,7 @@ fn are_small(panes: &mut [(Slice, Pane)], spec: &AggregateSpec) -> Result<bool> 
         states += pane.seal(spec)?.iter().map(StateRows::len).sum::<usize>();
         is_in_memory &= pane.spilled.is_empty();
     }
-    Ok(is_in_memory && are_few(states))
+    Ok(is_in_memory && are_few(spec, states)?)
 }
 
 /// Appends the states of slices that have been gathered, each up to its end.
@@ -390,7 +413,9 @@ impl Operator for WindowAggregate {
                         false => rows.by_slice(window, stamp.watermark, &mut self.missed),
                     };
                     self.state.counters.add(&divided.counters);
-                    if let Some(many) = divided.take_many()? {
+                    if spec.has_small_states()?
+                        && let Some(many) = divided.take_many()?
+                    {
                         self.update_many(&many)?;
                     }
                     for slice in divided.apart()? {

@@ -8,7 +8,7 @@ use crate::operator::open_windows::apart;
 use crate::operator::testing::{
     Naive, Row, assert_same, assert_snapshot_law, assert_snapshot_law_of, batch, batch_lengths, common_group_by,
     computed_freshly, every_aggregate, group_by, group_of, input_schema, or_null, overlapping_group_by,
-    overlapping_shapes, rows, run, sorted, stamped, text, through_ipc, windows_of, with_watermarks,
+    overlapping_shapes, rows, run, sorted, stamped, text, through_ipc, together, windows_of, with_watermarks,
 };
 use crate::operator::window_merge::{CompleteWindow, merge_windows};
 
@@ -27,6 +27,11 @@ fn model(rows: &[Row], bound: i64, size: Option<i64>, keyed: bool) -> (BTreeMap<
         }
     }
     (groups, late_rows)
+}
+
+/// The batches of two partitions that one pipeline reads.
+fn of_partitions(rows: [&[Row]; 2], lengths: &[usize], bound: i64, picks: &[usize]) -> Vec<(RecordBatch, Stamp)> {
+    together(rows.map(|rows| stamped(rows, lengths, bound, 0, None)).to_vec(), picks)
 }
 
 /// Output as rows of windows, in any order; partial states are brought together by slice first.
@@ -66,14 +71,14 @@ proptest! {
 
     #[test]
     fn overlapping_windows_equal_the_naive_model(
-        rows in rows(60), lengths in batch_lengths(), bound in 0i64..50,
-        shape in overlapping_shapes(), keyed: bool, by_panes: bool,
+        rows in rows(60), others in prop_oneof![Just(vec![]), rows(60)], picks in prop::collection::vec(0usize..2, 1..9),
+        lengths in batch_lengths(), bound in 0i64..50, shape in overlapping_shapes(), keyed: bool, by_panes: bool,
     ) {
         let spec = overlapping_group_by(&shape, keyed, by_panes);
         let mut operator = WindowAggregate::new(Arc::clone(&spec), Mode::Final);
-        let output = run(&mut operator, &stamped(&rows, &lengths, bound, 0, None));
+        let output = run(&mut operator, &of_partitions([&rows, &others], &lengths, bound, &picks));
         let (mut groups, mut counters) = (BTreeMap::<_, Naive>::new(), Counters::default());
-        for (row, watermark) in with_watermarks(&rows, bound) {
+        for (row, watermark) in [&rows, &others].into_iter().flat_map(|rows| with_watermarks(rows, bound)) {
             let windows = row.time.map_or(vec![], |time| windows_of(&shape, time));
             let open = windows.iter().filter(|(_, end)| *end > watermark);
             let columns = if shape.has_own_end() { 2 } else { 1 };
@@ -99,18 +104,18 @@ proptest! {
 
     #[test]
     fn overlapping_windows_survive_snapshots(
-        rows in rows(40), lengths in batch_lengths(), bound in 0i64..50,
-        shape in overlapping_shapes(), by_panes: bool,
+        rows in rows(40), others in prop_oneof![Just(vec![]), rows(40)], picks in prop::collection::vec(0usize..2, 1..9),
+        lengths in batch_lengths(), bound in 0i64..50, shape in overlapping_shapes(), by_panes: bool,
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
     ) {
         let spec = overlapping_group_by(&shape, true, by_panes);
         let fresh = || WindowAggregate::new(Arc::clone(&spec), Mode::Final);
-        assert_snapshot_law(fresh, &stamped(&rows, &lengths, bound, 0, None), &cuts);
+        assert_snapshot_law(fresh, &of_partitions([&rows, &others], &lengths, bound, &picks), &cuts);
     }
 
     #[test]
     fn what_has_gone_to_disk_comes_back(
-        rows in rows(60), lengths in batch_lengths(), bound in 0i64..50,
+        rows in rows(60), others in prop_oneof![Just(vec![]), rows(60)], picks in prop::collection::vec(0usize..2, 1..9), lengths in batch_lengths(), bound in 0i64..50,
         shape in proptest::option::weighted(0.8, overlapping_shapes()), by_panes: bool, partial: bool,
         size in proptest::option::weighted(0.7, 1i64..60),
         spills in prop::collection::vec(any::<prop::sample::Index>(), 1..6),
@@ -121,7 +126,7 @@ proptest! {
             None => common_group_by(size, true),
         };
         let mode = if partial { Mode::Partial } else { Mode::Final };
-        let input = stamped(&rows, &lengths, bound, 0, None);
+        let input = of_partitions([&rows, &others], &lengths, bound, &picks);
         let fresh = || WindowAggregate::new(Arc::clone(&spec), mode);
         let mut whole = fresh();
         let expected = folded(&spec, mode, &run(&mut whole, &input));

@@ -231,7 +231,8 @@ fn in_order(mut partials: Vec<(usize, StateRows)>) -> Vec<StateRows> {
 pub(crate) fn merge_windows(spec: &AggregateSpec, windows: VecDeque<CompleteWindow>) -> Result<Vec<RecordBatch>> {
     let (mut output, mut small) = (vec![], SmallWindows::default());
     for CompleteWindow { window, partials } in windows {
-        match window.filter(|_| are_few(partials.iter().map(StateRows::len).sum())) {
+        let is_small = are_few(spec, partials.iter().map(StateRows::len).sum())?;
+        match window.filter(|_| is_small) {
             Some(window) => small.add(window, partials.iter()),
             None => {
                 output.extend(small.take(spec)?.1);
