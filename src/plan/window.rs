@@ -51,7 +51,7 @@ pub(crate) fn recognise(expr: &Expr, plan: &LogicalPlan) -> Result<Option<Recogn
             let Some((inner, input)) = index_of(column, plan.schema()).and_then(|index| behind(index, plan)) else {
                 return Ok(None);
             };
-            if let Some(end) = cumulating_end(expr, &inner, input)? {
+            if let Some(end) = cumulating_end(expr, plan) {
                 return Ok(Some(end));
             }
             // Rows that meet each of their windows tumble through them. Those that begin together are all there at the end of
@@ -81,16 +81,43 @@ pub(crate) fn recognise(expr: &Expr, plan: &LogicalPlan) -> Result<Option<Recogn
 
 /// The window of rows that meet each of their cumulating windows, if `column` is its end or its last tick: it is told from others
 /// by that alone, and may be taken to be as short.
-fn cumulating_end(column: &Expr, inner: &Expr, input: &LogicalPlan) -> Result<Option<Recognised>> {
-    let Expr::ScalarFunction(call) = inner.clone().unalias() else { return Ok(None) };
-    let start = match call.name() {
-        "window_end" => last_tick(column.clone()),
-        "window_time" => column.clone(),
-        _ => return Ok(None),
+fn cumulating_end(column: &Expr, plan: &LogicalPlan) -> Option<Recognised> {
+    let start = if is_bound_of_cumulating(column, plan, "window_end") {
+        last_tick(column.clone())
+    } else if is_bound_of_cumulating(column, plan, "window_time") {
+        column.clone()
+    } else {
+        return None;
     };
-    let window = call.args.first().map(|window| recognise(window, input)).transpose()?.flatten();
-    let is_cumulating = window.is_some_and(|window| matches!(window.shape, WindowShape::Cumulate { .. }));
-    Ok(is_cumulating.then(|| Recognised::tumbling(start, Length::Ticks(1))))
+    Some(Recognised::tumbling(start, Length::Ticks(1)))
+}
+
+/// Whether an expression is this bound of a cumulating window.
+fn is_bound_of_cumulating(expr: &Expr, plan: &LogicalPlan, bound: &str) -> bool {
+    match expr {
+        Expr::Alias(alias) => is_bound_of_cumulating(&alias.expr, plan, bound),
+        Expr::Column(column) => {
+            let inner = index_of(column, plan.schema()).and_then(|index| behind(index, plan));
+            inner.is_some_and(|(inner, input)| is_bound_of_cumulating(&inner, input, bound))
+        }
+        Expr::ScalarFunction(call) => {
+            call.name() == bound && call.args.first().is_some_and(|window| cumulates(window, plan))
+        }
+        _ => false,
+    }
+}
+
+/// Whether an expression is the start of a cumulating window.
+fn cumulates(expr: &Expr, plan: &LogicalPlan) -> bool {
+    match expr {
+        Expr::Alias(alias) => cumulates(&alias.expr, plan),
+        Expr::Column(column) => {
+            let inner = index_of(column, plan.schema()).and_then(|index| behind(index, plan));
+            inner.is_some_and(|(inner, input)| cumulates(&inner, input))
+        }
+        Expr::ScalarFunction(call) => call.name() == "cumulate",
+        _ => false,
+    }
 }
 
 /// The stream's column that a window's start is computed from.
