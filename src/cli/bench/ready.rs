@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use datafusion::error::Result;
 use datafusion::prelude::SessionContext;
-use streamlines::{Checksum, Job, NullSink, StreamlinesContext};
+use streamlines::{Checksum, Job, NullSink, Setup, StreamlinesContext};
 
 use super::candidate::{Candidate, Engine};
 use super::data::quoted;
@@ -102,11 +102,12 @@ impl Ready {
     async fn written(&self, ground: &Ground<'_>, output: &Path) -> Result<Checksum> {
         self.process(ground, output)?;
         let rows = match output.exists() {
-            true => format!("SELECT * FROM '{}'", quoted(output)),
+            // Read as a table, whatever routing the candidate has.
+            true => Setup::batch().session()?.stream_sql(&format!("SELECT * FROM '{}'", quoted(output))).await?,
             // A folder without files, for there are no rows.
-            false => format!("SELECT * FROM ({}) LIMIT 0", ground.question.datafusion),
+            false => self.ctx.stream_sql(&format!("SELECT * FROM ({}) LIMIT 0", ground.question.datafusion)).await?,
         };
-        let found = Checksum::of(self.ctx.stream_sql(&rows).await?).await;
+        let found = Checksum::of(rows).await;
         take_away(output)?;
         found
     }
