@@ -127,7 +127,7 @@ impl AtRate {
 
     /// Whether as many rows were written as are due at the rate, less one hundredth.
     pub fn is_at_rate(&self) -> bool {
-        self.achieved().is_some_and(|achieved| achieved >= self.rate as f64 * 0.99)
+        self.latency.as_ref().is_some_and(|latency| latency.rows_per_s() >= self.rate as f64 * 0.99)
     }
 }
 
