@@ -20,6 +20,7 @@ use super::analyze::{Flow, Shape, extension};
 use super::event_time::{index_of, stream_key, trace_index};
 use super::explode::{calls_overlapping, overlapping_calls};
 use super::functions::{last_tick, window_end};
+use super::grouping_sets::sets;
 use super::nodes::{Repeats, WINDOW_END, WINDOW_START, Window, WindowAggregate};
 use super::operator_spec::is_free_of_order;
 use super::overlapping::{calls_session, is_overlapping, is_session, session_keys};
@@ -333,6 +334,32 @@ fn is_key(index: usize, plan: &LogicalPlan) -> bool {
         }
         _ => false,
     }
+}
+
+/// A GROUP BY of several sets of keys that is by hopping windows of a table function, as one by calls of `hop`: so rows do not
+/// come once for each of their windows. None if it is no such.
+pub(super) fn with_hops_pulled_up(aggregate: &Aggregate) -> Result<Option<LogicalPlan>> {
+    let groups = aggregate.group_expr.len();
+    let exprs = aggregate.group_expr.iter().chain(&aggregate.aggr_expr).cloned().collect();
+    let (below, mut pulled) = pull_up_windows(aggregate.input.as_ref().clone(), exprs, groups)?;
+    let aggregates = pulled.split_off(groups);
+    let calls = overlapping_calls(&pulled)?;
+    let are_hops = !calls.is_empty() && calls.iter().all(|call| call.name() == "hop");
+    // Where a set leaves a bound out, it is null in some rows, and no call stands for that.
+    let flat: Vec<Expr> = grouping_set_to_exprlist(&pulled)?.into_iter().cloned().collect();
+    let has_all = |set: &Vec<Expr>| flat.iter().filter(|expr| calls_overlapping(expr)).all(|expr| set.contains(expr));
+    let are_hops = are_hops && sets(&pulled).iter().all(has_all);
+    if below == *aggregate.input || !are_hops || !overlapping_calls(&aggregates)?.is_empty() {
+        return Ok(None);
+    }
+    let pulled_up = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(below), pulled, aggregates)?);
+    // What is the same below would be one column.
+    if pulled_up.schema().fields().len() != aggregate.schema.fields().len() {
+        return Ok(None);
+    }
+    let columns = pulled_up.schema().columns().into_iter().map(Expr::Column).zip(aggregate.schema.iter());
+    let columns = columns.map(|(expr, (qualifier, field))| named(expr, qualifier.cloned(), field.name())).collect();
+    Ok(Some(LogicalPlan::Projection(Projection::try_new(columns, Arc::new(pulled_up))?)))
 }
 
 /// Substitutes the projections just below that call window functions into `exprs`, the first `groups` of which are the

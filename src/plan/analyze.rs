@@ -297,7 +297,10 @@ impl Rewriter {
 
     fn aggregate(&self, aggregate: Aggregate, emit: EmitMode, repeats: Repeats) -> Result<Flow> {
         if grouping_sets::has_sets(&aggregate) {
-            return self.rewrite(expand_or_explode(aggregate)?, emit);
+            return match aggregate::with_hops_pulled_up(&aggregate)? {
+                Some(pulled_up) => self.rewrite(pulled_up, emit),
+                None => self.rewrite(expand_or_explode(aggregate)?, emit),
+            };
         }
         if aggregate::is_to_explode(&aggregate)? {
             return self.rewrite(explode_aggregate(aggregate)?, emit);
