@@ -74,7 +74,7 @@ impl OperatorStream {
             schema: spec.schema(),
             follower,
             rows: node.rows(),
-            late_for_some: 0,
+            late_for_some: operator.counters().late_partial_rows,
             merge,
             pipeline,
             reservation: MemoryConsumer::new(format!("{name}[{partition}]"))

@@ -250,7 +250,9 @@ fn is_small(data_type: &DataType) -> bool {
         data_type,
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_)
     );
-    !data_type.is_nested() && !is_binary
+    // Dictionaries that are brought together may outgrow their codes.
+    let is_dictionary = matches!(data_type, DataType::Dictionary(..));
+    !data_type.is_nested() && !is_binary && !is_dictionary
 }
 
 /// A batch as the operators see it.
