@@ -131,6 +131,32 @@ async fn the_first_rows_of_windows_are_kept_alone() {
     insta::assert_snapshot!(picked.join("\n"));
 }
 
+/// Whatever is between a window table function and the aggregate, a row does not come once for each of its windows.
+#[tokio::test]
+async fn windows_of_a_table_function_go_up_to_the_group_by() {
+    let ctx = flights().await;
+    for rows in [
+        "HOP(TABLE flights, DESCRIPTOR(scheduled), INTERVAL '1' HOUR, INTERVAL '1' DAY)",
+        "CUMULATE(TABLE flights, DESCRIPTOR(scheduled), INTERVAL '1' HOUR, INTERVAL '1' DAY)",
+    ] {
+        for between in [
+            "TABLE(rows) AS h WHERE dep_delay > 0",
+            "TABLE(rows) AS h WHERE window_start >= '2013-03-01' AND window_end < '2013-04-01' AND dep_delay > 0",
+            "TABLE(rows) AS h JOIN airlines AS a ON h.carrier = a.carrier WHERE name < 'D' AND window_end < '2013-04-01'",
+            "TABLE(rows) AS h LEFT JOIN airlines AS a ON h.carrier = a.carrier",
+            "airlines AS a JOIN TABLE(rows) AS h ON h.carrier = a.carrier AND h.dep_delay > 0",
+            "TABLE(rows) AS h WHERE carrier IN (SELECT carrier FROM airlines)",
+            "(SELECT h.*, name FROM TABLE(rows) AS h JOIN airlines USING (carrier) WHERE dep_delay > 0) AS h WHERE distance > 9",
+        ] {
+            let from = between.replace("rows", rows);
+            let sql =
+                format!("SELECT window_start, window_end, count(*) FROM {from} GROUP BY window_start, window_end");
+            let (logical, _) = plans(&ctx, &sql).await;
+            assert!(!logical.contains("windows_of"), "{sql}\n{logical}");
+        }
+    }
+}
+
 /// Plans in which a row of the stream comes out as soon as it has gone in: `n` is its number.
 const IMMEDIATE: [&str; 20] = [
     "SELECT n FROM s",

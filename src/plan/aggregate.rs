@@ -7,11 +7,11 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DataFusionError, Result, TableReference};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
-use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, Filter, LogicalPlan, Projection, lit};
+use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan, Projection, lit};
 
 use crate::operator::{OP, ResultTime, WindowShape};
 use crate::sql::{Changes, EmitMode, When};
@@ -20,10 +20,10 @@ use super::analyze::{Flow, Shape, extension};
 use super::event_time::{index_of, stream_key, trace_index};
 use super::explode::{calls_overlapping, overlapping_calls};
 use super::functions::{last_tick, window_end};
-use super::grouping_sets::sets;
 use super::nodes::{Repeats, WINDOW_END, WINDOW_START, Window, WindowAggregate};
 use super::operator_spec::is_free_of_order;
-use super::overlapping::{calls_session, is_overlapping, is_session, session_keys};
+use super::overlapping::{is_overlapping, is_session, session_keys};
+use super::pull_up::{calls_window, pull_up_windows};
 use super::result_time::{comes_out_by_time, result_time, time_of_results};
 use super::routing::KeyedState;
 use super::session_rows::shape_over;
@@ -334,102 +334,4 @@ fn is_key(index: usize, plan: &LogicalPlan) -> bool {
         }
         _ => false,
     }
-}
-
-/// A GROUP BY of several sets of keys that is by hopping windows of a table function, as one by calls of `hop`: so rows do not
-/// come once for each of their windows. None if it is no such.
-pub(super) fn with_hops_pulled_up(aggregate: &Aggregate) -> Result<Option<LogicalPlan>> {
-    let groups = aggregate.group_expr.len();
-    let exprs = aggregate.group_expr.iter().chain(&aggregate.aggr_expr).cloned().collect();
-    let (below, mut pulled) = pull_up_windows(aggregate.input.as_ref().clone(), exprs, groups)?;
-    let aggregates = pulled.split_off(groups);
-    let calls = overlapping_calls(&pulled)?;
-    let are_hops = !calls.is_empty() && calls.iter().all(|call| call.name() == "hop");
-    // Where a set leaves a bound out, it is null in some rows, and no call stands for that.
-    let flat: Vec<Expr> = grouping_set_to_exprlist(&pulled)?.into_iter().cloned().collect();
-    let has_all = |set: &Vec<Expr>| flat.iter().filter(|expr| calls_overlapping(expr)).all(|expr| set.contains(expr));
-    let are_hops = are_hops && sets(&pulled).iter().all(has_all);
-    if below == *aggregate.input || !are_hops || !overlapping_calls(&aggregates)?.is_empty() {
-        return Ok(None);
-    }
-    let pulled_up = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(below), pulled, aggregates)?);
-    // What is the same below would be one column.
-    if pulled_up.schema().fields().len() != aggregate.schema.fields().len() {
-        return Ok(None);
-    }
-    let columns = pulled_up.schema().columns().into_iter().map(Expr::Column).zip(aggregate.schema.iter());
-    let columns = columns.map(|(expr, (qualifier, field))| named(expr, qualifier.cloned(), field.name())).collect();
-    Ok(Some(LogicalPlan::Projection(Projection::try_new(columns, Arc::new(pulled_up))?)))
-}
-
-/// Substitutes the projections just below that call window functions into `exprs`, the first `groups` of which are the
-/// keys, and into the filters between.
-pub(super) fn pull_up_windows(input: LogicalPlan, exprs: Vec<Expr>, groups: usize) -> Result<(LogicalPlan, Vec<Expr>)> {
-    let (filter, projection) = match &input {
-        LogicalPlan::Filter(filter) => (Some(filter), filter.input.as_ref()),
-        plan => (None, plan),
-    };
-    let Some((below, meanings)) = window_projection(projection) else { return Ok((input, exprs)) };
-    let replace = |expr: &Expr| substitute(expr.clone(), projection, &meanings);
-    let predicate = filter.map(|filter| replace(&filter.predicate)).transpose()?;
-    let pulled = exprs.iter().map(replace).collect::<Result<Vec<_>>>()?;
-    // Rows that are left out after they have met their windows: one by one, or of a session that they still join.
-    let is_after =
-        predicate.as_ref().is_some_and(|predicate| calls_overlapping(predicate) || meanings.iter().any(calls_session));
-    // Rows that come once for each window, and are not grouped by it.
-    let multiplies = meanings.iter().any(calls_overlapping) && !pulled[..groups].iter().any(calls_overlapping);
-    if is_after || multiplies {
-        return Ok((input, exprs));
-    }
-    let below = match predicate {
-        Some(predicate) => LogicalPlan::Filter(Filter::try_new(predicate, Arc::new(below.clone()))?),
-        None => below.clone(),
-    };
-    pull_up_windows(below, pulled, groups)
-}
-
-/// The plan below a projection that calls window functions, or passes what one below it makes of them, and what its
-/// output columns mean there.
-fn window_projection(plan: &LogicalPlan) -> Option<(&LogicalPlan, Vec<Expr>)> {
-    match plan {
-        // What is random is to be computed once for each row.
-        LogicalPlan::Projection(projection)
-            if !projection.expr.iter().any(Expr::is_volatile) && makes_windows(plan) =>
-        {
-            let meanings = projection.expr.iter().map(|expr| expr.clone().unalias()).collect();
-            Some((&projection.input, meanings))
-        }
-        LogicalPlan::SubqueryAlias(alias) => window_projection(&alias.input),
-        _ => None,
-    }
-}
-
-/// Whether a projection, or one just below it, calls window functions.
-fn makes_windows(plan: &LogicalPlan) -> bool {
-    match plan {
-        LogicalPlan::Projection(projection) => {
-            projection.expr.iter().any(calls_window) || makes_windows(&projection.input)
-        }
-        LogicalPlan::SubqueryAlias(alias) => makes_windows(&alias.input),
-        LogicalPlan::Filter(filter) => makes_windows(&filter.input),
-        _ => false,
-    }
-}
-
-/// Whether a window function is called in an expression.
-pub(super) fn calls_window(expr: &Expr) -> bool {
-    let is_window = |part: &Expr| matches!(part, Expr::ScalarFunction(call) if call.name() == "tumble");
-    expr.exists(|part| Ok(is_window(part) || is_overlapping(part))).unwrap_or(false)
-}
-
-/// `expr` over `plan`, each column replaced by what it means below.
-fn substitute(expr: Expr, plan: &LogicalPlan, meanings: &[Expr]) -> Result<Expr> {
-    expr.transform_up(|part| match &part {
-        Expr::Column(column) => match index_of(column, plan.schema()).and_then(|index| meanings.get(index)) {
-            Some(meaning) => Ok(Transformed::yes(meaning.clone())),
-            None => Ok(Transformed::no(part)),
-        },
-        _ => Ok(Transformed::no(part)),
-    })
-    .data()
 }

@@ -38,6 +38,7 @@ use super::explode::{expand_or_explode, explode, explode_aggregate, explode_proj
 use super::nodes::{Emit, Pipelines, Repeats, WriteFiles};
 use super::over::Stack;
 use super::overlapping::calls_session;
+use super::pull_up::{with_hops_pulled_up, with_window_filter_above};
 use super::result_time::comes_out_by_time;
 use super::routing::{KeyedState, Routings, Stage};
 use super::session_rows::SessionRows;
@@ -296,8 +297,11 @@ impl Rewriter {
     }
 
     fn aggregate(&self, aggregate: Aggregate, emit: EmitMode, repeats: Repeats) -> Result<Flow> {
+        if let Some(filtered) = with_window_filter_above(&aggregate)? {
+            return self.rewrite(filtered, emit);
+        }
         if grouping_sets::has_sets(&aggregate) {
-            return match aggregate::with_hops_pulled_up(&aggregate)? {
+            return match with_hops_pulled_up(&aggregate)? {
                 Some(pulled_up) => self.rewrite(pulled_up, emit),
                 None => self.rewrite(expand_or_explode(aggregate)?, emit),
             };

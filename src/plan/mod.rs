@@ -19,6 +19,7 @@ mod over;
 mod over_spec;
 mod overlapping;
 mod planner;
+mod pull_up;
 mod ranked;
 pub(crate) mod refuse;
 pub(crate) mod refuse_endless;

@@ -18,14 +18,14 @@ use crate::operator::{OP, WindowShape};
 use crate::sql::{Changes, EmitMode, Ops, When};
 
 use super::aggregate::{
-    event_time_column, from_window, is_bound, named, pick_window, pull_up_windows, time_behind, window_behind,
-    with_bounds,
+    event_time_column, from_window, is_bound, named, pick_window, time_behind, window_behind, with_bounds,
 };
 use super::analyze::{Flow, Shape, extension};
 use super::changelog::key_behind;
 use super::event_time::{index_of, side_of, stream_key};
 use super::explode::calls_overlapping;
 use super::nodes::{Window, WindowAggregate};
+use super::pull_up::pull_up_windows;
 use super::routing::KeyedState;
 use super::top_n_node::{RANK, Ranked, RankedBy, Ranking, TopN};
 use super::window::Recognised;
