@@ -1,10 +1,14 @@
 //! The late rows of a run, as its ledger names them.
 
-use arrow::array::{AsArray, RecordBatch};
+use std::collections::HashMap;
+
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{SchemaRef, UInt64Type};
 use datafusion::common::{Result, internal_datafusion_err};
 
-use crate::source::LeftOut;
+use crate::operator::ticks;
+use crate::plan::MissedWindows;
+use crate::source::{LeftOut, StreamTable};
 
 use super::rows::text_rows;
 
@@ -28,24 +32,46 @@ impl Ledger {
 
     /// Whether every row was late for all of its windows, so that it had no part in the answer.
     pub(super) fn is_of_whole_rows(&self) -> Result<bool> {
-        let mut all = true;
-        for batch in &self.rows {
-            let missed = column(batch, "_missed")?.as_string::<i32>();
-            all &= missed.iter().all(|missed| missed == Some("all"));
-        }
-        Ok(all)
+        Ok(self.entries()?.iter().all(|entry| entry.is_whole))
     }
 
-    /// The rows, to be left out.
+    /// The rows that were late for all of their windows, to be left out.
     pub(super) fn left_out(&self) -> Result<LeftOut> {
         let mut left_out = LeftOut::default();
-        for batch in &self.rows {
-            let (files, rows) = (column(batch, "_file")?.as_string::<i32>(), column(batch, "_row")?);
-            for (file, row) in files.iter().zip(rows.as_primitive::<UInt64Type>()) {
-                left_out.add(file.unwrap_or_default(), row.unwrap_or_default());
-            }
+        for entry in self.entries()?.into_iter().filter(|entry| entry.is_whole) {
+            left_out.add(&entry.file, entry.row);
         }
         Ok(left_out)
+    }
+
+    /// The last window that each of the others missed. The rows are those of `stream`.
+    pub(super) fn missed_windows(&self, stream: &StreamTable) -> Result<MissedWindows> {
+        let mut missed = HashMap::new();
+        for entry in self.entries()?.into_iter().filter(|entry| !entry.is_whole) {
+            if let (Some(place), Some(end)) = (stream.place_of(&entry.file, entry.row), entry.window_end) {
+                let last = missed.entry(place).or_insert(end);
+                *last = end.max(*last);
+            }
+        }
+        Ok(MissedWindows(missed))
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>> {
+        let mut entries = vec![];
+        for batch in &self.rows {
+            let missed = column(batch, "_missed")?.as_string::<i32>();
+            let (files, rows) = (column(batch, "_file")?.as_string::<i32>(), column(batch, "_row")?);
+            let ends = ticks(column(batch, "_window_end")?)?;
+            for (index, row) in rows.as_primitive::<UInt64Type>().values().iter().enumerate() {
+                entries.push(Entry {
+                    file: files.value(index).to_string(),
+                    row: *row,
+                    is_whole: missed.value(index) == "all",
+                    window_end: ends.is_valid(index).then(|| ends.value(index)),
+                });
+            }
+        }
+        Ok(entries)
     }
 
     /// The first rows by file and number, for a person.
@@ -68,6 +94,16 @@ impl Ledger {
         }
         Ok(lines.join("\n"))
     }
+}
+
+/// What a ledger says of a row.
+struct Entry {
+    file: String,
+    row: u64,
+    /// Whether it was late for all of its windows, so that it had no part in the answer.
+    is_whole: bool,
+    /// Of the last window that it missed.
+    window_end: Option<i64>,
 }
 
 /// A late row in a line.

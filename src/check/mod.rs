@@ -25,9 +25,9 @@ use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::LogicalPlan;
 
 use crate::error::{Error, plain};
-use crate::plan::{with_ties_broken, without_last_limit};
+use crate::plan::{first_stream, with_ties_broken, without_last_limit, without_missed_windows};
 use crate::session::StreamlinesContext;
-use crate::source::{LeftOut, StreamTable};
+use crate::source::StreamTable;
 use crate::sql::StreamStatement;
 
 pub use answer::Answer;
@@ -40,8 +40,7 @@ pub use setup::Setup;
 
 use extremes::with_extremes_in_order;
 use question::{
-    EXTREMES_OF_FLOATS, ORDER_IN_AGGREGATES, left_open, question, with_exact_watermark, with_files_of_now, with_final,
-    with_retractions,
+    EXTREMES_OF_FLOATS, ORDER_IN_AGGREGATES, left_open, question, with_files_of_now, with_final, with_retractions,
 };
 
 /// What was compared, and how that came out.
@@ -85,8 +84,6 @@ pub struct Check {
     stream: Session,
     /// Batch without the rows that are late in the stream.
     in_time: Session,
-    /// The same streams without bounds: no row is late there.
-    exact: Session,
     others: Vec<Session>,
 }
 
@@ -100,7 +97,6 @@ impl Check {
             batch: Session::open(Setup::batch())?,
             stream: Session::open(Setup { ledger: true, ..Setup::stream() })?,
             in_time: Session::open(Setup::batch())?,
-            exact: Session::open(Setup::stream())?,
             others: setups.into_iter().map(Session::open).collect::<Result<_>>()?,
         })
     }
@@ -138,7 +134,6 @@ impl Check {
         for session in [&self.batch, &self.stream, &self.in_time].into_iter().chain(&self.others) {
             session.ctx.plan_statement(statement.clone()).await?;
         }
-        self.exact.ctx.plan_statement(with_exact_watermark(statement)).await?;
         Ok(None)
     }
 
@@ -203,95 +198,76 @@ impl Check {
         open: Option<&'static str>,
     ) -> Result<Outcome> {
         let late = stream.ledger.as_ref().filter(|ledger| ledger.rows() > 0);
-        // Rows that are late for some of their windows only cannot be left out.
-        let is_whole = late.map(Ledger::is_of_whole_rows).transpose()?.unwrap_or(true);
-        let left_out = late.filter(|_| is_whole).map(Ledger::left_out).transpose()?.unwrap_or_default();
-        let left_out = Arc::new(left_out);
         let rows = late.map(Ledger::first_rows).transpose()?.map(|rows| format!("\n{rows}")).unwrap_or_default();
-        if late.is_some() && is_whole && self.is_answer_in_time(&left_out, stream, query, false).await {
-            let why = "the late rows explain it: without them, plain DataFusion gives the same";
-            return Ok(Outcome::Late(difference, format!("{why}{rows}")));
-        }
-        if late.is_some() && self.is_exact_answer(batch, query).await {
-            let why =
-                "late rows explain it: without a bound no row is late, and the answer is that of plain DataFusion";
-            return Ok(Outcome::Late(difference, format!("{why}{rows}")));
-        }
-        if let (Some(open), true) = (open, late.is_some())
-            && let Ok(batch) = self.in_order_of_places(query, &Arc::default()).await
-            && self.is_exact_answer(&batch.answer, query).await
+        if let Some(ledger) = late
+            && self.is_answer_in_time(late, stream, query, Order::Any).await
         {
-            let why =
-                "without a bound no row is late, and with ties by partition and row, plain DataFusion gives the same";
-            return Ok(Outcome::Ties(difference, format!("{open}: {why}{rows}")));
+            let of_windows = if ledger.is_of_whole_rows()? { "" } else { " in the windows that they missed" };
+            let why = format!("without them{of_windows}, plain DataFusion gives the same");
+            return Ok(Outcome::Late(difference, format!("the late rows explain it: {why}{rows}")));
         }
-        let Some(open) = open.filter(|_| is_whole) else { return Ok(Outcome::Differs(difference, open)) };
-        if open == EXTREMES_OF_FLOATS && self.is_answer_in_total_order(&left_out, stream, query).await {
-            let why = "by their total order, in which NaN is beyond every number, plain DataFusion gives the same";
-            return Ok(Outcome::Ties(difference, format!("{open}: {why}{rows}")));
-        }
-        if !self.is_answer_in_time(&left_out, stream, query, true).await {
-            let is_same_in_order = open == ORDER_IN_AGGREGATES
-                && stream.with_sorted_lists()?.difference_from_batch(&batch.with_sorted_lists()?)?.is_none();
-            return Ok(match is_same_in_order {
-                true => {
-                    Outcome::Ties(difference, format!("{open}: in their own order, the values of lists are the same"))
-                }
-                false => Outcome::Differs(difference, Some(open)),
-            });
-        }
+        let Some(open) = open else { return Ok(Outcome::Differs(difference, None)) };
         let without = if late.is_some() { ", and without the late rows" } else { "" };
-        let why = format!("{open}: with ties by partition and row{without}, plain DataFusion gives the same");
-        Ok(Outcome::Ties(difference, format!("{why}{rows}")))
+        if open == EXTREMES_OF_FLOATS && self.is_answer_in_time(late, stream, query, Order::Total).await {
+            let why = "by their total order, in which NaN is beyond every number";
+            let why = format!("{open}: {why}{without}, plain DataFusion gives the same{rows}");
+            return Ok(Outcome::Ties(difference, why));
+        }
+        if self.is_answer_in_time(late, stream, query, Order::Places).await {
+            let why = format!("{open}: with ties by partition and row{without}, plain DataFusion gives the same{rows}");
+            return Ok(Outcome::Ties(difference, why));
+        }
+        let is_same_in_order = open == ORDER_IN_AGGREGATES
+            && stream.with_sorted_lists()?.difference_from_batch(&batch.with_sorted_lists()?)?.is_none();
+        Ok(match is_same_in_order {
+            true => Outcome::Ties(difference, format!("{open}: in their own order, the values of lists are the same")),
+            false => Outcome::Differs(difference, Some(open)),
+        })
     }
 
-    /// Whether batch gives the answer of the stream when it does not see some rows, and maybe breaks ties as the stream
-    /// does. Where it cannot run, nothing is explained.
+    /// Whether batch gives the answer of the stream when late rows are not in the windows that they missed, in an order.
+    /// Where it cannot run, nothing is explained.
     async fn is_answer_in_time(
         &self,
-        left_out: &Arc<LeftOut>,
+        late: Option<&Ledger>,
         stream: &Answer,
         query: &StreamStatement,
-        breaks_ties: bool,
+        order: Order,
     ) -> bool {
-        let given = match breaks_ties {
-            false => {
-                self.in_time.ctx.state_ref().write().config_mut().set_extension(Arc::clone(left_out));
-                self.in_time.whole_answer(with_final(query.clone())).await
-            }
-            true => self.in_order_of_places(query, left_out).await,
+        let given = self.in_time(late, query, order).await;
+        given.is_ok_and(|given| stream.difference_from_batch(&given.answer).is_ok_and(|found| found.is_none()))
+    }
+
+    async fn in_time(&self, late: Option<&Ledger>, query: &StreamStatement, order: Order) -> Result<Given> {
+        let left_out = Arc::new(late.map(Ledger::left_out).transpose()?.unwrap_or_default());
+        let ctx = &self.in_time.ctx;
+        ctx.state_ref().write().config_mut().set_extension(Arc::clone(&left_out));
+        let table = |stream: &StreamTable| Ok(Arc::new(stream.placed().without(Arc::clone(&left_out))?) as _);
+        let part = |plan: LogicalPlan| {
+            let missed =
+                late.zip(first_stream(&plan)).map(|(late, stream)| late.missed_windows(&stream)).transpose()?;
+            let plan = match order {
+                Order::Any => whole(plan),
+                Order::Total => with_extremes_in_order(whole(plan))?,
+                Order::Places => with_ties_broken(whole(plan), &table)?,
+            };
+            let Some(missed) = missed.filter(|missed| !missed.0.is_empty()) else { return Ok(plan) };
+            let state = ctx.state();
+            let analyzed = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
+            without_missed_windows(analyzed, &table, &Arc::new(missed))
         };
-        given.is_ok_and(|given| stream.difference_from_batch(&given.answer).is_ok_and(|found| found.is_none()))
+        self.in_time.run(with_final(query.clone()), part).await
     }
+}
 
-    /// Whether batch gives the answer of the stream without some rows when it orders floats totally.
-    async fn is_answer_in_total_order(
-        &self,
-        left_out: &Arc<LeftOut>,
-        stream: &Answer,
-        query: &StreamStatement,
-    ) -> bool {
-        self.in_time.ctx.state_ref().write().config_mut().set_extension(Arc::clone(left_out));
-        let given = self.in_time.run(with_final(query.clone()), |plan| with_extremes_in_order(whole(plan))).await;
-        given.is_ok_and(|given| stream.difference_from_batch(&given.answer).is_ok_and(|found| found.is_none()))
-    }
-
-    /// The answer of batch without some rows, with ties in the order of a stream.
-    async fn in_order_of_places(&self, query: &StreamStatement, left_out: &Arc<LeftOut>) -> Result<Given> {
-        self.in_time.ctx.state_ref().write().config_mut().set_extension(Arc::clone(left_out));
-        let table = |stream: &StreamTable| Ok(Arc::new(stream.placed().without(Arc::clone(left_out))?) as _);
-        self.in_time.run(with_final(query.clone()), |plan| with_ties_broken(whole(plan), &table)).await
-    }
-
-    /// Whether the stream without bounds gives the answer of batch. Where it cannot run, nothing is explained.
-    async fn is_exact_answer(&self, batch: &Answer, query: &StreamStatement) -> bool {
-        match self.exact.whole_answer(query.clone()).await {
-            Ok(given) => {
-                given.answer.late_rows == 0 && given.answer.difference_from_batch(batch).is_ok_and(|d| d.is_none())
-            }
-            Err(_) => false,
-        }
-    }
+/// In which order plain DataFusion takes rows.
+#[derive(Debug, Clone, Copy)]
+enum Order {
+    Any,
+    /// Where they tie, by partition and row.
+    Places,
+    /// Floats by their total order.
+    Total,
 }
 
 /// The same question under another setup: the same rows, and as many of them late.

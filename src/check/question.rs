@@ -46,16 +46,6 @@ pub(super) fn with_retractions(mut statement: StreamStatement) -> Option<StreamS
     (std::mem::replace(&mut changes.ops, Ops::Retractions) != Ops::Retractions).then_some(statement)
 }
 
-/// The same statement, and if it creates a stream, without a bound of lateness.
-pub(super) fn with_exact_watermark(mut statement: StreamStatement) -> StreamStatement {
-    if let StreamStatement::CreateStream(definition) = &mut statement
-        && let Some(watermark) = &mut definition.watermark
-    {
-        watermark.bound_ns = None;
-    }
-    statement
-}
-
 /// The same statement, and if it creates a stream that is followed, over the files that there are now.
 pub(super) fn with_files_of_now(mut statement: StreamStatement) -> StreamStatement {
     if let StreamStatement::CreateStream(definition) = &mut statement {

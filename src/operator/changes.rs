@@ -72,6 +72,14 @@ impl Op {
         }
     }
 
+    /// What it does where rows come and go without taking the place of others.
+    pub(crate) fn alone(self) -> Self {
+        match self {
+            Self::Insert | Self::After => Self::Insert,
+            Self::Before | Self::Delete => Self::Delete,
+        }
+    }
+
     /// What the column's text means.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         [Self::Insert, Self::Before, Self::After, Self::Delete].into_iter().find(|op| op.text() == text)

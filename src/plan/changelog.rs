@@ -194,6 +194,12 @@ fn gives_row_for_row(plan: &LogicalPlan) -> bool {
     }
 }
 
+/// Whether the rows of lists stand for each change: as many as the list has elements.
+pub(super) fn has_rows_of_lists(plan: &LogicalPlan) -> bool {
+    matches!(plan, LogicalPlan::Unnest(_))
+        || source_here(plan).is_none() && plan.inputs().into_iter().any(has_rows_of_lists)
+}
+
 /// The key (the window first) of what gives changes or results that output column `index` of a plan tells from all its other values.
 pub(super) fn key_behind(index: usize, plan: &LogicalPlan) -> Option<usize> {
     match plan {

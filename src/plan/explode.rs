@@ -30,6 +30,7 @@ use super::analyze::extension;
 use super::functions::{last_tick, not_constant, window_end};
 use super::grouping_sets::{expand, has_sets, sets};
 use super::interval::window_ticks;
+use super::nodes::{WINDOW_END, WINDOW_START};
 use super::overlapping::{as_value, is_overlapping, session_keys, shape, windows_of};
 use super::session_rows::{SessionRows, Sessions, as_sql};
 
@@ -189,12 +190,21 @@ fn with_windows(input: LogicalPlan, exprs: &[Expr], keys: &[Expr]) -> Result<(Lo
     for call in overlapping_calls(exprs)? {
         // Names that no earlier window of the plan has.
         let number = plan.schema().fields().len();
-        let [start, end] = ["start", "end"].map(|bound| format!("__window_{bound}_{number}"));
+        let [start, end] = [WINDOW_START, WINDOW_END].map(|bound| format!("{bound}_{number}"));
         plan = with_window(plan, &call, keys, [&start, &end])?;
         let column = |name| Expr::Column(Column::new_unqualified(name));
         windows.push(ExplodedWindow { call: Expr::ScalarFunction(call), start: column(start), end: column(end) });
     }
     Ok((plan, windows))
+}
+
+/// The column of windows' ends, if a projection makes it of rows that meet all of theirs.
+pub(super) fn end_of_windows(projection: &[Expr]) -> Option<Column> {
+    let is_end = |name: &str| name.strip_prefix(WINDOW_END).is_some_and(|number| number.starts_with('_'));
+    projection.iter().find_map(|expr| match expr {
+        Expr::Alias(alias) if is_end(&alias.name) => Some(Column::new_unqualified(&alias.name)),
+        _ => None,
+    })
 }
 
 fn with_window(

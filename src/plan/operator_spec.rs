@@ -14,7 +14,7 @@ use datafusion::physical_expr::create_physical_expr;
 
 use crate::operator::{
     AggregateSpec, ChangesSpec, Derived, Often, Ops, SessionRowsSpec, TopNSpec, WindowShape, WindowSpec, by_arrival,
-    sorted,
+    distinct, lacks_distinct, sorted,
 };
 use crate::sql::{self, Changes, EmitMode, When};
 
@@ -46,6 +46,7 @@ pub(super) fn aggregate_spec(
         aggregates.push(match is_session && !is_free_of_order(aggregate.fun().name()) {
             // A row may join two sessions long after theirs.
             true => Arc::new(by_arrival(aggregate, input)?),
+            false if lacks_distinct(&aggregate) => Arc::new(distinct(&aggregate, input)?),
             false if wants_sorted_rows(&aggregate) => Arc::new(sorted(aggregate, input)?),
             false => aggregate,
         });

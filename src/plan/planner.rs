@@ -39,6 +39,7 @@ use crate::sink::{FileSink, OutputFormat};
 use crate::source::{Division, Sharing, Split};
 use crate::sql::EmitMode;
 
+use super::changelog::has_rows_of_lists;
 use super::coded_keys::with_coded_keys;
 use super::nodes::{ChangesFilter, Pipelines, RowsWindow, WindowAggregate, WriteFiles};
 use super::operator_spec::{aggregate_spec, changes_spec, session_rows_spec, top_n_spec};
@@ -144,7 +145,8 @@ impl ExtensionPlanner for NodePlanner {
         if let Some(node) = node.downcast_ref::<ChangesFilter>() {
             let predicate =
                 create_physical_expr(&node.predicate, node.input.schema(), session.execution_props(), context)?;
-            return Ok(Some(Arc::new(ChangesFilterExec::try_new(predicate, input)?)));
+            let has_pairs = !has_rows_of_lists(&node.input);
+            return Ok(Some(Arc::new(ChangesFilterExec::try_new(predicate, has_pairs, input)?)));
         }
         if let Some(node) = node.downcast_ref::<RowsWindow>() {
             let spec = OperatorSpec::RowsWindow(Arc::new(rows_window_spec(node, &input.schema(), session, context)?));

@@ -2,18 +2,21 @@
 
 use datafusion::common::Result;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::{CreateMemoryTable, DdlStatement, Distinct, Expr, LogicalPlan, Sort};
+use datafusion::logical_expr::expr::WindowFunction;
+use datafusion::logical_expr::{CreateMemoryTable, DdlStatement, Distinct, Expr, LogicalPlan, Sort, SortExpr, Window};
 
 use crate::config::StreamlinesOptions;
 use crate::error::{Error, Location};
 use crate::exec::operator::OperatorSpec;
 use crate::exec::state_bound::StateBound;
-use crate::source::StreamTable;
+use crate::source::{PLACE, StreamTable};
 use crate::sql::EmitMode;
 
-use super::event_time::first_stream;
+use super::event_time::{first_stream, trace};
 use super::nodes::{Pipelines, WindowAggregate};
+use super::over::window_function;
 use super::refuse::{place_of, refuse_if};
+use super::result_time::result_time;
 
 /// What stands above the pipelines of such a stream begins when it has ended; a GROUP BY without a window answers then.
 pub(super) fn answers_at_end(plan: &LogicalPlan) -> Result<()> {
@@ -96,10 +99,10 @@ fn own<T: 'static>(plan: &LogicalPlan) -> Option<&T> {
 
 fn tail(plan: &LogicalPlan) -> Result<()> {
     let (what, help) = match plan {
+        LogicalPlan::Window(window) => return Err(over(window).into()),
         LogicalPlan::Sort(_) => {
             ("ORDER BY", "leave it out, or rank within windows: ROW_NUMBER() OVER (PARTITION BY window_start …) <= 3")
         }
-        LogicalPlan::Window(_) => ("OVER in an order other than the event time's", "OVER (… ORDER BY the event time)"),
         LogicalPlan::Aggregate(_) => ("this GROUP BY", "GROUP BY windows of the event time"),
         LogicalPlan::Distinct(Distinct::On(_)) => ("DISTINCT ON", "ROW_NUMBER() OVER (…) = 1 with EMIT CHANGES"),
         LogicalPlan::Join(_) => ("this join", "join the stream's rows, below a GROUP BY"),
@@ -113,6 +116,58 @@ fn tail(plan: &LogicalPlan) -> Result<()> {
         plan => place_of(&plan.expressions()),
     };
     Err(at_end(what, help).at(place).about(first_stream(plan).as_ref().map(|stream| stream.name())).into())
+}
+
+/// Why OVER columns wait for the end of the stream.
+fn over(window: &Window) -> Error {
+    let stream = first_stream(&window.input);
+    let time = stream.as_ref().and_then(|stream| stream.event_time());
+    let time = time.map_or("the event time", |time| time.column.as_str());
+    let call = window.window_expr.iter().find_map(window_function);
+    // Ties are broken already.
+    let is_place = |order: &&SortExpr| matches!(&order.expr, Expr::Column(column) if column.name == PLACE);
+    let order = call.iter().flat_map(|call| &call.params.order_by).filter(|order| !is_place(order));
+    let (what, help) = match call.map(|call| (call, order.collect::<Vec<_>>())) {
+        Some((_, order)) if order.is_empty() => (
+            "OVER without ORDER BY".to_string(),
+            format!("OVER (… ORDER BY {time}), or GROUP BY tumble({time}, INTERVAL '1 hour')"),
+        ),
+        Some((call, order)) if matches!(order.as_slice(), [order] if order.asc && is_by_time(&order.expr, window)) => {
+            match call.params.window_frame.end_bound.is_unbounded() && !ranks(call) {
+                true => (
+                    "OVER with a frame up to the last row".to_string(),
+                    "a frame that ends before: ROWS BETWEEN CURRENT ROW AND 9 FOLLOWING".to_string(),
+                ),
+                false => (
+                    format!("{}, which takes all rows of its key,", call.fun.name()),
+                    format!("row_number() or rank() OVER (… ORDER BY {time}), or GROUP BY windows of {time}"),
+                ),
+            }
+        }
+        Some((call, _)) if ranks(call) => (
+            format!("{} in an order other than that of {time}", call.fun.name()),
+            "the first rows of windows, PARTITION BY window_start, window_end …; or those so far, with EMIT CHANGES and \
+             SET streamlines.allow_unbounded_state = true"
+                .to_string(),
+        ),
+        _ => (format!("OVER in an order other than that of {time}"), format!("OVER (… ORDER BY {time})")),
+    };
+    let place = place_of(&window.window_expr);
+    at_end(&what, &help).at(place).about(stream.as_ref().map(|stream| stream.name()))
+}
+
+fn ranks(call: &WindowFunction) -> bool {
+    matches!(call.fun.name(), "row_number" | "rank" | "dense_rank")
+}
+
+/// Whether an expression over a tail is the event time of what flows into it.
+fn is_by_time(expr: &Expr, window: &Window) -> bool {
+    let mut input = window.input.as_ref();
+    while let LogicalPlan::Window(below) = input {
+        input = &below.input;
+    }
+    let input = own::<Pipelines>(input).map_or(input, |pipelines| &pipelines.input);
+    trace(expr, input).is_some_and(|column| column.bears_windows()) || result_time(expr, input).is_some()
 }
 
 fn group_by(aggregate: &WindowAggregate) -> Result<()> {

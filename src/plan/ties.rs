@@ -16,6 +16,8 @@ use datafusion::logical_expr::{
 use crate::source::{PLACE, StreamTable};
 
 use super::event_time::stream_of;
+use super::explode::end_of_windows;
+use super::missed_windows::MissedWindows;
 
 /// Functions whose answer depends on the order of rows.
 const ORDERED: [&str; 5] = ["array_agg", "first_value", "last_value", "nth_value", "string_agg"];
@@ -29,8 +31,22 @@ pub(crate) type Placed<'a> = &'a dyn Fn(&StreamTable) -> Result<Arc<dyn TablePro
 /// A stream that cannot be read.
 pub(crate) fn with_ties_broken(plan: LogicalPlan, tables: Placed) -> Result<LogicalPlan> {
     let columns = plan.schema().columns();
-    let order = InOrder { tables, everywhere: true };
+    let order = InOrder { tables, everywhere: true, missed: None };
     stripped(order.broken(plan, false, true)?.plan, columns)
+}
+
+/// The analyzed plan over streams whose rows know their places, in which rows do not meet windows that they missed.
+///
+/// # Errors
+/// A stream that cannot be read.
+pub(crate) fn without_missed_windows(
+    plan: LogicalPlan,
+    tables: Placed,
+    missed: &Arc<MissedWindows>,
+) -> Result<LogicalPlan> {
+    let columns = plan.schema().columns();
+    let order = InOrder { tables, everywhere: false, missed: Some(missed) };
+    stripped(order.broken(plan, false, false)?.plan, columns)
 }
 
 /// A tail of OVER columns, of DISTINCT ON, or the first rows of an ORDER BY, with ties broken: by the places of rows where
@@ -43,7 +59,7 @@ pub(super) fn in_order(plan: LogicalPlan) -> Result<LogicalPlan> {
         return Ok(plan);
     }
     let columns = plan.schema().columns();
-    let order = InOrder { tables: &|stream| Ok(Arc::new(stream.placed())), everywhere: false };
+    let order = InOrder { tables: &|stream| Ok(Arc::new(stream.placed())), everywhere: false, missed: None };
     let Broken { plan: in_order, place } = order.broken(plan.clone(), true, true)?;
     match (place, &plan) {
         (Some(_), _) | (None, LogicalPlan::Distinct(Distinct::On(_))) => stripped(in_order, columns),
@@ -131,6 +147,8 @@ struct InOrder<'a> {
     tables: Placed<'a>,
     /// Whether it is those of all nodes, or of the uppermost ones alone.
     everywhere: bool,
+    /// What rows do not meet.
+    missed: Option<&'a Arc<MissedWindows>>,
 }
 
 impl InOrder<'_> {
@@ -140,12 +158,18 @@ impl InOrder<'_> {
         match plan {
             LogicalPlan::TableScan(scan) => self.placed(scan),
             LogicalPlan::Projection(Projection { expr, input, .. }) => {
+                let missed = self.missed.and_then(|missed| Some((missed, end_of_windows(&expr)?)));
                 // At the top it stands between a LIMIT and its ORDER BY.
-                let Broken { plan, place } = self.below(input, wants_place, is_top)?;
-                let place = place.filter(|_| wants_place);
+                let Broken { plan, place } = self.below(input, wants_place || missed.is_some(), is_top)?;
+                let place = place.filter(|_| wants_place || missed.is_some());
                 let added = place.clone().map(Expr::Column).filter(|place| !expr.contains(place));
                 let expr = expr.into_iter().chain(added).collect();
-                Ok(Broken { plan: LogicalPlan::Projection(Projection::try_new(expr, Arc::new(plan))?), place })
+                let plan = LogicalPlan::Projection(Projection::try_new(expr, Arc::new(plan))?);
+                let plan = match (missed, &place) {
+                    (Some((missed, end)), Some(place)) => missed.filter(plan, place, end)?,
+                    _ => plan,
+                };
+                Ok(Broken { plan, place })
             }
             LogicalPlan::SubqueryAlias(SubqueryAlias { input, alias, .. }) => {
                 let Broken { plan, place } = self.below(input, wants_place, is_top)?;
@@ -217,10 +241,11 @@ impl InOrder<'_> {
     }
 
     fn placed(&self, scan: TableScan) -> Result<Broken> {
-        let Some(stream) = stream_of(&scan) else {
-            return Ok(Broken { plan: LogicalPlan::TableScan(scan), place: None });
-        };
         let place = Column::new(Some(scan.table_name.clone()), PLACE);
+        let Some(stream) = stream_of(&scan) else {
+            let place = scan.projected_schema.has_column(&place).then_some(place);
+            return Ok(Broken { plan: LogicalPlan::TableScan(scan), place });
+        };
         if stream.is_placed() {
             return Ok(Broken { plan: LogicalPlan::TableScan(scan), place: Some(place) });
         }

@@ -164,6 +164,12 @@ impl StreamTable {
         (before + file) as i64 * PLACES
     }
 
+    /// The place of a row, counted from 1, of the file of this name.
+    pub(crate) fn place_of(&self, file: &str, row: u64) -> Option<i64> {
+        let before = self.inner.partitions.iter().flatten().position(|known| known.name == file)?;
+        Some(before as i64 * PLACES + row as i64)
+    }
+
     pub(crate) fn event_time(&self) -> Option<&EventTime> {
         self.inner.event_time.as_ref()
     }

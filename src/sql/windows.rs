@@ -242,9 +242,10 @@ pub(super) fn rewrite_clauses(tokens: &mut Tokens, dialect: &dyn Dialect) -> Res
                 .into());
         }
         let (at, text) = match group_by(tokens, clause) {
-            Some(GroupBy::Before { end }) => (end, format!(", {window}")),
-            Some(GroupBy::After { begin }) => (begin, format!("{window},")),
-            None => (clause, format!("GROUP BY {window}")),
+            GroupBy::Before { end } => (end, format!(", {window}")),
+            GroupBy::After { begin } => (begin, format!("{window},")),
+            GroupBy::Missing { at } => (at, format!("GROUP BY {window}")),
+            GroupBy::All { at } => return Err(all_with_window(tokens, at)),
         };
         tokens.splice(at..at, snippet(&text, span, dialect)?);
     }
@@ -338,6 +339,10 @@ fn clause(tokens: &Tokens, index: usize) -> Option<(usize, &'static Clause)> {
 
 /// Another clause of the SELECT that had one at `from`.
 fn another_clause(tokens: &Tokens, from: usize) -> Option<usize> {
+    // The clause was the last thing before a closing parenthesis.
+    if is(tokens, from, &Token::RParen) {
+        return None;
+    }
     let depths = depths(tokens);
     let depth = *depths.get(from)?;
     let same_select =
@@ -375,9 +380,18 @@ enum GroupBy {
     Before { end: usize },
     /// After the clause: its list begins at token `begin`.
     After { begin: usize },
+    /// There is none, and this is the place for one.
+    Missing { at: usize },
+    /// It is by `ALL`, which stands here.
+    All { at: usize },
 }
 
-fn group_by(tokens: &Tokens, clause: usize) -> Option<GroupBy> {
+/// The clauses, and words between queries, that end a WHERE.
+const AFTER_WHERE: [&str; 11] =
+    ["GROUP", "HAVING", "WINDOW", "QUALIFY", "ORDER", "LIMIT", "OFFSET", "FETCH", "UNION", "INTERSECT", "EXCEPT"];
+
+/// Finds it, given where the clause was: in the order of SQL, or of ksqlDB, which has windows before WHERE.
+fn group_by(tokens: &Tokens, clause: usize) -> GroupBy {
     let depths = depths(tokens);
     let depth = match depths.get(clause) {
         // The clause was the last thing before a closing parenthesis.
@@ -386,11 +400,28 @@ fn group_by(tokens: &Tokens, clause: usize) -> Option<GroupBy> {
         None => 0,
     };
     let same = |index: &usize| depths.get(*index) == Some(&depth);
-    if are_words(tokens, clause, &["GROUP", "BY"]) {
-        return Some(GroupBy::After { begin: clause + 2 });
+    let by_all = |list: usize| is_word(tokens, list, "ALL").then_some(GroupBy::All { at: list });
+    let after = match is_word(tokens, clause, "WHERE") {
+        true => {
+            let ends = |index: &usize| {
+                depths[*index] < depth || same(index) && AFTER_WHERE.iter().any(|word| is_word(tokens, *index, word))
+            };
+            (clause + 1..tokens.len()).find(ends).unwrap_or(tokens.len())
+        }
+        false => clause,
+    };
+    if are_words(tokens, after, &["GROUP", "BY"]) {
+        return by_all(after + 2).unwrap_or(GroupBy::After { begin: after + 2 });
     }
     let select = (0..clause).rev().filter(same).find(|index| is_word(tokens, *index, "SELECT")).unwrap_or(0);
-    let group = (select..clause).filter(same).find(|index| are_words(tokens, *index, &["GROUP", "BY"]))?;
+    let Some(group) = (select..clause).filter(same).find(|index| are_words(tokens, *index, &["GROUP", "BY"])) else {
+        return GroupBy::Missing { at: after };
+    };
     let having = (group..clause).filter(same).find(|index| is_word(tokens, *index, "HAVING"));
-    Some(GroupBy::Before { end: having.unwrap_or(clause) })
+    by_all(group + 2).unwrap_or(GroupBy::Before { end: having.unwrap_or(clause) })
+}
+
+fn all_with_window(tokens: &Tokens, at: usize) -> DataFusionError {
+    let error = Error::sql("GROUP BY ALL beside a WINDOW clause").at(location_at(tokens, at));
+    error.help("name the keys: GROUP BY k WINDOW TUMBLING (SIZE 1 HOUR)").into()
 }
