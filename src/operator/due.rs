@@ -11,7 +11,7 @@ use super::open_windows::{Slice, Window};
 
 /// Slices that windows which are due hold, by panes. No window ends before another one that begins before it, so the slices of
 /// windows lie between two places that only move on.
-pub(super) struct Due<G> {
+pub(super) struct DueSlices<G> {
     pub(super) slices: Vec<(Slice, G)>,
     /// The first slice that may be in the next window, and the first one after it.
     next: Range<usize>,
@@ -20,7 +20,7 @@ pub(super) struct Due<G> {
     watermark: i64,
 }
 
-impl<G> Due<G> {
+impl<G> DueSlices<G> {
     /// All slices that are in a window which ends at or before the watermark.
     pub(super) fn new(slices: Vec<(Slice, G)>, watermark: i64) -> Self {
         let above = slices.iter().map(|(slice, _)| slice.next_end).min().map_or(watermark, |end| end.saturating_sub(1));

@@ -10,7 +10,7 @@
 //!
 //! ```text
 //!   rows ─▶ by slice ─┬─ many rows each ─▶ Groups of the slice ─┐
-//!                     └─ few rows each ──▶ GroupsOfMany ────────┴▶ panes ─▶ Due ─┬─ many states ─▶ Groups (Blocks)
+//!                     └─ few rows each ──▶ GroupsOfMany ────────┴▶ panes ─▶ DueSlices ─┬─ many states ─▶ Groups (Blocks)
 //!                                                                                └─ few states ──▶ SmallWindows
 //! ```
 
@@ -29,7 +29,7 @@ use datafusion::execution::DiskManager;
 use super::aggregate_spec::{AggregateSpec, Evaluated};
 use super::blocks::Blocks;
 use super::by_slice::ManySlices;
-use super::due::Due;
+use super::due::DueSlices;
 use super::groups::{Groups, GroupsOfMany};
 use super::open_windows::{
     OpenWindows, Slice, Window, joined, ranges, slice_of, with_slice, with_slices, without_slice,
@@ -162,7 +162,7 @@ impl WindowAggregate {
             _ if slices.is_empty() => Ok(()),
             // The merger keeps what later windows need.
             Mode::Partial => self.hand_over_all(slices, output),
-            Mode::Final => self.answer_all(Due::new(slices, watermark), output),
+            Mode::Final => self.answer_all(DueSlices::new(slices, watermark), output),
         }
     }
 
@@ -201,7 +201,7 @@ impl WindowAggregate {
     }
 
     /// Appends the rows of windows that have closed, until there is one that is answered in parts.
-    fn answer_all(&mut self, mut due: Due<Pane>, output: &mut Vec<RecordBatch>) -> Result<()> {
+    fn answer_all(&mut self, mut due: DueSlices<Pane>, output: &mut Vec<RecordBatch>) -> Result<()> {
         let spec = Arc::clone(&self.spec);
         let (mut small, mut most_keys) = (SmallWindows::default(), 0);
         while let Some((window, at)) = due.next(&spec) {

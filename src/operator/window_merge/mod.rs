@@ -11,7 +11,7 @@ use arrow::array::RecordBatch;
 use datafusion::common::{DataFusionError, Result, internal_datafusion_err};
 
 use super::aggregate_spec::AggregateSpec;
-use super::due::Due;
+use super::due::DueSlices;
 use super::groups::Groups;
 use super::open_windows::{OpenWindows, Window, apart, joined, ranges, slice_of, without_slice};
 use super::small_windows::{SmallWindows, are_enough, are_few};
@@ -196,7 +196,7 @@ impl Merger {
 
     fn complete(&mut self, reached: i64) -> Result<VecDeque<CompleteWindow>> {
         let mut complete = VecDeque::new();
-        let mut due = Due::new(self.waiting.due(reached), reached);
+        let mut due = DueSlices::new(self.waiting.due(reached), reached);
         while let Some((window, at)) = due.next(&self.spec) {
             let slices = due.slices[at].iter().filter(|(slice, _)| slice.next_end <= window.end);
             let partials = slices.flat_map(|(_, partials)| partials.iter().cloned()).collect();
