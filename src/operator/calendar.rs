@@ -7,10 +7,12 @@ use arrow::array::timezone::Tz;
 use arrow::datatypes::TimeUnit;
 use chrono::{DateTime, Datelike, Days, NaiveDate, NaiveTime, TimeDelta, TimeZone, Utc};
 
-/// Whole days or months of a time zone, counted from 1970-01-01 there.
+/// Whole days or months of a time zone, counted from 1970-01-01 there, or from as many days or months later.
 #[derive(Debug, Clone)]
 pub(crate) struct Calendar {
     pub(crate) span: Span,
+    /// Days of days, months of months; less than the span has.
+    pub(crate) offset: u32,
     pub(crate) zone: Tz,
     /// Ticks of a second, of the event-time column.
     pub(crate) ticks_per_second: i64,
@@ -27,22 +29,28 @@ impl Calendar {
     /// The window that holds a time, in ticks; none if a calendar does not reach that far.
     pub(crate) fn window(&self, time: i64) -> Option<(i64, i64)> {
         let date = self.date(time)?;
+        let offset = i64::from(self.offset);
+        let first_of = |number: i64, span: u32| {
+            let whole = (number - offset).div_euclid(i64::from(span)).checked_mul(i64::from(span))?;
+            whole.checked_add(offset)
+        };
         let first = match self.span {
             Span::Days(days) => {
                 let number = date.signed_duration_since(NaiveDate::default()).num_days();
-                add_days(NaiveDate::default(), number.div_euclid(i64::from(days)).checked_mul(i64::from(days))?)?
+                add_days(NaiveDate::default(), first_of(number, days)?)?
             }
             Span::Months(months) => {
                 let number = i64::from(date.year() - 1970) * 12 + i64::from(date.month0());
-                first_of_month(number.div_euclid(i64::from(months)) * i64::from(months))?
+                first_of_month(first_of(number, months)?)?
             }
         };
         Some((self.midnight(first)?, self.midnight(self.following(first)?)?))
     }
 
-    /// The end of the window that begins at a time.
+    /// The end of the window that begins at a time, whatever the offset.
     pub(crate) fn end(&self, start: i64) -> i64 {
-        self.window(start).map_or(i64::MAX, |(_, end)| end)
+        let end = self.date(start).and_then(|first| self.midnight(self.following(first)?));
+        end.unwrap_or(i64::MAX)
     }
 
     /// About how long a window is, in ticks.
@@ -103,22 +111,25 @@ pub(crate) fn ticks_per_second(unit: TimeUnit) -> i64 {
 impl PartialEq for Calendar {
     fn eq(&self, other: &Self) -> bool {
         let same_zone = self.zone.to_string() == other.zone.to_string();
-        self.span == other.span && self.ticks_per_second == other.ticks_per_second && same_zone
+        let same_days = (self.span, self.offset) == (other.span, other.offset);
+        same_days && self.ticks_per_second == other.ticks_per_second && same_zone
     }
 }
 impl Eq for Calendar {}
 impl Hash for Calendar {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.span, self.ticks_per_second, self.zone.to_string()).hash(state);
+        (self.span, self.offset, self.ticks_per_second, self.zone.to_string()).hash(state);
     }
 }
 
 impl fmt::Display for Calendar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.span {
-            Span::Days(days) => write!(f, "{days} days in {}", self.zone),
-            Span::Months(months) => write!(f, "{months} months in {}", self.zone),
-        }
+        let (count, unit) = match self.span {
+            Span::Days(days) => (days, "days"),
+            Span::Months(months) => (months, "months"),
+        };
+        write!(f, "{count} {unit} in {}", self.zone)?;
+        if self.offset > 0 { write!(f, ", {} {unit} later", self.offset) } else { Ok(()) }
     }
 }
 
@@ -127,13 +138,14 @@ mod tests {
     use super::*;
 
     fn calendar(span: Span, zone: &str) -> Calendar {
-        Calendar { span, zone: zone.parse().unwrap(), ticks_per_second: 1 }
+        Calendar { span, offset: 0, zone: zone.parse().unwrap(), ticks_per_second: 1 }
     }
 
     fn window(calendar: &Calendar, time: &str) -> (String, String) {
         let time = DateTime::parse_from_rfc3339(time).unwrap().timestamp();
         let (start, end) = calendar.window(time).unwrap();
         assert!(start <= time && time < end);
+        assert_eq!((calendar.end(start), Calendar { offset: 0, ..calendar.clone() }.end(start)), (end, end));
         assert_eq!(calendar.window(start), Some((start, end)));
         assert_eq!(calendar.window(end - 1), Some((start, end)));
         let text = |time| DateTime::<Utc>::from_timestamp(time, 0).unwrap().to_rfc3339();
@@ -170,6 +182,19 @@ mod tests {
         assert_eq!(window(&years, "1969-12-31T23:00:00Z").0, "1969-01-01T00:00:00+00:00");
         let quarters = calendar(Span::Months(3), "Europe/Berlin");
         assert_eq!(window(&quarters, "2024-05-01T00:00:00Z").0, "2024-03-31T22:00:00+00:00");
+    }
+
+    #[test]
+    fn an_offset_is_counted_in_days_or_months() {
+        let fiscal = Calendar { offset: 3, ..calendar(Span::Months(12), "UTC") };
+        let year = ("2023-04-01T00:00:00+00:00".to_string(), "2024-04-01T00:00:00+00:00".to_string());
+        assert_eq!(window(&fiscal, "2024-03-31T23:59:59Z"), year);
+        assert_eq!(window(&fiscal, "1969-02-01T00:00:00Z").0, "1968-04-01T00:00:00+00:00");
+        // 1970-01-01 was a Thursday, and 2024-03-31 a Sunday of 23 hours.
+        let weeks = Calendar { offset: 4, ..calendar(Span::Days(7), "Europe/Berlin") };
+        let week = ("2024-03-24T23:00:00+00:00".to_string(), "2024-03-31T22:00:00+00:00".to_string());
+        assert_eq!(window(&weeks, "2024-03-31T12:00:00Z"), week);
+        assert_eq!(window(&weeks, "2024-04-01T00:00:00Z").0, week.1);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use datafusion::logical_expr::{
 use crate::error::Error;
 use crate::operator::{Calendar, Length};
 
-use super::interval::{interval_ticks, window_length, window_type};
+use super::interval::{interval_ticks, later, window_length, window_type};
 use super::overlapping;
 
 static TUMBLE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(WindowFunction::udf(Kind::Tumble)));
@@ -149,7 +149,13 @@ impl WindowFunction {
         let usage = |message: String| Error::sql(message).help(format!("{}(ts, INTERVAL '1 hour')", self.name()));
         let (time, parameters) = match arg_types {
             [time, parameters @ ..] if self.takes(parameters) => (time, parameters),
-            _ => return Err(usage(format!("{} takes a time column and a size", self.name())).into()),
+            _ => {
+                let arguments = match self.kind {
+                    Kind::Tumble => "a time column, a size and maybe an offset or a time zone",
+                    _ => "the start of a window, its size and maybe its time zone",
+                };
+                return Err(usage(format!("{} takes {arguments}", self.name())).into());
+            }
         };
         let mut types = vec![time_type(time, self.name())?];
         for parameter in parameters {
@@ -197,19 +203,23 @@ pub(super) fn parameter_type(parameter: &DataType) -> Option<DataType> {
 /// The length of a tumbling window of `size`, whose `last` parameter is a zone or an offset.
 ///
 /// # Errors
-/// As [`window_length`], and an offset of windows that follow the calendar.
+/// As [`window_length`], and an offset of windows of the calendar that is none of days or months.
 pub(super) fn tumble_length(size: &ScalarValue, last: Option<&ScalarValue>, time: &DataType) -> Result<Length> {
     let zone = last.and_then(|last| last.try_as_str().flatten());
-    let length = window_length(size, zone, time)?;
-    if matches!(length, Length::Calendar(_)) && last.is_some() && zone.is_none() {
-        return Err(Error::refused(
-            "an offset of windows that follow the calendar",
-            "days and months begin when the zone's clocks say so",
-            "another time zone: tumble(ts, INTERVAL '1 day', '+02:00')",
-        )
-        .into());
+    match (window_length(size, zone, time)?, last) {
+        (Length::Calendar(calendar), Some(offset)) if zone.is_none() => {
+            later(calendar, offset)?.map(Length::Calendar).ok_or_else(|| offset_of_calendar().into())
+        }
+        (length, _) => Ok(length),
     }
-    Ok(length)
+}
+
+fn offset_of_calendar() -> Error {
+    Error::refused(
+        "an offset in other units than those of its calendar windows",
+        "days and months begin when the zone's clocks say so, and differ in length",
+        "whole days or months: tumble(ts, INTERVAL '1 year', INTERVAL '3 months'); or another time zone: tumble(ts, INTERVAL '1 day', '+02:00')",
+    )
 }
 
 /// The length that the parameters of `window_end` and `window_time` speak of.
@@ -373,7 +383,7 @@ mod tests {
         let tumble = WindowFunction::new(Kind::Tumble);
         let micros = DataType::Timestamp(TimeUnit::Microsecond, None);
         let cases = [
-            (vec![DataType::Interval(IntervalUnit::MonthDayNano)], "tumble takes a time column and a size"),
+            (vec![DataType::Interval(IntervalUnit::MonthDayNano)], "tumble takes a time column, a size and maybe"),
             (vec![micros, DataType::Int64], "the size of a window is an interval, not Int64"),
             (vec![DataType::Int64, DataType::Interval(IntervalUnit::MonthDayNano)], "tumble needs a timestamp"),
         ];

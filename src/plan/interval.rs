@@ -55,8 +55,24 @@ pub(crate) fn window_length(size: &ScalarValue, zone: Option<&str>, time: &DataT
         None => Ok(Length::Ticks(positive_ticks(parts.ticks(unit, time)?)?)),
         Some(Span::Days(days)) if days > MAX_YEARS * 365 => Err(too_long().into()),
         Some(Span::Months(months)) if months > MAX_YEARS * 12 => Err(too_long().into()),
-        Some(span) => Ok(Length::Calendar(Calendar { span, zone: known, ticks_per_second: ticks_per_second(unit) })),
+        Some(span) => {
+            Ok(Length::Calendar(Calendar { span, offset: 0, zone: known, ticks_per_second: ticks_per_second(unit) }))
+        }
     }
+}
+
+/// Windows of the calendar that begin an interval of whole days or months later, as they are counted; none if it is another.
+///
+/// # Errors
+/// What is no interval.
+pub(super) fn later(windows: Calendar, offset: &ScalarValue) -> Result<Option<Calendar>> {
+    let (offset, span) = match (Parts::of(offset)?, windows.span) {
+        (Parts { months: 0, days, nanoseconds: 0 }, Span::Days(span)) => (days, span),
+        (Parts { months, days: 0, nanoseconds: 0 }, Span::Months(span)) => (months, span),
+        _ => return Ok(None),
+    };
+    let offset = i64::from(offset).rem_euclid(i64::from(span)) as u32;
+    Ok(Some(Calendar { offset, ..windows }))
 }
 
 fn too_long() -> Error {

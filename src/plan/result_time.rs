@@ -5,7 +5,7 @@ use datafusion::common::ScalarValue;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 
-use crate::operator::{Length, ResultTime, WindowShape};
+use crate::operator::{Calendar, Length, ResultTime, WindowShape};
 
 use super::event_time::{Below, below, index_of};
 use super::functions::{length_of_bound, tumble_offset};
@@ -125,6 +125,8 @@ fn of_call(call: &ScalarFunction, plan: &LogicalPlan) -> Option<ResultTime> {
     let parameters: Vec<ScalarValue> = parameters.iter().map(parameter).collect::<Option<_>>()?;
     let ResultTime::Start { shape, .. } = time else { return None };
     let own = match shape {
+        // Where windows begin says nothing of how long they are.
+        WindowShape::Tumble(Length::Calendar(calendar)) => Length::Calendar(Calendar { offset: 0, ..calendar }),
         WindowShape::Tumble(length) => length,
         WindowShape::Hop { size, .. } => Length::Ticks(size),
         WindowShape::Cumulate { .. } | WindowShape::Session { .. } => return None,

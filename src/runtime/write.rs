@@ -8,6 +8,7 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
+use datafusion::physical_expr::{LexOrdering, OrderingRequirements};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
@@ -149,12 +150,16 @@ async fn close(writers: &mut [Box<dyn Writer>]) -> Result<Written> {
 pub(crate) struct WriteExec {
     input: Arc<dyn ExecutionPlan>,
     sink: Arc<dyn Sink>,
+    /// The order of rows that was asked for: what does not say so is planned without it.
+    order: Option<LexOrdering>,
     properties: Arc<PlanProperties>,
 }
 
 impl WriteExec {
+    /// Keeps the order that the input has.
     pub(crate) fn new(input: Arc<dyn ExecutionPlan>, sink: Arc<dyn Sink>) -> Self {
-        Self { input, sink, properties: streaming_properties(count_schema(), 1) }
+        let order = input.output_ordering().cloned();
+        Self { input, sink, order, properties: streaming_properties(count_schema(), 1) }
     }
 }
 
@@ -179,6 +184,9 @@ impl ExecutionPlan for WriteExec {
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
         vec![&self.input]
     }
+    fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
+        vec![self.order.clone().map(OrderingRequirements::from)]
+    }
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {
         vec![false]
     }
@@ -189,7 +197,8 @@ impl ExecutionPlan for WriteExec {
         Ok(TreeNodeRecursion::Continue)
     }
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Self::new(children.remove(0), Arc::clone(&self.sink))))
+        let (sink, order) = (Arc::clone(&self.sink), self.order.clone());
+        Ok(Arc::new(Self { order, ..Self::new(children.remove(0), sink) }))
     }
     fn execute(&self, _: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let (input, sink) = (Arc::clone(&self.input), Arc::clone(&self.sink));

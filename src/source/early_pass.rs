@@ -61,7 +61,7 @@ async fn read(
     counts: &ReaderCounts,
     task: &Arc<TaskContext>,
 ) -> Result<Arc<Times>> {
-    let wanted = Wanted { inner: &plan.table.inner, columns: &[column], coded: None, task, counts: None };
+    let wanted = Wanted { inner: &plan.table.inner, columns: &[column], coded: None, own: None, task, counts: None };
     let mut rows = Rows::open(plan.file(chunk)?, &chunk.part, &wanted).await?;
     let (mut found, mut skipped) = (Times::default(), 0);
     loop {
@@ -155,7 +155,7 @@ pub(super) async fn unreadable(
     let mut rows_before = 0;
     if let (Ok(file), Some(before)) = (plan.file(chunk), chunk.part.text_before()) {
         // Nobody has counted them.
-        let wanted = Wanted { inner: &plan.table.inner, columns: &[], coded: None, task, counts: None };
+        let wanted = Wanted { inner: &plan.table.inner, columns: &[], coded: None, own: None, task, counts: None };
         if let Ok(mut rows) = Rows::open(file, &before, &wanted).await {
             while let Ok(Some(batch)) = rows.next(&mut 0) {
                 rows_before += batch.num_rows() as u64;

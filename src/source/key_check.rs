@@ -53,6 +53,11 @@ pub(super) struct KeyCheck {
 }
 
 impl KeyCheck {
+    /// The positions of the columns that are checked.
+    pub(super) fn columns(&self) -> &[usize] {
+        &self.columns
+    }
+
     pub(super) fn new(columns: Vec<usize>, names: Vec<String>, schema: &Schema, bytes_max: usize) -> Self {
         let types = columns.iter().map(|index| schema.field(*index).data_type().clone()).collect();
         let (rows, checked_rows) = (AtomicU64::new(0), AtomicU64::new(0));

@@ -298,7 +298,7 @@ impl StreamTable {
         let mut keys: HashMap<String, Sequence> = HashMap::new();
         let columns: Vec<usize> = [question.time.index].into_iter().chain(question.by).collect();
         for file in files {
-            let wanted = Wanted { inner: &self.inner, columns: &columns, coded: None, task, counts: None };
+            let wanted = Wanted { inner: &self.inner, columns: &columns, coded: None, own: None, task, counts: None };
             let mut rows = Rows::open(file, &Part::Whole, &wanted).await?;
             let (mut row, mut skipped) = (0, 0);
             while let Some(batch) = rows.next(&mut skipped)? {

@@ -19,6 +19,7 @@ mod files;
 mod follow;
 mod footer;
 mod key_check;
+mod keys_first;
 mod latency;
 mod lateness;
 mod left_out;

@@ -2,41 +2,56 @@
 //!
 //! A page is read from the file when its rows are due, so what is held is a page of each column and not a row group.
 //! A batch never spans two row groups. A text column that is wanted as codes comes as a dictionary array over the row
-//! group's own dictionary, wherever all of its pages are coded so: its text is never written out for each row.
+//! group's own dictionary, wherever all of its pages are coded so: its text is never written out for each row. Where
+//! pipelines share the rows by their keys, those come first: see [`super::keys_first`].
 
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
-use datafusion::common::{HashSet, Result, ScalarValue};
+use datafusion::common::{HashSet, Result, ScalarValue, internal_err};
 use datafusion::parquet::arrow::ProjectionMask;
 use datafusion::parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
 };
 use datafusion::parquet::basic::{Encoding, Type as PhysicalType};
 use datafusion::parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 
 use crate::operator::same_dictionary;
 
+use super::keys_first::{Begun, Decoded, KeysFirst, put};
 use super::rows::Wanted;
+use super::share::Own;
 use super::table::StreamFile;
 
 /// Reads row groups of one file.
 pub(super) struct ParquetRows {
     file: File,
     groups: Range<usize>,
-    current: Option<ParquetRecordBatchReader>,
+    current: Option<Group>,
+    /// What tells the rows of the pipeline's own, and the places of its columns; none if all rows are.
+    own: Option<(Own, Vec<usize>)>,
+    /// Which rows of the last batch those are.
+    own_rows: Option<BooleanArray>,
     plain: ArrowReaderMetadata,
     /// The same with the coded column as a dictionary, and that column's place among the leaves of the file.
     coded: Option<(ArrowReaderMetadata, usize)>,
-    projection: ProjectionMask,
+    /// The columns of the file that are decoded.
+    decoded: Vec<usize>,
     columns: Vec<Column>,
     schema: SchemaRef,
     dictionary: Dictionary,
     batch_rows: usize,
+}
+
+/// A row group that is being read.
+enum Group {
+    AllRows(ParquetRecordBatchReader),
+    OwnRows(KeysFirst),
 }
 
 /// Where a column of a batch comes from.
@@ -49,6 +64,13 @@ enum Column {
 }
 
 impl Column {
+    fn place(&self) -> Option<usize> {
+        match self {
+            Self::Decoded(place) | Self::Coded(place) => Some(*place),
+            Self::Constant(_) => None,
+        }
+    }
+
     fn coded(&self) -> Option<usize> {
         match self {
             Self::Coded(place) => Some(*place),
@@ -101,14 +123,20 @@ impl ParquetRows {
             Some(index) => as_codes(&plain, index)?,
             None => None,
         };
-        let projection = ProjectionMask::roots(footer.file_metadata().schema_descr(), decoded);
+        let own = wanted.own.as_ref().map(|(own, positions)| {
+            let places = positions.iter().filter_map(|position| columns[*position].place());
+            let places: BTreeSet<usize> = places.collect();
+            (own.clone(), places.into_iter().collect())
+        });
         Ok(Self {
             file: file.open()?,
             groups,
             current: None,
+            own,
+            own_rows: None,
             plain,
             coded,
-            projection,
+            decoded,
             columns,
             schema: wanted.schema()?,
             dictionary: Dictionary::default(),
@@ -116,48 +144,113 @@ impl ParquetRows {
         })
     }
 
-    /// The next batch; none at the end.
+    /// Which rows of the last batch are the pipeline's own, if that was to be told.
+    pub(super) fn own_rows(&self) -> Option<&BooleanArray> {
+        self.own_rows.as_ref()
+    }
+
+    /// The next batch; none at the end. Of one without rows of the pipeline's own, only what tells that is as in the file.
     ///
     /// # Errors
     /// Pages that cannot be read.
     pub(super) fn next(&mut self) -> Result<Option<RecordBatch>> {
         loop {
-            if let Some(rows) = &mut self.current {
-                match rows.next() {
-                    Some(batch) => return self.arrange(&batch?).map(Some),
-                    None => self.current = None,
+            match &mut self.current {
+                Some(Group::AllRows(rows)) => {
+                    if let Some(batch) = rows.next().transpose()? {
+                        let decoded: Decoded = batch.columns().iter().cloned().map(Some).collect();
+                        return self.arrange(&decoded, batch.num_rows()).map(Some);
+                    }
                 }
+                Some(Group::OwnRows(rows)) => {
+                    if let Some(Begun { decoded, rows, own }) = rows.next()? {
+                        self.own_rows = Some(own);
+                        return self.arrange(&decoded, rows).map(Some);
+                    }
+                }
+                None => {}
             }
             let Some(group) = self.groups.next() else {
+                self.current = None;
                 return Ok(None);
             };
-            self.current = Some(self.open_group(group)?);
+            self.current = Some(match self.own.is_some() {
+                true => Group::OwnRows(self.open_own(group)?),
+                false => Group::AllRows(self.open_group(group, &self.all_places(), None)?),
+            });
         }
     }
 
-    fn open_group(&self, group: usize) -> Result<ParquetRecordBatchReader> {
+    fn all_places(&self) -> Vec<usize> {
+        (0..self.decoded.len()).collect()
+    }
+
+    /// Decodes what tells the rows of the pipeline's own, and begins with the rest.
+    fn open_own(&mut self, group: usize) -> Result<KeysFirst> {
+        let Some((mut own, places)) = self.own.take() else { return internal_err!("no keys are shared") };
+        let text = self.coded_type();
+        let mut begun = VecDeque::new();
+        for batch in self.open_group(group, &places, None)? {
+            let batch = batch?;
+            let (mut decoded, rows) = (vec![None; self.decoded.len()], batch.num_rows());
+            put(&mut decoded, &places, &batch);
+            let own = own.rows(&self.arrange(&decoded, rows)?, text.as_ref())?;
+            begun.push_back(Begun { decoded, rows, own });
+        }
+        let others = self.all_places().into_iter().filter(|place| !places.contains(place)).collect::<Vec<_>>();
+        let rest = KeysFirst::new(begun, others.clone(), |rows| self.open_group(group, &others, Some(rows)));
+        self.own = Some((own, places));
+        rest
+    }
+
+    /// The declared type of the column that may come as codes.
+    fn coded_type(&self) -> Option<DataType> {
+        let coded = self.columns.iter().position(|column| column.coded().is_some())?;
+        Some(self.schema.field(coded).data_type().clone())
+    }
+
+    /// Begins to decode the columns at these places among those that are wanted.
+    fn open_group(
+        &self,
+        group: usize,
+        places: &[usize],
+        rows: Option<RowSelection>,
+    ) -> Result<ParquetRecordBatchReader> {
         let chunk = |leaf: usize| self.plain.metadata().row_groups().get(group)?.columns().get(leaf);
         let types = match &self.coded {
             Some((types, leaf)) if chunk(*leaf).is_some_and(is_all_codes) => types,
             _ => &self.plain,
         };
+        let leaves = self.plain.metadata().file_metadata().schema_descr();
+        let projection = ProjectionMask::roots(leaves, places.iter().map(|place| self.decoded[*place]));
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.try_clone()?, types.clone());
-        let builder = builder.with_row_groups(vec![group]).with_projection(self.projection.clone());
+        let builder = builder.with_row_groups(vec![group]).with_projection(projection);
+        let builder = match rows {
+            Some(rows) => builder.with_row_selection(rows),
+            None => builder,
+        };
         Ok(builder.with_batch_size(self.batch_rows).build()?)
     }
 
-    /// Puts a batch's columns in order and gives them their declared types.
-    fn arrange(&mut self, batch: &RecordBatch) -> Result<RecordBatch> {
+    /// Puts columns in order and gives them their declared types. What is not decoded has a value of no meaning.
+    fn arrange(&mut self, decoded: &Decoded, rows: usize) -> Result<RecordBatch> {
         let mut columns = Vec::with_capacity(self.columns.len());
         let mut coded = None;
         for (position, (column, field)) in self.columns.iter().zip(self.schema.fields()).enumerate() {
-            columns.push(match column {
-                Column::Constant(value) => value.to_array_of_size(batch.num_rows())?,
-                Column::Coded(place) if self.dictionary.keeps(batch.column(*place), field)? => {
+            let values = match column {
+                Column::Constant(value) => Err(value.clone()),
+                Column::Decoded(place) | Column::Coded(place) => match &decoded[*place] {
+                    Some(values) => Ok(values),
+                    None => Err(ScalarValue::new_default(field.data_type())?),
+                },
+            };
+            columns.push(match values {
+                Err(constant) => constant.to_array_of_size(rows)?,
+                Ok(values) if column.coded().is_some() && self.dictionary.keeps(values, field)? => {
                     coded = Some(position);
-                    Arc::clone(batch.column(*place))
+                    Arc::clone(values)
                 }
-                Column::Decoded(place) | Column::Coded(place) => as_type(batch.column(*place), field.data_type())?,
+                Ok(values) => as_type(values, field.data_type())?,
             });
         }
         let schema = match coded {
@@ -165,7 +258,7 @@ impl ParquetRows {
             None => Arc::clone(&self.schema),
         };
         // A count needs no column at all.
-        let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let rows = RecordBatchOptions::new().with_row_count(Some(rows));
         Ok(RecordBatch::try_new_with_options(schema, columns, &rows)?)
     }
 }

@@ -308,7 +308,8 @@ impl ReplayPlan {
         match inner.file_schema.project(&of_files) {
             Ok(schema) => {
                 let is_first = chunk.part.text_before().is_none();
-                let read = Reading { file, format: inner.format, options: &inner.options, is_first, rows_before };
+                let (format, options, columns) = (inner.format, &inner.options, inner.file_schema.as_ref());
+                let read = Reading { file, format, options, columns, is_first, rows_before };
                 while_reading(&read, Arc::new(schema), error)
             }
             Err(_) => error,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, UInt64Array};
+use arrow::array::{BooleanArray, RecordBatch, UInt64Array};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
@@ -18,6 +18,7 @@ use super::pacing::batch_rows_at_most;
 use super::parquet_rows::ParquetRows;
 use super::pieces::Part;
 use super::reader::ReaderCounts;
+use super::share::Own;
 use super::table::{Inner, StreamFile};
 use super::text_rows::TextRows;
 
@@ -28,6 +29,9 @@ pub(super) struct Wanted<'a> {
     pub(super) columns: &'a [usize],
     /// Position among them of a text column that may come as codes.
     pub(super) coded: Option<usize>,
+    /// Where pipelines share the rows by their keys: what tells those of one, and the positions of what is needed of all
+    /// rows.
+    pub(super) own: Option<(Own, Vec<usize>)>,
     pub(super) task: &'a Arc<TaskContext>,
     /// Where to count the bytes of text.
     pub(super) counts: Option<&'a Arc<ReaderCounts>>,
@@ -93,6 +97,14 @@ impl Rows {
         match self {
             Self::Csv(csv) => csv.numbers(),
             Self::Text(_) | Self::Parquet(_) => None,
+        }
+    }
+
+    /// Which rows of the last batch are the pipeline's own, if that is known.
+    pub(super) fn own_rows(&self) -> Option<&BooleanArray> {
+        match self {
+            Self::Parquet(parquet) => parquet.own_rows(),
+            Self::Text(_) | Self::Csv(_) => None,
         }
     }
 

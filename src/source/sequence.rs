@@ -268,6 +268,7 @@ impl Sequence {
             inner: &plan.table.inner,
             columns: &plan.columns,
             coded: plan.coded,
+            own: self.own.as_ref().and_then(|own| self.told_apart(own)),
             task: &self.task,
             counts: Some(&self.counts),
         };
@@ -279,6 +280,14 @@ impl Sequence {
             (None, None) => chunk.part.first_place(),
         };
         Ok(OpenChunk { name: file.name.as_str().into(), chunk, rows, next_row: rows_before + 1 })
+    }
+
+    /// What tells the rows of the pipeline's own, and the positions of what is looked at in all rows, if there are others.
+    fn told_apart(&self, own: &Own) -> Option<(Own, Vec<usize>)> {
+        let keys = self.plan.share().filter(|share| share.pipelines > 1)?.keys.iter().copied();
+        let checked = self.keys.iter().flat_map(|(check, _)| check.columns()).copied();
+        let time = self.plan.time.as_ref().map(|(_, time)| *time);
+        Some((own.clone(), keys.chain(checked).chain(time).collect()))
     }
 
     /// Whether a part of text is to know what is before it: how far event time has come, or which row is its first.
@@ -314,7 +323,11 @@ impl Sequence {
             _ => vec![Segment::timeless(self.piece, batch.num_rows())],
         };
         let text = self.plan.coded_type();
-        let own = self.own.as_mut().map(|own| own.rows(&batch, text.as_ref())).transpose()?;
+        let known = self.current.as_ref().and_then(|open| open.rows.own_rows());
+        let own = match (known, &mut self.own) {
+            (Some(known), _) => Some(known.clone()),
+            (None, own) => own.as_mut().map(|own| own.rows(&batch, text.as_ref())).transpose()?,
+        };
         let full = self.plan.full.as_ref().map(|full| batch.project(full)).transpose()?;
         let origin = full.zip(places).map(|(rows, places)| Origin { rows, places, set_by: None });
         let (batch, stamp) = (self.plan.asked_for(&batch, numbers)?, Stamp::timeless(self.piece));

@@ -60,6 +60,7 @@ fn are(owners: &[usize], pipeline: usize) -> BooleanArray {
 }
 
 /// Which rows are those of one pipeline.
+#[derive(Debug, Clone)]
 pub(super) struct Own {
     share: Share,
     pipeline: usize,

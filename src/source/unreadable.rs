@@ -46,6 +46,8 @@ pub(super) struct Reading<'a> {
     pub(super) file: &'a StreamFile,
     pub(super) format: FileFormat,
     pub(super) options: &'a StreamOptions,
+    /// The columns of the file.
+    pub(super) columns: &'a Schema,
     /// Whether the part begins with the file, which may have a header.
     pub(super) is_first: bool,
     /// Rows of the file before the part.
@@ -64,7 +66,7 @@ pub(super) fn while_reading(reading: &Reading, json_schema: SchemaRef, error: Da
         FileFormat::Csv => csv_row(&message, reading),
         FileFormat::Json => json_row(file, json_schema),
     };
-    told(file, &message, row)
+    told(file, &with_name(&message, reading.columns), row)
         .help(match format {
             _ if row.is_none() => "the file is damaged or cut off: write it again, or leave it out of LOCATION",
             FileFormat::Parquet => "the file is damaged: write it again, or leave it out of LOCATION",
@@ -80,7 +82,10 @@ fn told(file: &StreamFile, message: &str, row: Option<u64>) -> Error {
     // The row says where, in one way of counting.
     let mut message = message.to_string();
     if row.is_some() {
-        message.truncate(message.find(" at line ").unwrap_or(message.len()));
+        message.truncate(message.find(". Row data:").unwrap_or(message.len()));
+        if let Some(line) = number_after(&message, " at line ") {
+            message = message.replace(&format!(" at line {line}"), "");
+        }
         if let Some(line) = number_after(&message, " for line ") {
             message = message.replace(&format!(" for line {line}"), "");
         }
@@ -89,6 +94,17 @@ fn told(file: &StreamFile, message: &str, row: Option<u64>) -> Error {
     match row {
         Some(row) => what.in_row(row),
         None => what,
+    }
+}
+
+/// A message that names the column which it counts.
+fn with_name(message: &str, columns: &Schema) -> String {
+    let counted = number_after(message, " column ");
+    match counted.and_then(|column| Some((column, columns.fields().get(usize::try_from(column).ok()?)?))) {
+        Some((column, field)) => {
+            message.replacen(&format!(" column {column}"), &format!(" column {}", field.name()), 1)
+        }
+        None => message.to_string(),
     }
 }
 

@@ -138,6 +138,34 @@ fn copy_takes_the_options_of_its_format() {
     }
 }
 
+/// Whoever asks for an order finds it in the file, however rows get there.
+#[test]
+fn rows_are_written_in_their_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let rows = "SELECT flight, scheduled FROM flights WHERE scheduled < '2013-01-08' ORDER BY flight DESC, scheduled";
+    let text = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    let statements = format!(
+        "{FLIGHTS} CREATE EXTERNAL TABLE t (flight BIGINT, scheduled TIMESTAMP) STORED AS CSV LOCATION '{}' OPTIONS ('format.has_header' 'true'); \
+         COPY ({rows}) TO '{}' STORED AS CSV; COPY ({rows}) TO '{}' STORED AS CSV; INSERT INTO t {rows}",
+        path("inserted/"),
+        path("copied.csv"),
+        path("folder/"),
+    );
+    sql(&statements).assert().success();
+    sql(&format!("{FLIGHTS} {rows}")).args(["--output", &path("output.csv")]).assert().success();
+    let copied = text("copied.csv");
+    let numbers: Vec<i64> =
+        copied.lines().skip(1).map(|line| line.split(',').next().unwrap().parse().unwrap()).collect();
+    assert!(numbers.len() == 6_099 && numbers.is_sorted_by(|left, right| left >= right), "{}", numbers.len());
+    assert_eq!(text("output.csv"), copied);
+    for folder in ["folder", "inserted"] {
+        let files = fs::read_dir(path(folder)).unwrap().map(|file| file.unwrap().path()).collect::<Vec<_>>();
+        assert_eq!(files.len(), 1, "{files:?}");
+        assert_eq!(fs::read_to_string(&files[0]).unwrap(), copied, "{folder}");
+    }
+}
+
 #[test]
 fn copy_compresses_text() {
     let folder = TempDir::new().unwrap();
