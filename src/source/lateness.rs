@@ -104,7 +104,8 @@ impl SequenceLateness {
     }
 
     /// Bounds, ascending: those that were asked for, some that lose at most a tenth, a hundredth and so on of the rows,
-    /// and one that loses none.
+    /// one that loses none, and, if rows are far behind all others (an event time far in the future does that), one
+    /// that loses those.
     pub fn bounds(&self) -> Vec<u64> {
         let shares = [0.1, 0.01, 0.001, 0.0001];
         let bound = |share: f64| {
@@ -116,10 +117,19 @@ impl SequenceLateness {
         let exact = |bound: u64| self.greatest_of.get(&bound).copied().unwrap_or(bound).min(self.greatest);
         let mut bounds: Vec<u64> =
             shares.into_iter().map(bound).map(exact).chain([0, self.greatest_needed()]).collect();
+        bounds.extend(self.below_gap());
         bounds.extend(self.asked.iter().map(|(bound, _)| bound));
         bounds.sort_unstable();
         bounds.dedup();
         bounds
+    }
+
+    /// What rows need that are less than a tenth as far behind as the next ones, where that is most so.
+    fn below_gap(&self) -> Option<u64> {
+        let mut needed: Vec<u64> = self.greatest_of.values().copied().filter(|needed| *needed > 0).collect();
+        needed.sort_unstable();
+        let gaps = needed.windows(2).map(|pair| (pair[1] / pair[0], pair[0]));
+        gaps.max().filter(|(ratio, _)| *ratio >= 10).map(|(_, below)| below)
     }
 
     /// The sequences as one.
@@ -408,5 +418,8 @@ mod tests {
         sequence.lateness.keep_worst();
         let rows: Vec<_> = sequence.lateness.culprits.iter().map(|c| (c.row, c.rows_behind, c.furthest)).collect();
         assert_eq!(rows, [(3, 3, 897), (7, 1, 1)]);
+        // All but the rows behind it need no more than this.
+        assert!(sequence.lateness.bounds().contains(&1));
+        assert_eq!(sequence.lateness.late_rows(1), 3);
     }
 }

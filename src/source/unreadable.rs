@@ -116,7 +116,12 @@ fn named(own: &Error, name: &str) -> Error {
 }
 
 fn message(error: &DataFusionError) -> String {
-    error.find_root().strip_backtrace().trim_start_matches("Arrow error: ").replace('\n', " ")
+    error
+        .find_root()
+        .strip_backtrace()
+        .trim_start_matches("Arrow error: ")
+        .replace("Parser error: ", "")
+        .replace('\n', " ")
 }
 
 fn header_lines(options: &StreamOptions) -> u64 {

@@ -55,10 +55,7 @@ fn a_row_that_cannot_be_read_ends_every_strategy_and_routing() {
 fn the_value_that_cannot_be_read_is_told_with_its_column() {
     let folder = Folder::new();
     for (row, told) in [
-        (
-            "a,soon,1",
-            "s.csv: row 2: cannot be read: Parser error: Error parsing column ts: Error parsing timestamp from 'soon'",
-        ),
+        ("a,soon,1", "s.csv: row 2: cannot be read: Error parsing column ts: Error parsing timestamp from 'soon'"),
         ("a,9999-12-31T00:00:00,1", "column ts: 9999-12-31T00:00:00+00:00 would overflow 64-bit signed nanoseconds\n"),
         ("a,2024-01-01T00:00:02,many", "Error while parsing value 'many' as type 'Int64' for column n\n"),
     ] {
