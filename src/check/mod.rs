@@ -106,6 +106,14 @@ impl Check {
         question(statement).is_some()
     }
 
+    /// The query of a statement that [`Check::is_query`], without EMIT: of a COPY or INSERT what it writes.
+    pub fn query_text(statement: &StreamStatement) -> Option<String> {
+        match question(statement)? {
+            StreamStatement::Query { statement, .. } => Some(statement.to_string()),
+            StreamStatement::CreateStream(_) | StreamStatement::DropStream { .. } => None,
+        }
+    }
+
     /// Takes the next statement: compares the answers to a query (or to that of a COPY or INSERT, which writes
     /// nothing), and carries every other statement out in each session.
     ///

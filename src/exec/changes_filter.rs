@@ -112,11 +112,19 @@ fn filter(predicate: &Arc<dyn PhysicalExpr>, op: usize, has_pairs: bool, batch: 
             return internal_err!("{replaced} rows are replaced by fewer");
         }
         let pairs = (row..row + replaced).zip(row + replaced..);
+        // What is replaced stays just before what replaces it, for whoever filters these again.
         for (before, after) in pairs.clone().filter(|(before, _)| passes(before)) {
-            give(before, if passes(&after) { Op::Before } else { Op::Delete });
+            if !passes(&after) {
+                give(before, Op::Delete);
+            }
         }
+        let stay = pairs.clone().filter(|(before, after)| passes(before) && passes(after));
+        stay.clone().for_each(|(before, _)| give(before, Op::Before));
+        stay.for_each(|(_, after)| give(after, Op::After));
         for (before, after) in pairs.filter(|(_, after)| passes(after)) {
-            give(after, if passes(&before) { Op::After } else { Op::Insert });
+            if !passes(&before) {
+                give(after, Op::Insert);
+            }
         }
         row += 2 * replaced;
     }

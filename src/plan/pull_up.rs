@@ -25,6 +25,9 @@ use super::overlapping::{calls_session, is_overlapping};
 /// Substitutes what is below that calls window functions into `exprs`, the first `groups` of which are the keys.
 pub(super) fn pull_up_windows(input: LogicalPlan, exprs: Vec<Expr>, groups: usize) -> Result<(LogicalPlan, Vec<Expr>)> {
     let Some(Lower { plan, meanings }) = without_windows(&input)? else { return Ok((input, exprs)) };
+    if exprs.iter().any(has_subquery) {
+        return Ok((input, exprs));
+    }
     let replace = |expr: &Expr| substitute(expr.clone(), &input, &meanings);
     let pulled = exprs.iter().map(replace).collect::<Result<Vec<_>>>()?;
     // Rows that come once for each window, and are not grouped by it.
@@ -59,6 +62,10 @@ fn without_windows(plan: &LogicalPlan) -> Result<Option<Lower>> {
 
 /// Rows that are left out after they have met their windows stay so: one by one, or of a session that they still join.
 fn filter_without_windows(filter: &Filter) -> Result<Option<Lower>> {
+    // What a sub-query calls by the windows' name would be another column below.
+    if has_subquery(&filter.predicate) {
+        return Ok(None);
+    }
     let Some(Lower { plan, meanings }) = without_windows(&filter.input)? else { return Ok(None) };
     let predicate = substitute(filter.predicate.clone(), &filter.input, &meanings)?;
     if calls_overlapping(&predicate) || meanings.iter().any(calls_session) {
@@ -77,7 +84,10 @@ fn join_without_windows(join: &Join) -> Result<Option<Lower>> {
     };
     let (with_windows, other) = if is_left { (&join.left, &join.right) } else { (&join.right, &join.left) };
     let Some(Lower { plan, mut meanings }) = without_windows(with_windows)? else { return Ok(None) };
-    if meanings.iter().any(calls_session) {
+    // Below the alias of the windows' rows both sides may have names in common.
+    let is_ambiguous = plan.schema().join(other.schema()).is_err();
+    let has_subquery = join.filter.iter().any(has_subquery);
+    if is_ambiguous || has_subquery || meanings.iter().any(calls_session) {
         return Ok(None);
     }
     let on = join.on.iter().map(|(left, right)| {
@@ -103,9 +113,8 @@ fn join_without_windows(join: &Join) -> Result<Option<Lower>> {
         false => (Arc::clone(other), Arc::new(plan)),
     };
     let (kind, constraint, nulls) = (join.join_type, join.join_constraint, join.null_equality);
-    // Below the alias of the windows' rows both sides may have names in common.
-    let lower = Join::try_new(left, right, on, filter, kind, constraint, nulls, join.null_aware).ok();
-    Ok(lower.map(|lower| Lower { plan: LogicalPlan::Join(lower), meanings }))
+    let lower = Join::try_new(left, right, on, filter, kind, constraint, nulls, join.null_aware)?;
+    Ok(Some(Lower { plan: LogicalPlan::Join(lower), meanings }))
 }
 
 /// Whether a projection, or one just below it, calls window functions.
@@ -164,7 +173,7 @@ pub(super) fn with_window_filter_above(aggregate: &Aggregate) -> Result<Option<L
     let (mut above, mut below) = (vec![], vec![]);
     for part in split_conjunction(&filter.predicate) {
         let is_by_keys = part.column_refs().into_iter().all(|column| is_key(&Expr::Column(column.clone())));
-        let is_plain = !part.is_volatile() && !part.contains_outer() && !has_subquery(part);
+        let is_plain = !part.is_volatile() && !has_subquery(part);
         let is_above =
             is_by_keys && is_plain && calls_overlapping(&substitute(part.clone(), &filter.input, &meanings)?);
         if is_above { above.push(part.clone()) } else { below.push(part.clone()) }
@@ -178,11 +187,12 @@ pub(super) fn with_window_filter_above(aggregate: &Aggregate) -> Result<Option<L
     Ok(Some(LogicalPlan::Filter(Filter::try_new(above, Arc::new(LogicalPlan::Aggregate(groups)))?)))
 }
 
+/// Whether an expression has a sub-query, or is in one and looks out of it.
 fn has_subquery(expr: &Expr) -> bool {
     let is_subquery = |part: &Expr| {
         matches!(part, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_))
     };
-    expr.exists(|part| Ok(is_subquery(part))).unwrap_or(true)
+    expr.contains_outer() || expr.exists(|part| Ok(is_subquery(part))).unwrap_or(true)
 }
 
 /// `expr` over `plan`, each column replaced by what it means below.

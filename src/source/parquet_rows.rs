@@ -23,7 +23,7 @@ use datafusion::parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 
 use crate::operator::same_dictionary;
 
-use super::keys_first::{Begun, Decoded, KeysFirst, put};
+use super::keys_first::{Begun, Decoded, KeysFirst, put, unread};
 use super::rows::Wanted;
 use super::share::Own;
 use super::table::StreamFile;
@@ -238,14 +238,14 @@ impl ParquetRows {
         let mut coded = None;
         for (position, (column, field)) in self.columns.iter().zip(self.schema.fields()).enumerate() {
             let values = match column {
-                Column::Constant(value) => Err(value.clone()),
+                Column::Constant(value) => Err(value.to_array_of_size(rows)?),
                 Column::Decoded(place) | Column::Coded(place) => match &decoded[*place] {
                     Some(values) => Ok(values),
-                    None => Err(ScalarValue::new_default(field.data_type())?),
+                    None => Err(unread(field, rows)?),
                 },
             };
             columns.push(match values {
-                Err(constant) => constant.to_array_of_size(rows)?,
+                Err(values) => values,
                 Ok(values) if column.coded().is_some() && self.dictionary.keeps(values, field)? => {
                     coded = Some(position);
                     Arc::clone(values)

@@ -128,6 +128,11 @@ impl StreamStatement {
         }
     }
 
+    /// Whether there is an EMIT clause that asks for changes.
+    pub fn emits_changes(&self) -> bool {
+        matches!(self, Self::Query { emit: Some(emit), .. } if emit.mode.is_changes())
+    }
+
     /// Whether the statement is a query whose rows are its result, unlike DDL, COPY, INSERT or SET.
     pub fn is_query(&self) -> bool {
         use datafusion::sql::sqlparser::ast::Statement as Sql;

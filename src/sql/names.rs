@@ -79,6 +79,7 @@ fn used_names(select: &Select) -> Vec<Ident> {
     };
     let mut list = OwnExprs::new(call.as_ref(), |expr: &mut Expr| of(&mut listed, expr));
     let _ = select.projection.visit(&mut list);
+    let _ = select.named_window.visit(&mut list);
     let mut rest = OwnExprs::new(call.as_ref(), |expr: &mut Expr| of(&mut others, expr));
     let _ = select.group_by.visit(&mut rest);
     let _ = select.having.visit(&mut rest);
@@ -109,6 +110,9 @@ fn resolve(select: &mut Select, order_by: Option<&mut OrderBy>, is_window: IsWin
     for item in &mut select.projection {
         name_item(item, is_window, &mut names);
         Names { call: &call, aliases: &[] }.resolve(item);
+    }
+    for window in &mut select.named_window {
+        Names { call: &call, aliases: &[] }.resolve(window);
     }
     // Beside the SELECT list an alias comes first.
     let names = Names { call: &call, aliases: &aliases };
@@ -160,6 +164,7 @@ fn group_by_ends(select: &mut Select) {
     for item in &mut select.projection {
         let _ = item.visit(&mut ends);
     }
+    let _ = select.named_window.visit(&mut ends);
     for condition in select.having.iter_mut().chain(&mut select.qualify) {
         let _ = condition.visit(&mut ends);
     }

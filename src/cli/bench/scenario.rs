@@ -25,6 +25,8 @@ pub struct Question {
     pub duckdb: Result<String, String>,
     /// Whether rows are written as Parquet, and not just counted.
     pub is_written: bool,
+    /// Whether what is measured as a stream are changes.
+    pub is_changes: bool,
 }
 
 /// A scenario on trades in so many files.
@@ -56,11 +58,12 @@ fn same(name: &str, what: &str, sql: &str, duckdb: &str) -> Question {
         oracle: sql.to_string(),
         duckdb: Ok(duckdb.to_string()),
         is_written: false,
+        is_changes: false,
     }
 }
 
 fn changes(question: Question) -> Question {
-    Question { stream: format!("{} EMIT CHANGES", question.stream), ..question }
+    Question { stream: format!("{} EMIT CHANGES", question.stream), is_changes: true, ..question }
 }
 
 fn rows_window(files: u64) -> Question {
@@ -93,14 +96,31 @@ pub fn own(path: &Path) -> datafusion::error::Result<Question> {
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
     let sql = text.trim().trim_end_matches(';').trim_end();
     let statements = parse_statements(&Setup::stream().session()?, sql)?;
-    let of_rows = match statements.as_slice() {
-        [only] if Check::is_query(only) => only.emit_at().map_or(sql, |at| before(sql, at)),
+    let only = match statements.as_slice() {
+        [only] if Check::is_query(only) => only,
         [] | [_] => return Err(wrong("holds no query".to_string()).into()),
         several => return Err(wrong(format!("holds {} statements", several.len())).into()),
     };
+    let emit = only.emit_at().map_or("", |at| emit_clause(sql, at));
+    // Of what writes its rows somewhere only the query is measured.
+    let of_rows = match only.is_query() {
+        true => only.emit_at().map_or(sql, |at| before(sql, at)).to_string(),
+        false => Check::query_text(only).unwrap_or_default(),
+    };
     let name = path.file_stem().map_or(shown.clone(), |stem| stem.to_string_lossy().into_owned());
     let why = "--sql is in the words of DataFusion, which need not be those of DuckDB".to_string();
-    Ok(Question { stream: sql.to_string(), duckdb: Err(why), ..same(&name, "the query of --sql", of_rows, "") })
+    let stream = format!("{of_rows} {emit}").trim_end().to_string();
+    Ok(Question {
+        stream,
+        is_changes: only.emits_changes(),
+        duckdb: Err(why),
+        ..same(&name, "the query of --sql", &of_rows, "")
+    })
+}
+
+/// The EMIT clause that begins at a place, up to the parenthesis that may enclose it.
+fn emit_clause(text: &str, at: Location) -> &str {
+    text[before(text, at).len()..].split(')').next().unwrap_or_default().trim()
 }
 
 /// The text before a place in it.
@@ -124,6 +144,22 @@ mod tests {
             "SELECT a -- é emit changes\n FROM t"
         );
         assert_eq!(before("SELECT 'é' EMIT FINAL", at(1, 12)), "SELECT 'é'");
+    }
+
+    #[test]
+    fn what_is_written_is_measured_as_its_query() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("q.sql");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            own(&path).unwrap()
+        };
+        let copied = read("COPY (SELECT a FROM t GROUP BY a EMIT  changes per batch) TO 'x/' STORED AS PARQUET;");
+        assert_eq!(copied.stream, "SELECT a FROM t GROUP BY a EMIT  changes per batch");
+        assert_eq!((copied.datafusion.as_str(), copied.is_changes), ("SELECT a FROM t GROUP BY a", true));
+        let plain = read("INSERT INTO s SELECT (a) FROM t");
+        assert_eq!((plain.stream.as_str(), plain.is_changes), ("SELECT (a) FROM t", false));
+        assert_eq!(read("SELECT 1 AS a emit FINAL -- of course").stream, "SELECT 1 AS a emit FINAL -- of course");
     }
 
     #[test]

@@ -145,6 +145,10 @@ pub fn latency_row(row: &AtRate) -> Vec<String> {
     ];
     let behind = (row.latency.is_some() && !row.is_at_rate()).then(|| match (row.keeps_up(), row.waiting) {
         (true, _) => "kept up with what was due: partitions are uneven, and some had ended".to_string(),
+        (false, _) if row.candidate.setup.routing == "exchange" => {
+            "did not keep up: its one reader waits for the pipeline with most rows, and each takes rows at like speed"
+                .to_string()
+        }
         (false, 0) => "did not keep up".to_string(),
         (false, waiting) => format!("did not keep up: {} rows still waited", count(waiting)),
     });

@@ -32,6 +32,16 @@ impl Judge {
             return Ok(Some(format!("not compared: {why}")));
         }
         let Some(difference) = self.batch.difference(found) else { return Ok(None) };
+        if measured.candidate.engine == Engine::Streamlines
+            && measured.candidate.is_process
+            && let Some(first) = &self.first
+        {
+            // What it wrote does not say which rows were late, or what was left open: that of this process does.
+            return match first.difference(found) {
+                None => Ok(Some("compared with the first answer of this engine".to_string())),
+                Some(difference) => Err(wrong(measured, "the first candidate", &difference, first, found)),
+            };
+        }
         let is_batch = measured.candidate.engine == Engine::DataFusion;
         let is_open = |_: &&str| (is_batch || !self.breaks_ties) && self.batch.final_rows == found.final_rows;
         let why = match (found.late_rows, found.left_open.filter(is_open)) {
@@ -42,7 +52,12 @@ impl Judge {
         if is_batch {
             return Ok(Some(format!("{why}: only the number of rows is compared")));
         }
-        let first = self.first.get_or_insert_with(|| found.clone());
+        let Some(first) = &self.first else {
+            self.first = Some(found.clone());
+            let how =
+                "the others of this engine are compared with it; streamlines check compares with plain DataFusion";
+            return Ok(Some(format!("{why}: {how}")));
+        };
         match first.difference(found) {
             None if first.late_rows == found.late_rows => {
                 let how =
@@ -56,6 +71,13 @@ impl Judge {
             Some(difference) => Err(wrong(measured, "the first candidate", &difference, first, found)),
         }
     }
+}
+
+/// A timed run that gave another number of rows than the one whose answer was compared.
+pub fn miscounted(measured: &Measured, rows: u64) -> Error {
+    let text = format!("{}: wrong answer: a timed run gave {rows} rows", measured.candidate.describe());
+    Error::data(text)
+        .help(format!("the run whose answer was compared gave {}: is a function random?", measured.rows_out))
 }
 
 fn wrong(measured: &Measured, other: &str, difference: &str, expected: &Checksum, found: &Checksum) -> Error {
