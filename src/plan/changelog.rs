@@ -26,14 +26,14 @@ pub(crate) enum Changelog {
     Rows {
         /// The column that says which of it.
         op: usize,
-        /// Whether how batches are cut decides which changes are told.
+        /// Whether which changes are told hangs on how batches are cut, or on the order of results that have none.
         is_by_batch: bool,
     },
     /// Rows take the place of others, but of which cannot be seen.
     Unkeyed {
         /// The reason.
         why: String,
-        /// Whether how batches are cut decides which changes are told.
+        /// Whether which changes are told hangs on how batches are cut, or on the order of results that have none.
         is_by_batch: bool,
     },
 }
@@ -48,7 +48,7 @@ pub(crate) struct Keyed {
     pub(crate) session: Option<[usize; 2]>,
     /// The column that says what a row does.
     pub(crate) op: Option<usize>,
-    /// Whether how batches are cut decides which changes are told.
+    /// Whether which changes are told hangs on how batches are cut, or on the order of results that have none.
     pub(crate) is_by_batch: bool,
 }
 
@@ -57,7 +57,8 @@ pub(crate) fn changelog(plan: &LogicalPlan) -> Changelog {
     let Some(source) = source(plan).filter(|source| source.emit().is_changes()) else {
         return if all_are_new(plan) { Changelog::Rows { op: 0, is_by_batch: false } } else { Changelog::None };
     };
-    let is_by_batch = matches!(source.emit(), EmitMode::Changes(Changes { when: When::EachBatch, .. }));
+    let is_each_batch = matches!(source.emit(), EmitMode::Changes(Changes { when: When::EachBatch, .. }));
+    let is_by_batch = is_each_batch || source.follows_results();
     let tells_retractions = matches!(source.emit(), EmitMode::Changes(Changes { ops: Ops::Retractions, .. }));
     let has_retractions = tells_retractions && !leaves_out_retractions(plan);
     let unkeyed = |why: &str| match has_retractions {
@@ -138,6 +139,14 @@ impl Source<'_> {
     fn is_session(&self) -> bool {
         let Self::Aggregate(node) = self else { return false };
         node.window.as_ref().is_some_and(|window| matches!(window.shape, WindowShape::Session { .. }))
+    }
+
+    /// Whether its input are results of windows: those of one window come in no order.
+    fn follows_results(&self) -> bool {
+        match self {
+            Self::Aggregate(node) => node.results.is_some(),
+            Self::TopN(node) => node.by.results.is_some(),
+        }
     }
 
     /// What the keys are called, the window's columns first.
