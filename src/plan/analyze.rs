@@ -301,10 +301,7 @@ impl Rewriter {
             return self.rewrite(filtered, emit);
         }
         if grouping_sets::has_sets(&aggregate) {
-            return match with_hops_pulled_up(&aggregate)? {
-                Some(pulled_up) => self.rewrite(pulled_up, emit),
-                None => self.rewrite(expand_or_explode(aggregate)?, emit),
-            };
+            return self.sets(aggregate, emit);
         }
         if aggregate::is_to_explode(&aggregate)? {
             return self.rewrite(explode_aggregate(aggregate)?, emit);
@@ -331,6 +328,22 @@ impl Rewriter {
                 Ok(Flow::stateless(plan.with_new_exprs(plan.expressions(), vec![input])?, Shape::Tail))
             }
         }
+    }
+
+    /// A GROUP BY of several sets of keys.
+    fn sets(&self, aggregate: Aggregate, emit: EmitMode) -> Result<Flow> {
+        let flow = match with_hops_pulled_up(&aggregate)? {
+            Some(pulled_up) => self.rewrite(pulled_up, emit)?,
+            None => self.rewrite(expand_or_explode(aggregate.clone())?, emit)?,
+        };
+        // Changes of no row are none; and what never ends has no total.
+        let is_endless = first_stream(&aggregate.input).is_some_and(|stream| stream.is_endless());
+        let has_total = grouping_sets::sets(&aggregate.group_expr).iter().any(Vec::is_empty);
+        if emit.is_changes() || is_endless || !has_total {
+            return Ok(flow);
+        }
+        let results = self.close(flow)?;
+        Ok(Flow::stateless(grouping_sets::with_total_of_nothing(results, &aggregate)?, Shape::Tail))
     }
 
     /// OVER columns: a pipeline keeps all those that follow the event time, the others are a tail.

@@ -3,10 +3,16 @@
 
 use std::sync::Arc;
 
-use datafusion::common::{Column, NullHandling, Result, ScalarValue, UnnestOptions};
-use datafusion::logical_expr::expr::GroupingSet;
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::{Column, JoinType, NullHandling, Result, ScalarValue, UnnestOptions, internal_err};
+use datafusion::execution::context::ExecutionProps;
+use datafusion::logical_expr::expr::{AggregateFunction, GroupingSet};
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, Projection, in_list, lit, when};
+
+use datafusion::physical_expr::aggregate::AggregateExprBuilder;
+use datafusion::physical_expr::create_physical_expr;
 
 use super::aggregate::named;
 
@@ -53,6 +59,44 @@ pub(super) fn expand(aggregate: Aggregate) -> Result<LogicalPlan> {
         .collect();
     let plan = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(rows), groups, aggregate.aggr_expr)?);
     Ok(LogicalPlan::Projection(Projection::try_new(outputs, Arc::new(plan))?))
+}
+
+/// The results of a GROUP BY, and where there are none the total of its set without keys: over no row it has one all the
+/// same.
+pub(super) fn with_total_of_nothing(results: LogicalPlan, aggregate: &Aggregate) -> Result<LogicalPlan> {
+    let keys: Vec<Expr> = grouping_set_to_exprlist(&aggregate.group_expr)?.into_iter().cloned().collect();
+    let numbered = numbered(&keys, &sets(&aggregate.group_expr));
+    let Some((number, _)) = numbered.iter().find(|(_, set)| set.is_empty()) else { return Ok(results) };
+    let columns: Vec<Expr> = results.schema().columns().into_iter().map(Expr::Column).collect();
+    let number = ScalarValue::UInt64(Some(*number)).cast_to(aggregate.schema.field(keys.len()).data_type())?;
+    let totals = aggregate.aggr_expr.iter().zip(&aggregate.schema.fields()[keys.len() + 1..]);
+    let totals = totals.map(|(expr, field)| value_of_nothing(expr, &aggregate.input, field.data_type()));
+    let of_nothing: Vec<ScalarValue> = std::iter::once(Ok(number)).chain(totals).collect::<Result<_>>()?;
+    let is_nothing = || columns[keys.len()].clone().is_null();
+    let mut outputs: Vec<Expr> = columns[..keys.len()].to_vec();
+    for (column, value) in columns[keys.len()..].iter().zip(of_nothing) {
+        outputs.push(when(is_nothing(), lit(value)).otherwise(column.clone())?);
+    }
+    let outputs = outputs.into_iter().zip(aggregate.schema.iter());
+    let outputs = outputs.map(|(expr, (qualifier, field))| named(expr, qualifier.cloned(), field.name()));
+    let outputs: Vec<Expr> = outputs.collect();
+    LogicalPlanBuilder::empty(true).join_on(results, JoinType::Left, [lit(true)])?.project(outputs)?.build()
+}
+
+/// What an aggregate says of no row.
+fn value_of_nothing(expr: &Expr, input: &LogicalPlan, data_type: &DataType) -> Result<ScalarValue> {
+    let value = || {
+        let Expr::AggregateFunction(AggregateFunction { func, params }) = expr.clone().unalias() else {
+            return internal_err!("{expr} is no aggregate");
+        };
+        let (properties, context) = (ExecutionProps::new(), PhysicalPlanningContext::default());
+        let physical = |arg: &Expr| create_physical_expr(arg, input.schema(), &properties, &context);
+        let args = params.args.iter().map(physical).collect::<Result<Vec<_>>>()?;
+        let aggregate = AggregateExprBuilder::new(func, args).schema(Arc::clone(input.schema().inner()));
+        aggregate.alias(expr.schema_name().to_string()).build()?.create_accumulator()?.evaluate()
+    };
+    // Those that want more than their arguments have no value.
+    value().and_then(|value| value.cast_to(data_type)).or_else(|_| ScalarValue::try_from(data_type))
 }
 
 /// The sets of keys of a GROUP BY.
