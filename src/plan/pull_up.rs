@@ -14,7 +14,7 @@ use std::sync::Arc;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{JoinType, Result};
 use datafusion::logical_expr::utils::{conjunction, grouping_set_to_exprlist, split_conjunction};
-use datafusion::logical_expr::{Aggregate, Expr, Filter, Join, LogicalPlan, Projection};
+use datafusion::logical_expr::{Aggregate, Expr, Filter, Join, LogicalPlan, Projection, Subquery};
 
 use super::aggregate::named;
 use super::event_time::index_of;
@@ -25,7 +25,7 @@ use super::overlapping::{calls_session, is_overlapping};
 /// Substitutes what is below that calls window functions into `exprs`, the first `groups` of which are the keys.
 pub(super) fn pull_up_windows(input: LogicalPlan, exprs: Vec<Expr>, groups: usize) -> Result<(LogicalPlan, Vec<Expr>)> {
     let Some(Lower { plan, meanings }) = without_windows(&input)? else { return Ok((input, exprs)) };
-    if exprs.iter().any(has_subquery) {
+    if exprs.iter().any(looks_out) {
         return Ok((input, exprs));
     }
     let replace = |expr: &Expr| substitute(expr.clone(), &input, &meanings);
@@ -63,7 +63,7 @@ fn without_windows(plan: &LogicalPlan) -> Result<Option<Lower>> {
 /// Rows that are left out after they have met their windows stay so: one by one, or of a session that they still join.
 fn filter_without_windows(filter: &Filter) -> Result<Option<Lower>> {
     // What a sub-query calls by the windows' name would be another column below.
-    if has_subquery(&filter.predicate) {
+    if looks_out(&filter.predicate) {
         return Ok(None);
     }
     let Some(Lower { plan, meanings }) = without_windows(&filter.input)? else { return Ok(None) };
@@ -86,8 +86,7 @@ fn join_without_windows(join: &Join) -> Result<Option<Lower>> {
     let Some(Lower { plan, mut meanings }) = without_windows(with_windows)? else { return Ok(None) };
     // Below the alias of the windows' rows both sides may have names in common.
     let is_ambiguous = plan.schema().join(other.schema()).is_err();
-    let has_subquery = join.filter.iter().any(has_subquery);
-    if is_ambiguous || has_subquery || meanings.iter().any(calls_session) {
+    if is_ambiguous || join.filter.iter().any(looks_out) || meanings.iter().any(calls_session) {
         return Ok(None);
     }
     let on = join.on.iter().map(|(left, right)| {
@@ -173,7 +172,7 @@ pub(super) fn with_window_filter_above(aggregate: &Aggregate) -> Result<Option<L
     let (mut above, mut below) = (vec![], vec![]);
     for part in split_conjunction(&filter.predicate) {
         let is_by_keys = part.column_refs().into_iter().all(|column| is_key(&Expr::Column(column.clone())));
-        let is_plain = !part.is_volatile() && !has_subquery(part);
+        let is_plain = !part.is_volatile() && !part.contains_outer() && !has_subquery(part);
         let is_above =
             is_by_keys && is_plain && calls_overlapping(&substitute(part.clone(), &filter.input, &meanings)?);
         if is_above { above.push(part.clone()) } else { below.push(part.clone()) }
@@ -187,12 +186,24 @@ pub(super) fn with_window_filter_above(aggregate: &Aggregate) -> Result<Option<L
     Ok(Some(LogicalPlan::Filter(Filter::try_new(above, Arc::new(LogicalPlan::Aggregate(groups)))?)))
 }
 
-/// Whether an expression has a sub-query, or is in one and looks out of it.
+/// Whether an expression has a sub-query that looks out at its columns, or is in one and looks out itself.
+fn looks_out(expr: &Expr) -> bool {
+    let is_correlated = |part: &Expr| subquery(part).is_some_and(|subquery| !subquery.outer_ref_columns.is_empty());
+    expr.contains_outer() || expr.exists(|part| Ok(is_correlated(part))).unwrap_or(true)
+}
+
 fn has_subquery(expr: &Expr) -> bool {
-    let is_subquery = |part: &Expr| {
-        matches!(part, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_))
-    };
-    expr.contains_outer() || expr.exists(|part| Ok(is_subquery(part))).unwrap_or(true)
+    expr.exists(|part| Ok(subquery(part).is_some())).unwrap_or(true)
+}
+
+fn subquery(part: &Expr) -> Option<&Subquery> {
+    match part {
+        Expr::ScalarSubquery(subquery) => Some(subquery),
+        Expr::InSubquery(of) => Some(&of.subquery),
+        Expr::Exists(of) => Some(&of.subquery),
+        Expr::SetComparison(of) => Some(&of.subquery),
+        _ => None,
+    }
 }
 
 /// `expr` over `plan`, each column replaced by what it means below.
