@@ -61,26 +61,35 @@ pub(super) fn expand(aggregate: Aggregate) -> Result<LogicalPlan> {
     Ok(LogicalPlan::Projection(Projection::try_new(outputs, Arc::new(plan))?))
 }
 
-/// The results of a GROUP BY, and where there are none the total of its set without keys: over no row it has one all the
+/// The results of a GROUP BY, and where there are none the total of each set without keys: over no row it has one all the
 /// same.
 pub(super) fn with_total_of_nothing(results: LogicalPlan, aggregate: &Aggregate) -> Result<LogicalPlan> {
     let keys: Vec<Expr> = grouping_set_to_exprlist(&aggregate.group_expr)?.into_iter().cloned().collect();
-    let numbered = numbered(&keys, &sets(&aggregate.group_expr));
-    let Some((number, _)) = numbered.iter().find(|(_, set)| set.is_empty()) else { return Ok(results) };
+    let number_type = aggregate.schema.field(keys.len()).data_type();
+    let of_totals = numbered(&keys, &sets(&aggregate.group_expr)).into_iter().filter(|(_, set)| set.is_empty());
+    let numbers = of_totals.map(|(number, _)| ScalarValue::UInt64(Some(number)).cast_to(number_type));
+    let numbers = numbers.collect::<Result<Vec<_>>>()?;
     let columns: Vec<Expr> = results.schema().columns().into_iter().map(Expr::Column).collect();
-    let number = ScalarValue::UInt64(Some(*number)).cast_to(aggregate.schema.field(keys.len()).data_type())?;
-    let totals = aggregate.aggr_expr.iter().zip(&aggregate.schema.fields()[keys.len() + 1..]);
-    let totals = totals.map(|(expr, field)| value_of_nothing(expr, &aggregate.input, field.data_type()));
-    let of_nothing: Vec<ScalarValue> = std::iter::once(Ok(number)).chain(totals).collect::<Result<_>>()?;
-    let is_nothing = || columns[keys.len()].clone().is_null();
-    let mut outputs: Vec<Expr> = columns[..keys.len()].to_vec();
-    for (column, value) in columns[keys.len()..].iter().zip(of_nothing) {
-        outputs.push(when(is_nothing(), lit(value)).otherwise(column.clone())?);
+    let number = columns[keys.len()].clone();
+    let mut outputs: Vec<Expr> = columns[..=keys.len()].to_vec();
+    let aggregates = aggregate.aggr_expr.iter().zip(aggregate.schema.iter().skip(keys.len() + 1));
+    for ((expr, (qualifier, field)), column) in aggregates.zip(&columns[keys.len() + 1..]) {
+        let value = lit(value_of_nothing(expr, &aggregate.input, field.data_type())?);
+        let value = when(number.clone().is_null(), value).otherwise(column.clone())?;
+        outputs.push(named(value, qualifier.cloned(), field.name()));
     }
-    let outputs = outputs.into_iter().zip(aggregate.schema.iter());
-    let outputs = outputs.map(|(expr, (qualifier, field))| named(expr, qualifier.cloned(), field.name()));
-    let outputs: Vec<Expr> = outputs.collect();
-    LogicalPlanBuilder::empty(true).join_on(results, JoinType::Left, [lit(true)])?.project(outputs)?.build()
+    let list = |numbers: &[ScalarValue]| lit(ScalarValue::List(ScalarValue::new_list_nullable(numbers, number_type)));
+    let none = ScalarValue::try_from(number_type)?;
+    let totals = Column::new_unqualified("__totals");
+    outputs.push(when(number.clone().is_null(), list(&numbers)).otherwise(list(&[none]))?.alias(&totals.name));
+    let rows = LogicalPlanBuilder::empty(true).join_on(results, JoinType::Left, [lit(true)])?.project(outputs)?;
+    let options = UnnestOptions { null_handling: NullHandling::Drop, recursions: vec![] };
+    let rows = rows.unnest_column_with_options(totals.clone(), options)?;
+    let of_nothing = when(number.clone().is_null(), Expr::Column(totals)).otherwise(number)?;
+    let mut outputs: Vec<Expr> = aggregate.schema.columns().into_iter().map(Expr::Column).collect();
+    let (qualifier, field) = aggregate.schema.qualified_field(keys.len());
+    outputs[keys.len()] = named(of_nothing, qualifier.cloned(), field.name());
+    rows.project(outputs)?.build()
 }
 
 /// What an aggregate says of no row.
