@@ -6,8 +6,8 @@
 //!   the rest         ▓▓▓▓      ▓▓▓▓      those that have rows of the pipeline's own
 //! ```
 //!
-//! A batch is decoded as a whole: the rows of a hash stand close together, and to pass over some takes longer than to
-//! decode all of them.
+//! Keys and times of a row group are held while it is read. A batch is decoded as a whole: the rows of a hash stand close
+//! together, and to pass over some takes longer than to decode all of them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -2,8 +2,8 @@
 //!
 //! A page is read from the file when its rows are due, so what is held is a page of each column and not a row group.
 //! A batch never spans two row groups. A text column that is wanted as codes comes as a dictionary array over the row
-//! group's own dictionary, wherever all of its pages are coded so: its text is never written out for each row. Where
-//! pipelines share the rows by their keys, those come first: see [`super::keys_first`].
+//! group's own dictionary, wherever all of its pages are coded so: its text is never written out for each row.
+//! Where pipelines share the rows by their keys, those of a row group come first, and are held: see [`super::keys_first`].
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
@@ -237,20 +237,16 @@ impl ParquetRows {
         let mut columns = Vec::with_capacity(self.columns.len());
         let mut coded = None;
         for (position, (column, field)) in self.columns.iter().zip(self.schema.fields()).enumerate() {
-            let values = match column {
-                Column::Constant(value) => Err(value.to_array_of_size(rows)?),
+            columns.push(match column {
+                Column::Constant(value) => value.to_array_of_size(rows)?,
                 Column::Decoded(place) | Column::Coded(place) => match &decoded[*place] {
-                    Some(values) => Ok(values),
-                    None => Err(unread(field, rows)?),
+                    None => unread(field, rows)?,
+                    Some(values) if column.coded().is_some() && self.dictionary.keeps(values, field)? => {
+                        coded = Some(position);
+                        Arc::clone(values)
+                    }
+                    Some(values) => as_type(values, field.data_type())?,
                 },
-            };
-            columns.push(match values {
-                Err(values) => values,
-                Ok(values) if column.coded().is_some() && self.dictionary.keeps(values, field)? => {
-                    coded = Some(position);
-                    Arc::clone(values)
-                }
-                Ok(values) => as_type(values, field.data_type())?,
             });
         }
         let schema = match coded {
