@@ -3,11 +3,11 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray, RecordBatch, UInt32Array, new_null_array};
 use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, FieldRef, Int64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
-use datafusion::common::Result;
+use datafusion::common::{Result, ScalarValue};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
@@ -38,6 +38,8 @@ pub(crate) struct AggregateSpec {
     pub(crate) is_ordered: bool,
     /// Whether the only key is a number that stands for keys, see [`super::shared_keys`].
     pub(crate) is_numbered: bool,
+    /// Last keys of the groups without other keys that are there even if no row came in: totals of several sets of keys.
+    pub(crate) totals: Vec<ScalarValue>,
     /// What follows from the others.
     pub(crate) derived: Derived,
 }
@@ -212,10 +214,23 @@ impl AggregateSpec {
         })
     }
 
-    /// That row: what every aggregate says of nothing.
+    /// Whether there is an answer even if no row came in.
+    pub(super) fn owes_answer(&self) -> bool {
+        self.has_one_group() || !self.totals.is_empty()
+    }
+
+    /// That answer: what every aggregate says of nothing.
     pub(super) fn empty_answer(&self) -> Result<RecordBatch> {
-        let values = self.aggregates.iter().map(|aggregate| aggregate.create_accumulator()?.evaluate()?.to_array());
-        self.output(None, 1, values.collect::<Result<_>>()?)
+        let rows = if self.has_one_group() { 1 } else { self.totals.len() };
+        let keys = self.key_fields();
+        let mut columns: Vec<_> = keys.iter().map(|key| new_null_array(key.data_type(), rows)).collect();
+        if let Some(last) = columns.last_mut() {
+            *last = ScalarValue::iter_to_array(self.totals.iter().cloned())?;
+        }
+        for aggregate in &self.aggregates {
+            columns.push(aggregate.create_accumulator()?.evaluate()?.to_array_of_size(rows)?);
+        }
+        self.output(None, rows, columns)
     }
 
     /// Evaluates every expression over a batch, but for arguments that nobody reads.

@@ -166,9 +166,10 @@ impl Operator for ChangelogAggregate {
     }
 
     fn finish(&mut self, output: &mut Vec<RecordBatch>) -> Result<()> {
-        if self.spec.has_one_group() && !self.state.windows.has_last() {
+        if self.spec.owes_answer() && !self.state.windows.has_last() {
             let answer = self.spec.empty_answer()?;
-            output.push(self.changes.output(&self.schema, &[Op::Insert], answer)?);
+            let ops = vec![Op::Insert; answer.num_rows()];
+            output.push(self.changes.output(&self.schema, &ops, answer)?);
         }
         self.flush(WATERMARK_MAX, output)?;
         self.state.counters.windows_closed += self.state.windows.count();

@@ -96,6 +96,7 @@ pub(super) fn numbered(spec: &AggregateSpec) -> AggregateSpec {
         schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
         is_ordered: spec.is_ordered,
         is_numbered: true,
+        totals: vec![],
         derived: Derived::default(),
     }
 }

@@ -208,6 +208,7 @@ pub(super) fn group_by(
         schema,
         is_ordered: true,
         is_numbered: false,
+        totals: vec![],
         derived: Derived::default(),
     })
 }

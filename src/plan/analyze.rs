@@ -34,7 +34,7 @@ use crate::sql::{Changes, EmitMode, When};
 
 use super::aggregate::Grouping;
 use super::event_time::{first_stream, reads_stream};
-use super::explode::{expand_or_explode, explode, explode_aggregate, explode_projection};
+use super::explode::{calls_overlapping, expand_or_explode, explode, explode_aggregate, explode_projection};
 use super::nodes::{Emit, Pipelines, Repeats, WriteFiles};
 use super::over::Stack;
 use super::overlapping::calls_session;
@@ -323,27 +323,36 @@ impl Rewriter {
                     false => self.rewrite(aggregate.input.as_ref().clone(), EmitMode::Final)?,
                 };
                 refuse::changes_of_results(&aggregate, emit, self.emit_at)?;
-                let input = self.close(flow)?;
-                let plan = LogicalPlan::Aggregate(aggregate);
-                Ok(Flow::stateless(plan.with_new_exprs(plan.expressions(), vec![input])?, Shape::Tail))
+                self.aggregate_at_end(aggregate, flow)
             }
         }
     }
 
+    /// A GROUP BY that DataFusion answers when the pipelines have ended.
+    fn aggregate_at_end(&self, aggregate: Aggregate, input: Flow) -> Result<Flow> {
+        let input = self.close(input)?;
+        let plan = LogicalPlan::Aggregate(aggregate);
+        Ok(Flow::stateless(plan.with_new_exprs(plan.expressions(), vec![input])?, Shape::Tail))
+    }
+
     /// A GROUP BY of several sets of keys.
     fn sets(&self, aggregate: Aggregate, emit: EmitMode) -> Result<Flow> {
-        let flow = match with_hops_pulled_up(&aggregate)? {
-            Some(pulled_up) => self.rewrite(pulled_up, emit)?,
-            None => self.rewrite(expand_or_explode(aggregate.clone())?, emit)?,
-        };
-        // Changes of no row are none; and what never ends has no total.
-        let is_endless = first_stream(&aggregate.input).is_some_and(|stream| stream.is_endless());
-        let has_total = grouping_sets::sets(&aggregate.group_expr).iter().any(Vec::is_empty);
-        if emit.is_changes() || is_endless || !has_total {
-            return Ok(flow);
+        if let Some(pulled_up) = with_hops_pulled_up(&aggregate)? {
+            return self.rewrite(pulled_up, emit);
         }
-        let results = self.close(flow)?;
-        Ok(Flow::stateless(grouping_sets::with_total_of_nothing(results, &aggregate)?, Shape::Tail))
+        let flow = self.rewrite(expand_or_explode(aggregate.clone())?, emit)?;
+        let totals = grouping_sets::totals(&aggregate)?;
+        match flow.shape {
+            // DataFusion's own GROUP BY has a total of no row, as one of a single set of keys has not.
+            Shape::Tail if !totals.is_empty() && !aggregate.group_expr.iter().any(calls_overlapping) => {
+                let input = self.rewrite(aggregate.input.as_ref().clone(), EmitMode::Final)?;
+                self.aggregate_at_end(aggregate, input)
+            }
+            Shape::Results if !totals.is_empty() => {
+                Ok(Flow { plan: grouping_sets::with_totals(flow.plan, &totals)?, ..flow })
+            }
+            _ => Ok(flow),
+        }
     }
 
     /// OVER columns: a pipeline keeps all those that follow the event time, the others are a tail.

@@ -3,18 +3,15 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::DataType;
-use datafusion::common::{Column, JoinType, NullHandling, Result, ScalarValue, UnnestOptions, internal_err};
-use datafusion::execution::context::ExecutionProps;
-use datafusion::logical_expr::expr::{AggregateFunction, GroupingSet};
-use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, NullHandling, Result, ScalarValue, UnnestOptions};
+use datafusion::logical_expr::expr::GroupingSet;
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, Projection, in_list, lit, when};
 
-use datafusion::physical_expr::aggregate::AggregateExprBuilder;
-use datafusion::physical_expr::create_physical_expr;
-
 use super::aggregate::named;
+use super::analyze;
+use super::nodes::WindowAggregate;
 
 /// Whether a GROUP BY has several sets of keys.
 pub(super) fn has_sets(aggregate: &Aggregate) -> bool {
@@ -61,51 +58,27 @@ pub(super) fn expand(aggregate: Aggregate) -> Result<LogicalPlan> {
     Ok(LogicalPlan::Projection(Projection::try_new(outputs, Arc::new(plan))?))
 }
 
-/// The results of a GROUP BY, and where there are none the total of each set without keys: over no row it has one all the
-/// same.
-pub(super) fn with_total_of_nothing(results: LogicalPlan, aggregate: &Aggregate) -> Result<LogicalPlan> {
+/// The numbers of the sets without keys: each has a total, of no row too.
+pub(super) fn totals(aggregate: &Aggregate) -> Result<Vec<ScalarValue>> {
     let keys: Vec<Expr> = grouping_set_to_exprlist(&aggregate.group_expr)?.into_iter().cloned().collect();
     let number_type = aggregate.schema.field(keys.len()).data_type();
-    let of_totals = numbered(&keys, &sets(&aggregate.group_expr)).into_iter().filter(|(_, set)| set.is_empty());
-    let numbers = of_totals.map(|(number, _)| ScalarValue::UInt64(Some(number)).cast_to(number_type));
-    let numbers = numbers.collect::<Result<Vec<_>>>()?;
-    let columns: Vec<Expr> = results.schema().columns().into_iter().map(Expr::Column).collect();
-    let number = columns[keys.len()].clone();
-    let mut outputs: Vec<Expr> = columns[..=keys.len()].to_vec();
-    let aggregates = aggregate.aggr_expr.iter().zip(aggregate.schema.iter().skip(keys.len() + 1));
-    for ((expr, (qualifier, field)), column) in aggregates.zip(&columns[keys.len() + 1..]) {
-        let value = lit(value_of_nothing(expr, &aggregate.input, field.data_type())?);
-        let value = when(number.clone().is_null(), value).otherwise(column.clone())?;
-        outputs.push(named(value, qualifier.cloned(), field.name()));
-    }
-    let list = |numbers: &[ScalarValue]| lit(ScalarValue::List(ScalarValue::new_list_nullable(numbers, number_type)));
-    let none = ScalarValue::try_from(number_type)?;
-    let totals = Column::new_unqualified("__totals");
-    outputs.push(when(number.clone().is_null(), list(&numbers)).otherwise(list(&[none]))?.alias(&totals.name));
-    let rows = LogicalPlanBuilder::empty(true).join_on(results, JoinType::Left, [lit(true)])?.project(outputs)?;
-    let options = UnnestOptions { null_handling: NullHandling::Drop, recursions: vec![] };
-    let rows = rows.unnest_column_with_options(totals.clone(), options)?;
-    let of_nothing = when(number.clone().is_null(), Expr::Column(totals)).otherwise(number)?;
-    let mut outputs: Vec<Expr> = aggregate.schema.columns().into_iter().map(Expr::Column).collect();
-    let (qualifier, field) = aggregate.schema.qualified_field(keys.len());
-    outputs[keys.len()] = named(of_nothing, qualifier.cloned(), field.name());
-    rows.project(outputs)?.build()
+    let without_keys = numbered(&keys, &sets(&aggregate.group_expr)).into_iter().filter(|(_, set)| set.is_empty());
+    without_keys.map(|(number, _)| ScalarValue::UInt64(Some(number)).cast_to(number_type)).collect()
 }
 
-/// What an aggregate says of no row.
-fn value_of_nothing(expr: &Expr, input: &LogicalPlan, data_type: &DataType) -> Result<ScalarValue> {
-    let value = || {
-        let Expr::AggregateFunction(AggregateFunction { func, params }) = expr.clone().unalias() else {
-            return internal_err!("{expr} is no aggregate");
-        };
-        let (properties, context) = (ExecutionProps::new(), PhysicalPlanningContext::default());
-        let physical = |arg: &Expr| create_physical_expr(arg, input.schema(), &properties, &context);
-        let args = params.args.iter().map(physical).collect::<Result<Vec<_>>>()?;
-        let aggregate = AggregateExprBuilder::new(func, args).schema(Arc::clone(input.schema().inner()));
-        aggregate.alias(expr.schema_name().to_string()).build()?.create_accumulator()?.evaluate()
-    };
-    // Those that want more than their arguments have no value.
-    value().and_then(|value| value.cast_to(data_type)).or_else(|_| ScalarValue::try_from(data_type))
+/// The plan of an expanded GROUP BY that tells these totals even if no row comes.
+pub(super) fn with_totals(plan: LogicalPlan, totals: &[ScalarValue]) -> Result<LogicalPlan> {
+    plan.transform_down(|node| {
+        let LogicalPlan::Extension(extension) = &node else { return Ok(Transformed::no(node)) };
+        Ok(match extension.node.as_any().downcast_ref::<WindowAggregate>() {
+            Some(groups) => {
+                let groups = analyze::extension(groups.clone().with_totals(totals.to_vec()));
+                Transformed::new(groups, true, TreeNodeRecursion::Stop)
+            }
+            None => Transformed::no(node),
+        })
+    })
+    .data()
 }
 
 /// The sets of keys of a GROUP BY.

@@ -17,7 +17,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Field};
-use datafusion::common::{DFSchema, DFSchemaRef, Result, plan_datafusion_err};
+use datafusion::common::{DFSchema, DFSchemaRef, Result, ScalarValue, plan_datafusion_err};
 use datafusion::logical_expr::expr_rewriter::unnormalize_col;
 use datafusion::logical_expr::utils::exprlist_to_fields;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, UserDefinedLogicalNodeCore};
@@ -154,6 +154,8 @@ pub(crate) struct WindowAggregate {
     /// Over the results of windows, which of their columns the event time is.
     pub(crate) results: Option<ResultTime>,
     pub(crate) repeats: Repeats,
+    /// Last keys of the groups without other keys that are there even if no row comes.
+    pub(crate) totals: Vec<ScalarValue>,
     schema: DFSchemaRef,
 }
 
@@ -182,8 +184,8 @@ impl WindowAggregate {
             fields.push((None, Arc::new(field)));
         }
         let schema = Arc::new(DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?);
-        let (results, repeats) = (None, Repeats::All);
-        Ok(Self { input, window, time, keys, aggregates, emit, results, repeats, schema })
+        let (results, repeats, totals) = (None, Repeats::All, vec![]);
+        Ok(Self { input, window, time, keys, aggregates, emit, results, repeats, totals, schema })
     }
 
     /// The same over the results of windows.
@@ -194,6 +196,11 @@ impl WindowAggregate {
     /// The same with other rows of a key told.
     pub(crate) fn with_repeats(self, repeats: Repeats) -> Self {
         Self { repeats, ..self }
+    }
+
+    /// The same with totals of no row.
+    pub(crate) fn with_totals(self, totals: Vec<ScalarValue>) -> Self {
+        Self { totals, ..self }
     }
 }
 
@@ -208,13 +215,14 @@ impl PartialEq for WindowAggregate {
             && self.emit == other.emit
             && self.results == other.results
             && self.repeats == other.repeats
+            && self.totals == other.totals
     }
 }
 impl Eq for WindowAggregate {}
 impl Hash for WindowAggregate {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (&self.input, &self.window, &self.time, &self.keys, &self.aggregates, &self.emit).hash(state);
-        (&self.results, self.repeats).hash(state);
+        (&self.results, self.repeats, &self.totals).hash(state);
     }
 }
 
@@ -253,6 +261,7 @@ impl UserDefinedLogicalNodeCore for WindowAggregate {
             emit: self.emit,
             results: self.results.clone(),
             repeats: self.repeats,
+            totals: self.totals.clone(),
             schema: Arc::clone(&self.schema),
         })
     }

@@ -61,6 +61,7 @@ pub(super) fn aggregate_spec(
         schema: Arc::new(without_op(node.schema().as_arrow(), node.emit)),
         is_ordered,
         is_numbered: false,
+        totals: node.totals.clone(),
         derived: Derived::default(),
     })
 }

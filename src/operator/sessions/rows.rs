@@ -60,6 +60,7 @@ impl SessionRowsSpec {
             schema: Arc::new(Schema::new(fields)),
             is_ordered: false,
             is_numbered: false,
+            totals: vec![],
             derived: Derived::default(),
         };
         let apart = Apart::of(&groups)?;

@@ -89,6 +89,7 @@ impl TopNSpec {
             schema: Arc::new(Schema::new(fields)),
             is_ordered: true,
             is_numbered: false,
+            totals: vec![],
             derived: Derived::default(),
         };
         Ok(Self { groups: Arc::new(groups), schema, best, kept, order: exprs })

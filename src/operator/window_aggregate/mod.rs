@@ -428,7 +428,7 @@ impl Operator for WindowAggregate {
     }
 
     fn finish(&mut self, output: &mut Vec<RecordBatch>) -> Result<()> {
-        if self.spec.has_one_group() && self.mode == Mode::Final && !self.state.windows.has_last() {
+        if self.spec.owes_answer() && self.mode == Mode::Final && !self.state.windows.has_last() {
             output.push(self.spec.empty_answer()?);
         }
         self.close(WATERMARK_MAX, output)?;

@@ -103,7 +103,7 @@ pub(crate) struct CompleteWindow {
 impl Merger {
     /// A merger of pieces that start with these watermarks.
     pub(crate) fn new(spec: Arc<AggregateSpec>, start_watermarks: Vec<i64>) -> Self {
-        let (owes_answer, pieces) = (spec.has_one_group(), start_watermarks.len());
+        let (owes_answer, pieces) = (spec.owes_answer(), start_watermarks.len());
         Self {
             spec,
             watermarks: start_watermarks,
