@@ -56,7 +56,7 @@ impl Blocks {
     pub(super) fn of(shape: &WindowShape) -> Option<Self> {
         let (size, offset) = match shape {
             WindowShape::Hop { size, offset, .. } | WindowShape::Cumulate { size, offset, .. } => (*size, *offset),
-            WindowShape::Tumble(_) | WindowShape::Session { .. } => return None,
+            WindowShape::Tumble(_) | WindowShape::LastTick { .. } | WindowShape::Session { .. } => return None,
         };
         let pane = shape.pane()?;
         let panes = size / pane;

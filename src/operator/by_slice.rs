@@ -25,7 +25,7 @@ impl WindowSpec {
         let first = self.shape.next_end(pane, i64::MIN);
         let ends = std::iter::successors(first, |end| self.shape.next_end(pane, *end));
         let end = ends.take_while(|end| *end <= watermark).last()?;
-        Some((self.shape.start(pane, end), end))
+        Some((self.shape.whole_start(pane, end), end))
     }
 
     /// The windows of a slice, each as a slice of its own.

@@ -69,6 +69,7 @@ fn first_start(shape: &WindowShape, known_offset: Option<i64>, time: i64) -> i64
             None => time.saturating_sub(size - 1),
         },
         WindowShape::Tumble(Length::Calendar(calendar)) => start_of(calendar, time),
+        WindowShape::LastTick { .. } => time,
         WindowShape::Hop { slide, size, offset } => {
             floor(time.saturating_sub(*size), *slide, *offset).saturating_add(*slide)
         }

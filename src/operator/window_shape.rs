@@ -26,6 +26,8 @@ pub(crate) enum WindowShape {
     Hop { slide: i64, size: i64, offset: i64 },
     /// Windows that begin together and are each a step longer than the one before, up to `size`, a multiple of `step`.
     Cumulate { step: i64, size: i64, offset: i64 },
+    /// The last ticks of such windows, each by itself: of rows that meet their windows one by one these tell all windows apart.
+    LastTick { size: i64, offset: i64 },
     /// As long as rows are less than `gap` apart. Sessions come out `wait` after they have ended.
     Session { gap: i64, wait: i64 },
 }
@@ -60,7 +62,7 @@ impl WindowShape {
     /// The length of a pane; none where a window is one, or has none.
     pub(crate) fn pane(&self) -> Option<i64> {
         match self {
-            Self::Tumble(_) | Self::Session { .. } => None,
+            Self::Tumble(_) | Self::LastTick { .. } | Self::Session { .. } => None,
             Self::Hop { slide, size, .. } => Some(gcd(*slide, *size)),
             Self::Cumulate { step, .. } => Some(*step),
         }
@@ -71,6 +73,7 @@ impl WindowShape {
     pub(crate) fn next_end(&self, pane: i64, above: i64) -> Option<i64> {
         let end = match self {
             Self::Tumble(length) => Some(length.end(pane)),
+            Self::LastTick { .. } => Some(pane_end(pane, 1)),
             Self::Session { .. } => None,
             Self::Hop { slide, size, offset } => {
                 let least = pane_end(pane, gcd(*slide, *size)).max(above.saturating_add(1));
@@ -90,9 +93,17 @@ impl WindowShape {
     /// The start of the window that ends at `end` and holds the pane that begins at `pane`.
     pub(crate) fn start(&self, pane: i64, end: i64) -> i64 {
         match self {
-            Self::Tumble(_) | Self::Session { .. } => pane,
+            Self::Tumble(_) | Self::LastTick { .. } | Self::Session { .. } => pane,
             Self::Hop { size, .. } => end.saturating_sub(*size),
             Self::Cumulate { size, offset, .. } => clamp(round_down(i128::from(pane), *size, *offset)),
+        }
+    }
+
+    /// The start of the window that such a one is, or is the last tick of.
+    pub(crate) fn whole_start(&self, pane: i64, end: i64) -> i64 {
+        match self {
+            Self::LastTick { size, offset } => clamp(round_down(i128::from(pane), *size, *offset)),
+            _ => self.start(pane, end),
         }
     }
 
@@ -111,6 +122,11 @@ impl WindowShape {
             Self::Session { gap, .. } => Self::Session { gap, wait: gap },
             shape => shape,
         }
+    }
+
+    /// Whether a row is in one window, whatever other rows there are.
+    pub(crate) fn tumbles(&self) -> bool {
+        matches!(self, Self::Tumble(_) | Self::LastTick { .. })
     }
 
     /// Whether a window's start does not tell its end.
@@ -132,6 +148,7 @@ impl WindowShape {
         match self {
             Self::Tumble(length) => length.typical(),
             Self::Hop { size, .. } | Self::Cumulate { size, .. } => *size,
+            Self::LastTick { .. } => 1,
             Self::Session { gap, .. } => *gap,
         }
     }
@@ -144,6 +161,7 @@ impl fmt::Display for WindowShape {
             Self::Tumble(Length::Calendar(calendar)) => write!(f, "of {calendar}"),
             Self::Hop { slide, size, .. } => write!(f, "of {size} ticks every {slide}"),
             Self::Cumulate { step, size, .. } => write!(f, "of {size} ticks by steps of {step}"),
+            Self::LastTick { size, .. } => write!(f, "of the last ticks of windows of up to {size} ticks"),
             Self::Session { gap, .. } => write!(f, "of sessions {gap} ticks apart"),
         }
     }

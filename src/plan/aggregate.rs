@@ -242,7 +242,7 @@ pub(super) fn pick_window(groups: &[Expr], input: &LogicalPlan) -> Result<Option
 }
 
 fn rank(window: &Recognised) -> (bool, i64) {
-    (matches!(window.shape, WindowShape::Tumble(_)), window.shape.typical())
+    (window.shape.tumbles(), window.shape.typical())
 }
 
 /// The window that a group expression is, or the one that its end or time is taken from.
@@ -278,7 +278,7 @@ pub(super) fn with_bounds(expr: &Expr, window: &Recognised, input: &LogicalPlan)
 fn replace_window(expr: &Expr, window: &Recognised, input: &LogicalPlan) -> Result<Transformed<Expr>> {
     let (start, end) = (Column::new_unqualified(WINDOW_START), Column::new_unqualified(WINDOW_END));
     let is_window = |part: &Expr| Ok::<_, DataFusionError>(window::recognise(part, input)?.as_ref() == Some(window));
-    let is_tumbling = matches!(window.shape, WindowShape::Tumble(_));
+    let is_tumbling = window.shape.tumbles();
     expr.clone().unalias().transform_down(|part| {
         let bound = match &part {
             // The window is the last tick before this.

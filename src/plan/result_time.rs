@@ -128,6 +128,7 @@ fn of_call(call: &ScalarFunction, plan: &LogicalPlan) -> Option<ResultTime> {
         // Where windows begin says nothing of how long they are.
         WindowShape::Tumble(Length::Calendar(calendar)) => Length::Calendar(Calendar { offset: 0, ..calendar }),
         WindowShape::Tumble(length) => length,
+        WindowShape::LastTick { .. } => Length::Ticks(1),
         WindowShape::Hop { size, .. } => Length::Ticks(size),
         WindowShape::Cumulate { .. } | WindowShape::Session { .. } => return None,
     };

@@ -51,7 +51,7 @@ pub(crate) fn recognise(expr: &Expr, plan: &LogicalPlan) -> Result<Option<Recogn
             let Some((inner, input)) = index_of(column, plan.schema()).and_then(|index| behind(index, plan)) else {
                 return Ok(None);
             };
-            if let Some(end) = cumulating_end(expr, plan) {
+            if let Some(end) = cumulating_end(expr, plan)? {
                 return Ok(Some(end));
             }
             // Rows that meet each of their windows tumble through them. Those that begin together are all there at the end of
@@ -81,42 +81,43 @@ pub(crate) fn recognise(expr: &Expr, plan: &LogicalPlan) -> Result<Option<Recogn
 
 /// The window of rows that meet each of their cumulating windows, if `column` is its end or its last tick: it is told from others
 /// by that alone, and may be taken to be as short.
-fn cumulating_end(column: &Expr, plan: &LogicalPlan) -> Option<Recognised> {
-    let start = if is_bound_of_cumulating(column, plan, "window_end") {
-        last_tick(column.clone())
-    } else if is_bound_of_cumulating(column, plan, "window_time") {
-        column.clone()
-    } else {
-        return None;
+fn cumulating_end(column: &Expr, plan: &LogicalPlan) -> Result<Option<Recognised>> {
+    let (cumulating, start) = match (bound_of(column, plan, "window_end"), bound_of(column, plan, "window_time")) {
+        (Some(cumulating), _) => (cumulating, last_tick(column.clone())),
+        (None, Some(cumulating)) => (cumulating, column.clone()),
+        (None, None) => return Ok(None),
     };
-    Some(Recognised::tumbling(start, Length::Ticks(1)))
+    Ok(match shape(&cumulating, &column.get_type(plan.schema())?)? {
+        Some(WindowShape::Cumulate { size, offset, .. }) => {
+            Some(Recognised { start, shape: WindowShape::LastTick { size, offset } })
+        }
+        _ => None,
+    })
 }
 
-/// Whether an expression is this bound of a cumulating window.
-fn is_bound_of_cumulating(expr: &Expr, plan: &LogicalPlan, bound: &str) -> bool {
+/// The call of `cumulate` that an expression is this bound of.
+fn bound_of(expr: &Expr, plan: &LogicalPlan, bound: &str) -> Option<ScalarFunction> {
     match expr {
-        Expr::Alias(alias) => is_bound_of_cumulating(&alias.expr, plan, bound),
+        Expr::Alias(alias) => bound_of(&alias.expr, plan, bound),
         Expr::Column(column) => {
-            let inner = index_of(column, plan.schema()).and_then(|index| behind(index, plan));
-            inner.is_some_and(|(inner, input)| is_bound_of_cumulating(&inner, input, bound))
+            let (inner, input) = behind(index_of(column, plan.schema())?, plan)?;
+            bound_of(&inner, input, bound)
         }
-        Expr::ScalarFunction(call) => {
-            call.name() == bound && call.args.first().is_some_and(|window| cumulates(window, plan))
-        }
-        _ => false,
+        Expr::ScalarFunction(call) if call.name() == bound => cumulating(call.args.first()?, plan),
+        _ => None,
     }
 }
 
-/// Whether an expression is the start of a cumulating window.
-fn cumulates(expr: &Expr, plan: &LogicalPlan) -> bool {
+/// The call of `cumulate` that an expression is.
+fn cumulating(expr: &Expr, plan: &LogicalPlan) -> Option<ScalarFunction> {
     match expr {
-        Expr::Alias(alias) => cumulates(&alias.expr, plan),
+        Expr::Alias(alias) => cumulating(&alias.expr, plan),
         Expr::Column(column) => {
-            let inner = index_of(column, plan.schema()).and_then(|index| behind(index, plan));
-            inner.is_some_and(|(inner, input)| cumulates(&inner, input))
+            let (inner, input) = behind(index_of(column, plan.schema())?, plan)?;
+            cumulating(&inner, input)
         }
-        Expr::ScalarFunction(call) => call.name() == "cumulate",
-        _ => false,
+        Expr::ScalarFunction(call) if call.name() == "cumulate" => Some(call.clone()),
+        _ => None,
     }
 }
 
