@@ -1,20 +1,15 @@
-//! sum, and whatever else folds values: a value for each group, and a step that takes the next one in.
+//! What folds values: a value for each group, and a step that takes the next one in.
 
 use std::borrow::Borrow;
 use std::marker::PhantomData;
 
-use arrow::array::{ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType};
+use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 use datafusion::common::Result;
 
 use super::RunningAggregate;
-use super::column::{Column, Kept, Primitives, column_of, kept_values, primitive_column, values_of};
+use super::column::{Column, Kept, column_of, kept_values, values_of};
 use super::typed::{Kind, typed};
-
-/// The running sum, for types that DataFusion sums into: integers wrap, as DataFusion's do.
-pub(super) fn sum(data_type: DataType) -> Option<Box<dyn RunningAggregate>> {
-    primitive_column!(data_type => fold(data_type, Sum))
-}
 
 /// How values become one.
 pub(super) trait Step<C: Column>: 'static {
@@ -33,25 +28,6 @@ pub(super) trait Step<C: Column>: 'static {
             Some(kept) => Self::next(kept, value),
             None => *slot = Some(Self::first(value)),
         }
-    }
-}
-
-struct Sum;
-
-impl<T: ArrowPrimitiveType> Step<Primitives<T>> for Sum {
-    // Zero and minus zero are zero.
-    fn first(value: &T::Native) -> T::Native {
-        T::default_value().add_wrapping(*value)
-    }
-
-    fn next(sum: &mut T::Native, value: &T::Native) {
-        *sum = sum.add_wrapping(*value);
-    }
-
-    // Without a branch: where groups are small, whether a value is the first one is anybody's guess.
-    #[inline(always)]
-    fn take(sum: &mut Option<T::Native>, value: &T::Native) {
-        *sum = Some(sum.unwrap_or_default().add_wrapping(*value));
     }
 }
 

@@ -7,14 +7,14 @@
 //! |---|---|
 //! | `typed.rs` | one vector of slots, and the loop over a batch's rows, for every kind of aggregate below |
 //! | `column.rs` | the columns that the kinds are generic over: numbers and times, booleans, strings and bytes |
-//! | `count.rs`, `avg.rs` | count, avg |
-//! | `fold.rs` | a value, and a step that takes the next one in; sum |
+//! | `count.rs`, `sum.rs`, `avg.rs` | count, sum, avg |
+//! | `fold.rs` | a value, and a step that takes the next one in |
 //! | `extreme.rs`, `bits.rs` | such steps: min and max; bool_and, bool_or, bit_and, bit_or, bit_xor |
 //! | `first_last.rs` | first_value, last_value |
 //! | `moments.rs` | means and sums of products around them |
 //! | `variance.rs`, `covariance.rs`, `correlation.rs` | what is made of those |
 //! | `general.rs` | everything else: one DataFusion accumulator for each group |
-//! | `pass.rs` | several simple aggregates of one column |
+//! | `pass.rs`, `held.rs` | several simple aggregates of one column |
 //! | `all.rs` | all aggregates of a GROUP BY |
 //! | `slots.rs` | which slots the rows of a batch come to |
 
@@ -29,9 +29,11 @@ mod extreme;
 mod first_last;
 mod fold;
 mod general;
+mod held;
 mod moments;
 mod pass;
 mod slots;
+mod sum;
 #[cfg(test)]
 mod tests;
 mod typed;
@@ -113,7 +115,7 @@ fn typed(aggregate: &AggregateFunctionExpr) -> Option<Box<dyn RunningAggregate>>
     let output = aggregate.field().data_type().clone();
     match function {
         _ if function.is::<Count>() => Some(count::count()),
-        _ if function.is::<Sum>() => fold::sum(output),
+        _ if function.is::<Sum>() => sum::sum(output),
         _ if function.is::<Avg>() => avg::avg(aggregate),
         _ if function.is::<Min>() => extreme::min(output),
         _ if function.is::<Max>() => extreme::max(output),

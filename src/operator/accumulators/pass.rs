@@ -9,6 +9,7 @@ use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type, Int64Typ
 use datafusion::common::{Result, internal_datafusion_err};
 
 use super::column::{Column, Numbers, Primitives, column_of, values_of};
+use super::held::{Held, Total, Whole};
 use super::typed::{Kind, typed};
 use super::{RunningAggregate, passed_rows};
 use crate::operator::passes::{Asks, Pass};
@@ -18,33 +19,26 @@ use crate::operator::summary::{Measure, Summary};
 pub(super) fn pass(pass: &Pass) -> Box<dyn RunningAggregate<Vec<ArrayRef>>> {
     let asks = pass.members.iter().map(|(_, asks)| *asks).collect();
     match pass.data_type {
-        DataType::Float16 => typed(PassValues::<Float16Type> { asks, of: PhantomData }),
-        DataType::Float32 => typed(PassValues::<Float32Type> { asks, of: PhantomData }),
-        DataType::Float64 => typed(PassValues::<Float64Type> { asks, of: PhantomData }),
-        _ => typed(PassValues::<Int64Type> { asks, of: PhantomData }),
+        DataType::Float16 => pass_of::<Float16Type>(asks),
+        DataType::Float32 => pass_of::<Float32Type>(asks),
+        DataType::Float64 => pass_of::<Float64Type>(asks),
+        _ => pass_of::<Int64Type>(asks),
     }
 }
 
-struct PassValues<T> {
+/// What is held of a group is no more than is asked for: many groups are to be near.
+fn pass_of<T: Measure>(asks: Vec<Asks>) -> Box<dyn RunningAggregate<Vec<ArrayRef>>> {
+    let has_extremes = asks.iter().any(|asks| matches!(asks, Asks::Min | Asks::Max));
+    match (has_extremes, asks.contains(&Asks::Rows)) {
+        (false, _) => typed(PassValues::<T, Total<T::Native>> { asks, of: PhantomData }),
+        (true, false) => typed(PassValues::<T, Summary<T::Native>> { asks, of: PhantomData }),
+        (true, true) => typed(PassValues::<T, Whole<T::Native>> { asks, of: PhantomData }),
+    }
+}
+
+struct PassValues<T, S> {
     asks: Vec<Asks>,
-    of: PhantomData<fn() -> T>,
-}
-
-/// What is held of a group.
-#[derive(Debug, Clone, Copy)]
-struct Slot<N> {
-    summary: Summary<N>,
-    /// Its rows without a value.
-    nulls: i64,
-}
-
-impl<N> Default for Slot<N>
-where
-    Summary<N>: Default,
-{
-    fn default() -> Self {
-        Self { summary: Summary::default(), nulls: 0 }
-    }
+    of: PhantomData<fn() -> (T, S)>,
 }
 
 /// The columns that are asked for, in the making.
@@ -58,8 +52,8 @@ struct Columns<N> {
     greatest: Option<Numbers<N>>,
 }
 
-impl<T: Measure> Kind for PassValues<T> {
-    type Slot = Slot<T::Native>;
+impl<T: Measure, S: Held<T::Native>> Kind for PassValues<T, S> {
+    type Slot = S;
     type Input = (ScalarBuffer<T::Native>, Option<NullBuffer>);
     type Output = Columns<T::Native>;
     type Values = Vec<ArrayRef>;
@@ -77,14 +71,22 @@ impl<T: Measure> Kind for PassValues<T> {
     #[inline(always)]
     fn take(&self, slot: &mut Self::Slot, (values, nulls): &Self::Input, row: usize) {
         match nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row)) {
-            true => slot.summary.take(values[row], T::rank(values[row])),
-            false => slot.nulls += 1,
+            true => slot.take(values[row], T::rank(values[row])),
+            false => slot.take_null(),
         }
     }
 
+    fn has_all_values(&self, (_, nulls): &Self::Input) -> bool {
+        nulls.is_none()
+    }
+
+    #[inline(always)]
+    fn take_value(&self, slot: &mut Self::Slot, (values, _): &Self::Input, row: usize) {
+        slot.take(values[row], T::rank(values[row]));
+    }
+
     fn merge(&self, into: &mut Self::Slot, from: Self::Slot) {
-        into.summary.merge(&from.summary);
-        into.nulls += from.nulls;
+        into.merge(from);
     }
 
     fn output(&self, rows: usize) -> Self::Output {
@@ -102,7 +104,8 @@ impl<T: Measure> Kind for PassValues<T> {
     }
 
     #[inline(always)]
-    fn write(&self, Slot { summary, nulls }: &Self::Slot, output: &mut Self::Output) {
+    fn write(&self, slot: &Self::Slot, output: &mut Self::Output) {
+        let Whole { summary, nulls } = slot.whole();
         let is_seen = summary.count > 0;
         if let Some(rows) = &mut output.rows {
             rows.push(summary.count + nulls);
@@ -148,8 +151,9 @@ impl<T: Measure> Kind for PassValues<T> {
     }
 
     fn state(&self, slots: &[Self::Slot]) -> Result<Vec<ArrayRef>> {
+        let slots: Vec<Whole<T::Native>> = slots.iter().map(Held::whole).collect();
         let column =
-            |of: fn(&Self::Slot) -> i64| Arc::new(Int64Array::from_iter_values(slots.iter().map(of))) as ArrayRef;
+            |of: fn(&Whole<T::Native>) -> i64| Arc::new(Int64Array::from_iter_values(slots.iter().map(of))) as ArrayRef;
         Ok(vec![
             column_of::<Primitives<T>>(slots.iter().map(|slot| Some(&slot.summary.sum)), &T::DATA_TYPE)?,
             column(|slot| slot.nulls),
@@ -163,15 +167,15 @@ impl<T: Measure> Kind for PassValues<T> {
         let sums = values_of::<Primitives<T>>(state, 0)?;
         let column = |index| values_of::<Primitives<Int64Type>>(state, index);
         let [nulls, counts, least, greatest] = [column(1)?, column(2)?, column(3)?, column(4)?];
-        let slot = |row: usize| Slot {
-            summary: Summary { count: counts[row], sum: sums[row], least: least[row], greatest: greatest[row] },
-            nulls: nulls[row],
+        let slot = |row: usize| {
+            let summary = Summary { count: counts[row], sum: sums[row], least: least[row], greatest: greatest[row] };
+            S::of(Whole { summary, nulls: nulls[row] })
         };
         Ok((0..sums.len()).map(slot).collect())
     }
 
     fn glance(slot: &Self::Slot) -> u64 {
-        (slot.summary.count ^ slot.nulls) as u64
+        slot.glance()
     }
 
     fn state_width(&self) -> usize {

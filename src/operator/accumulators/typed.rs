@@ -1,5 +1,7 @@
 //! The slots of a typed aggregate, and the loop over a batch's rows that all kinds share.
 
+use std::mem::needs_drop;
+
 use arrow::array::{ArrayRef, BooleanArray};
 use arrow::buffer::BooleanBuffer;
 use datafusion::common::Result;
@@ -28,6 +30,18 @@ pub(super) trait Kind: Send + 'static {
 
     /// Takes a row that counts in.
     fn take(&self, slot: &mut Self::Slot, input: &Self::Input, row: usize);
+
+    /// Whether each row that counts has a value that [`Kind::take_value`] takes, which is asked once for a batch, and slots hold
+    /// nothing elsewhere.
+    fn has_all_values(&self, _: &Self::Input) -> bool {
+        !needs_drop::<Self::Slot>()
+    }
+
+    /// Takes such a row in.
+    #[inline(always)]
+    fn take_value(&self, slot: &mut Self::Slot, input: &Self::Input, row: usize) {
+        self.take(slot, input, row);
+    }
 
     /// Takes in what another slot has seen later.
     fn merge(&self, into: &mut Self::Slot, from: Self::Slot);
@@ -110,6 +124,7 @@ impl<K: Kind> Typed<K> {
         let input = self.kind.input(arguments)?;
         self.grow(slots.total);
         let live = self.kind.live(arguments, filter);
+        let is_plain = live.is_none() && self.kind.has_all_values(&input);
         for (joins, rows) in slots.pieces(TOGETHER) {
             if rows.start % TOGETHER == 0 {
                 let together = rows.start..slots.rows.len().min(rows.start + TOGETHER);
@@ -117,7 +132,16 @@ impl<K: Kind> Typed<K> {
             }
             joins.iter().for_each(|join| self.join(join));
             let Self { kind, slots: all, heap } = self;
-            for (row, slot) in rows.clone().zip(&slots.rows[rows]) {
+            let of_rows = rows.clone().zip(&slots.rows[rows]);
+            if is_plain {
+                for (row, slot) in of_rows {
+                    let slot = &mut all[*slot];
+                    kind.take_value(slot, &input, row);
+                    after.row(kind, slot);
+                }
+                continue;
+            }
+            for (row, slot) in of_rows {
                 let slot = &mut all[*slot];
                 if live.as_ref().is_none_or(|live| live.value(row)) {
                     *heap -= K::heap(slot);
@@ -177,12 +201,18 @@ impl<K: Kind> RunningAggregate<K::Values> for Typed<K> {
     }
 
     fn take(&mut self, slots: &[usize]) -> Result<K::Values> {
-        let mut output = self.kind.output(slots.len());
+        let (mut output, empty) = (self.kind.output(slots.len()), K::Slot::default());
         for slots in slots.chunks(TOGETHER) {
             self.fetch(slots);
             for slot in slots {
-                let taken = self.empty(*slot);
-                self.kind.write(&taken, &mut output);
+                match self.slots.get_mut(*slot) {
+                    Some(slot) => {
+                        self.heap -= K::heap(slot);
+                        self.kind.write(slot, &mut output);
+                        slot.clone_from(&empty);
+                    }
+                    None => self.kind.write(&empty, &mut output),
+                }
             }
         }
         self.kind.finish(output)

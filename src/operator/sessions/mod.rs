@@ -19,11 +19,13 @@
 //! | `lists.rs` | the sessions of each key |
 //! | `by_start.rs` | those of keys that have many at once |
 //! | `ends.rs` | when they end |
+//! | `by_end.rs` | the order of those that have ended |
 //! | `row_changes.rs` | what each row changes |
 //! | `rows.rs` | the operator that gives each row its session, without a GROUP BY |
 //! | `told.rs` | what was told and what is to be told, where that is not each row's change at once |
 
 mod bounds;
+mod by_end;
 mod by_start;
 mod ends;
 mod lists;

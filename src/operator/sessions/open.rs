@@ -5,6 +5,7 @@ use arrow::datatypes::Int64Type;
 use datafusion::common::{Result, internal_datafusion_err};
 
 use super::bounds::Bounds;
+use super::by_end::sort;
 use super::ends::SessionEnds;
 use super::lists::SessionLists;
 use crate::operator::WindowShape;
@@ -124,6 +125,20 @@ impl OpenSessions {
         asks: Asks,
     ) -> Placed {
         self.lists.grow(keys_total);
+        // What nobody asks for is left out of the loop over rows.
+        match asks {
+            Asks::Nothing => self.place_rows::<false>(keys, times, watermark, asks),
+            _ => self.place_rows::<true>(keys, times, watermark, asks),
+        }
+    }
+
+    fn place_rows<const BOUNDS: bool>(
+        &mut self,
+        keys: &[usize],
+        times: &PrimitiveArray<Int64Type>,
+        watermark: i64,
+        asks: Asks,
+    ) -> Placed {
         let mut placed = Placed::for_rows(keys.len(), asks);
         for (row, key) in keys.iter().enumerate() {
             if row % TOGETHER == 0 {
@@ -136,10 +151,10 @@ impl OpenSessions {
             let Some(place) = place else { continue };
             placed.rows.push(row as u32);
             placed.slots.push(place.slot);
-            if asks != Asks::Nothing {
+            if BOUNDS {
                 placed.after.push(place.bounds);
             }
-            if asks == Asks::Both {
+            if BOUNDS && asks == Asks::Both {
                 placed.before.push(place.before);
             }
         }
@@ -147,6 +162,7 @@ impl OpenSessions {
     }
 
     /// The session of a row at `time`; none if the session that the row is by itself has ended.
+    #[inline(always)]
     fn place_at(&mut self, key: usize, row: usize, time: i64, watermark: i64, placed: &mut Placed) -> Option<Place> {
         let end = time.saturating_add(self.apart.gap);
         if end <= watermark {
@@ -208,6 +224,7 @@ impl OpenSessions {
     }
 
     /// Begins a session with a row, next after the one that `later` says.
+    #[inline(always)]
     fn begin_at(&mut self, key: usize, time: i64, later: Option<u32>) -> Place {
         let bounds = Bounds::at(time);
         Place { slot: self.begin(key, bounds, later), bounds, before: None }
@@ -222,6 +239,7 @@ impl OpenSessions {
     }
 
     /// Begins a session, next after the one that `later` says.
+    #[inline(always)]
     fn begin(&mut self, key: usize, bounds: Bounds, later: Option<u32>) -> usize {
         let slot = self.free.pop().unwrap_or(self.lists.slots.len() as u32);
         self.lists.insert(slot, self.began, key, bounds, later);
@@ -312,21 +330,5 @@ impl OpenSessions {
     /// Bytes held.
     pub(super) fn size(&self) -> usize {
         self.lists.size() + self.free.capacity() * size_of::<u32>() + self.ends.size()
-    }
-}
-
-/// Puts ends and slots in order: as one number, if they fit in one, for numbers are put in order without branches.
-fn sort(due: &mut [(i64, u32)]) {
-    let ends = || due.iter().map(|(end, _)| *end);
-    let (Some(first), Some(last)) = (ends().min(), ends().max()) else { return };
-    let Some(slots) = due.iter().map(|(_, slot)| u64::from(*slot) + 1).max() else { return };
-    let bits = u64::BITS - slots.leading_zeros();
-    if last.abs_diff(first).leading_zeros() < bits {
-        return due.sort_unstable();
-    }
-    let mut packed: Vec<u64> = due.iter().map(|(end, slot)| end.abs_diff(first) << bits | u64::from(*slot)).collect();
-    packed.sort_unstable();
-    for (due, packed) in due.iter_mut().zip(packed) {
-        *due = (first.wrapping_add_unsigned(packed >> bits), (packed & ((1 << bits) - 1)) as u32);
     }
 }
