@@ -43,7 +43,7 @@ impl Answer {
             schema: job.schema(),
             batches: sink.take().concat(),
             late_rows: summary.progress.late_rows,
-            ledger: job.take_late_rows().map(|(schema, rows)| Ledger { schema, rows }),
+            ledger: job.take_late_rows().map(|(schema, scans)| Ledger::new(schema, scans)),
             changelog,
         })
     }

@@ -1,13 +1,10 @@
 //! The late rows of a run, as its ledger names them.
 
-use std::collections::HashMap;
-
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{SchemaRef, UInt64Type};
 use datafusion::common::{Result, internal_datafusion_err};
 
 use crate::operator::ticks;
-use crate::plan::MissedWindows;
 use crate::source::{LeftOut, StreamTable};
 
 use super::rows::text_rows;
@@ -22,9 +19,16 @@ pub struct Ledger {
     pub schema: SchemaRef,
     /// The rows, in no order.
     pub rows: Vec<RecordBatch>,
+    /// Those of each scan of a stream, in order of the plan.
+    scans: Vec<Vec<RecordBatch>>,
 }
 
 impl Ledger {
+    /// Of the rows of each scan of a stream, in order of the plan.
+    pub(super) fn new(schema: SchemaRef, scans: Vec<Vec<RecordBatch>>) -> Self {
+        Self { schema, rows: scans.concat(), scans }
+    }
+
     /// How many entries there are.
     pub fn rows(&self) -> usize {
         self.rows.iter().map(RecordBatch::num_rows).sum()
@@ -32,46 +36,21 @@ impl Ledger {
 
     /// Whether every row was late for all of its windows, so that it had no part in the answer.
     pub(super) fn is_of_whole_rows(&self) -> Result<bool> {
-        Ok(self.entries()?.iter().all(|entry| entry.is_whole))
+        Ok(entries(&self.rows)?.iter().all(|entry| entry.is_whole))
     }
 
-    /// The rows that were late for all of their windows, to be left out.
-    pub(super) fn left_out(&self) -> Result<LeftOut> {
+    /// What a scan of `stream`, numbered in order of the plan, is to leave out: rows that were late for all of their windows, and
+    /// of others those that they missed.
+    pub(super) fn left_out(&self, scan: usize, stream: &StreamTable) -> Result<LeftOut> {
         let mut left_out = LeftOut::default();
-        for entry in self.entries()?.into_iter().filter(|entry| entry.is_whole) {
-            left_out.add(&entry.file, entry.row);
+        for entry in entries(self.scans.get(scan).unwrap_or(&self.rows))? {
+            if entry.is_whole {
+                left_out.add_row(&entry.file, entry.row);
+            } else if let (Some(place), Some(end)) = (stream.place_of(&entry.file, entry.row), entry.window_end) {
+                left_out.add_windows(place, end);
+            }
         }
         Ok(left_out)
-    }
-
-    /// The last window that each of the others missed. The rows are those of `stream`.
-    pub(super) fn missed_windows(&self, stream: &StreamTable) -> Result<MissedWindows> {
-        let mut missed = HashMap::new();
-        for entry in self.entries()?.into_iter().filter(|entry| !entry.is_whole) {
-            if let (Some(place), Some(end)) = (stream.place_of(&entry.file, entry.row), entry.window_end) {
-                let last = missed.entry(place).or_insert(end);
-                *last = end.max(*last);
-            }
-        }
-        Ok(MissedWindows(missed))
-    }
-
-    fn entries(&self) -> Result<Vec<Entry>> {
-        let mut entries = vec![];
-        for batch in &self.rows {
-            let missed = column(batch, "_missed")?.as_string::<i32>();
-            let (files, rows) = (column(batch, "_file")?.as_string::<i32>(), column(batch, "_row")?);
-            let ends = ticks(column(batch, "_window_end")?)?;
-            for (index, row) in rows.as_primitive::<UInt64Type>().values().iter().enumerate() {
-                entries.push(Entry {
-                    file: files.value(index).to_string(),
-                    row: *row,
-                    is_whole: missed.value(index) == "all",
-                    window_end: ends.is_valid(index).then(|| ends.value(index)),
-                });
-            }
-        }
-        Ok(entries)
     }
 
     /// The first rows by file and number, for a person.
@@ -104,6 +83,24 @@ struct Entry {
     is_whole: bool,
     /// Of the last window that it missed.
     window_end: Option<i64>,
+}
+
+fn entries(rows: &[RecordBatch]) -> Result<Vec<Entry>> {
+    let mut entries = vec![];
+    for batch in rows {
+        let missed = column(batch, "_missed")?.as_string::<i32>();
+        let (files, rows) = (column(batch, "_file")?.as_string::<i32>(), column(batch, "_row")?);
+        let ends = ticks(column(batch, "_window_end")?)?;
+        for (index, row) in rows.as_primitive::<UInt64Type>().values().iter().enumerate() {
+            entries.push(Entry {
+                file: files.value(index).to_string(),
+                row: *row,
+                is_whole: missed.value(index) == "all",
+                window_end: ends.is_valid(index).then(|| ends.value(index)),
+            });
+        }
+    }
+    Ok(entries)
 }
 
 /// A late row in a line.

@@ -17,17 +17,14 @@ mod question;
 mod rows;
 mod setup;
 
-use std::sync::Arc;
-
 use datafusion::common::Result;
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::LogicalPlan;
 
 use crate::error::{Error, plain};
-use crate::plan::{first_stream, with_ties_broken, without_last_limit, without_missed_windows};
+use crate::plan::{leaving_out, with_ties_broken, without_last_limit, without_missed_windows};
 use crate::session::StreamlinesContext;
-use crate::source::StreamTable;
 use crate::sql::StreamStatement;
 
 pub use answer::Answer;
@@ -247,22 +244,22 @@ impl Check {
     }
 
     async fn in_time(&self, late: Option<&Ledger>, query: &StreamStatement, order: Order) -> Result<Given> {
-        let left_out = Arc::new(late.map(Ledger::left_out).transpose()?.unwrap_or_default());
         let ctx = &self.in_time.ctx;
-        ctx.state_ref().write().config_mut().set_extension(Arc::clone(&left_out));
-        let table = |stream: &StreamTable| Ok(Arc::new(stream.placed().without(Arc::clone(&left_out))?) as _);
         let part = |plan: LogicalPlan| {
-            let missed =
-                late.zip(first_stream(&plan)).map(|(late, stream)| late.missed_windows(&stream)).transpose()?;
-            let plan = match order {
-                Order::Any => whole(plan),
-                Order::Total => with_extremes_in_order(whole(plan))?,
-                Order::Places => with_ties_broken(whole(plan), &table)?,
+            let mut plan = whole(plan);
+            if let Some(late) = late {
+                plan = leaving_out(plan, |scan, stream| late.left_out(scan, stream))?;
+            }
+            plan = match order {
+                Order::Any => plan,
+                Order::Total => with_extremes_in_order(plan)?,
+                Order::Places => with_ties_broken(plan)?,
             };
-            let Some(missed) = missed.filter(|missed| !missed.0.is_empty()) else { return Ok(plan) };
+            if late.map_or(Ok(true), Ledger::is_of_whole_rows)? {
+                return Ok(plan);
+            }
             let state = ctx.state();
-            let analyzed = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
-            without_missed_windows(analyzed, &table, &Arc::new(missed))
+            without_missed_windows(state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?)
         };
         self.in_time.run(with_final(query.clone()), part).await
     }

@@ -18,7 +18,7 @@ use datafusion::physical_plan::{
 use futures::Stream;
 
 use crate::config::StreamlinesOptions;
-use crate::source::{Division, LeftOut, ReplayPlan, Split, StreamTable};
+use crate::source::{Division, ReplayPlan, Split, StreamTable};
 
 use super::context::{LeafPoll, PipelineContext};
 use super::source_rows::with_numbers;
@@ -43,9 +43,10 @@ impl TableProvider for StreamTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let options = state.config_options().extensions.get::<StreamlinesOptions>();
         if options.is_some_and(|options| options.strategy == "batch") {
-            return match state.config().get_extension::<LeftOut>() {
-                Some(left_out) => self.without(left_out)?.scan(state, projection, filters, limit).await,
-                None => self.batch_scan(state, projection, filters, limit).await,
+            // Files know nothing of the places of rows.
+            return match self.left_out().is_some() || self.is_placed() {
+                true => self.without_rows()?.scan(state, projection, filters, limit).await,
+                false => self.batch_scan(state, projection, filters, limit).await,
             };
         }
         // Every row counts for the watermark, so neither filters nor a limit are for the reader.

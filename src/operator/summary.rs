@@ -1,4 +1,4 @@
-//! What a pass keeps of each group: how many values, their sum, the least and the greatest.
+//! What a pass keeps of each group, if all of it is asked for: how many values, their sum, the least and the greatest.
 
 use arrow::array::{ArrowNativeTypeOp, ArrowPrimitiveType};
 use arrow::datatypes::{Float16Type, Float32Type, Float64Type, Int64Type};

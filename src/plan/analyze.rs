@@ -22,7 +22,7 @@ use datafusion::common::{Column, Result, internal_datafusion_err};
 use datafusion::logical_expr::dml::CopyTo;
 use datafusion::logical_expr::{
     Aggregate, Distinct, DistinctOn, Expr, Extension, Join, JoinType, LogicalPlan, LogicalPlanBuilder, SubqueryAlias,
-    UserDefinedLogicalNodeCore,
+    Union, UserDefinedLogicalNodeCore,
 };
 use datafusion::optimizer::AnalyzerRule;
 
@@ -109,7 +109,9 @@ impl AnalyzerRule for StreamAnalyzer {
 /// Over tables, which end, EMIT FINAL says nothing and EMIT CHANGES has no rows to follow.
 fn without_emit(plan: LogicalPlan, options: &StreamlinesOptions) -> Result<LogicalPlan> {
     let stripped = plan.transform_down(|node| match emit_of(&node) {
-        Some(Emit { mode: EmitMode::Changes(_), at, .. }) => Err(refuse::changes_without_stream(options, *at).into()),
+        Some(Emit { mode, at, .. }) if mode.is_changes() => {
+            Err(refuse::changes_without_stream(*mode, options, *at).into())
+        }
         Some(Emit { input, .. }) => Ok(Transformed::yes(input.as_ref().clone())),
         None => Ok(Transformed::no(node)),
     })?;
@@ -222,8 +224,8 @@ impl Rewriter {
                 LogicalPlan::Projection(projection) => self.pass(LogicalPlan::Projection(projection), emit),
                 first_rows => self.tail(first_rows, emit),
             },
+            LogicalPlan::Union(union) => self.union(union, emit),
             LogicalPlan::Limit(_)
-            | LogicalPlan::Union(_)
             | LogicalPlan::Dml(_)
             | LogicalPlan::Ddl(_)
             | LogicalPlan::Explain(_)
@@ -268,6 +270,21 @@ impl Rewriter {
             inputs.push(self.close(flow)?);
         }
         let plan = plan.with_new_exprs(plan.expressions(), inputs)?;
+        Ok(Flow { is_changelog, ..Flow::stateless(plan, Shape::Tail) })
+    }
+
+    /// Rows side by side: where those of one input say what they do to earlier ones, all of them do.
+    fn union(&self, union: Union, emit: EmitMode) -> Result<Flow> {
+        let rewritten = union.inputs.iter().map(|input| self.rewrite(input.as_ref().clone(), emit));
+        let flows = rewritten.collect::<Result<Vec<_>>>()?;
+        let is_changelog = flows.iter().any(|flow| flow.is_changelog);
+        let has_op = is_changelog && emit.has_ops();
+        let closed = flows.into_iter().map(|flow| self.close(if has_op { changes::with_op(flow)? } else { flow }));
+        let inputs = closed.collect::<Result<Vec<_>>>()?;
+        let plan = match has_op {
+            true => LogicalPlan::Union(Union::try_new_with_loose_types(inputs.into_iter().map(Arc::new).collect())?),
+            false => LogicalPlan::Union(union).with_new_exprs(vec![], inputs)?,
+        };
         Ok(Flow { is_changelog, ..Flow::stateless(plan, Shape::Tail) })
     }
 
@@ -335,24 +352,23 @@ impl Rewriter {
         Ok(Flow::stateless(plan.with_new_exprs(plan.expressions(), vec![input])?, Shape::Tail))
     }
 
-    /// A GROUP BY of several sets of keys.
+    /// A GROUP BY of several sets of keys: where its rows stream, one of a single set; else DataFusion's own.
     fn sets(&self, aggregate: Aggregate, emit: EmitMode) -> Result<Flow> {
         if let Some(pulled_up) = with_hops_pulled_up(&aggregate)? {
             return self.rewrite(pulled_up, emit);
         }
-        let flow = self.rewrite(expand_or_explode(aggregate.clone())?, emit)?;
-        let totals = grouping_sets::totals(&aggregate)?;
-        match flow.shape {
-            // DataFusion's own GROUP BY has a total of no row, as one of a single set of keys has not.
-            Shape::Tail if !totals.is_empty() && !aggregate.group_expr.iter().any(calls_overlapping) => {
-                let input = self.rewrite(aggregate.input.as_ref().clone(), EmitMode::Final)?;
-                self.aggregate_at_end(aggregate, input)
-            }
-            Shape::Results if !totals.is_empty() => {
-                Ok(Flow { plan: grouping_sets::with_totals(flow.plan, &totals)?, ..flow })
-            }
-            _ => Ok(flow),
+        if aggregate.group_expr.iter().any(calls_overlapping) {
+            return self.rewrite(expand_or_explode(aggregate)?, emit);
         }
+        let input = self.rewrite(aggregate.input.as_ref().clone(), EmitMode::Final)?;
+        if !matches!(input.shape, Shape::Tail) {
+            let flow = self.rewrite(grouping_sets::expand(aggregate.clone())?, emit)?;
+            if matches!(flow.shape, Shape::Results) {
+                return Ok(Flow { plan: grouping_sets::with_totals(flow.plan, &aggregate)?, ..flow });
+            }
+        }
+        refuse::changes_of_results(&aggregate, emit, self.emit_at)?;
+        self.aggregate_at_end(aggregate, input)
     }
 
     /// OVER columns: a pipeline keeps all those that follow the event time, the others are a tail.
@@ -360,7 +376,7 @@ impl Rewriter {
         let stack = Stack::under(&plan)?;
         let flow = self.rewrite_below(&stack.below, emit)?;
         if flow.is_changelog {
-            return Err(refuse::over_changes().at(self.emit_at).into());
+            return Err(refuse::over_changes(emit).at(self.emit_at).into());
         }
         let streams = match flow.shape {
             Shape::Rows => true,
@@ -459,7 +475,7 @@ impl Rewriter {
             .chain(&join.filter)
             .any(|expr| aggregate::reads_results(expr, &flow.plan));
         if flow.is_changelog && (follows_results || !passes) {
-            return Err(refuse::joined_changes().at(self.emit_at).into());
+            return Err(refuse::joined_changes(emit).at(self.emit_at).into());
         }
         let flow = match passes {
             true => flow,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use datafusion::common::tree_node::TreeNode;
-use datafusion::logical_expr::{Expr, LogicalPlan, Projection, lit};
+use datafusion::logical_expr::{Cast, Expr, ExprSchemable, LogicalPlan, Projection, lit};
 
 use crate::operator::{Op, WindowShape};
 use crate::sql::{Changes, EmitMode, Ops, When};
@@ -231,9 +231,16 @@ pub(super) fn key_behind(index: usize, plan: &LogicalPlan) -> Option<usize> {
     }
 }
 
+/// Whether a cast gives different values for different ones: of integers, which it takes whole or not at all.
+fn keeps_apart(cast: &Cast, input: &LogicalPlan) -> bool {
+    let (from, to) = (cast.expr.get_type(input.schema()), cast.field.data_type());
+    from.is_ok_and(|from| from.is_integer()) && (to.is_integer() || to.is_string())
+}
+
 fn key_in(expr: &Expr, projection: &Projection) -> Option<usize> {
     match expr {
         Expr::Alias(alias) => key_in(&alias.expr, projection),
+        Expr::Cast(cast) if keeps_apart(cast, &projection.input) => key_in(&cast.expr, projection),
         Expr::Column(column) => key_behind(index_of(column, projection.input.schema())?, &projection.input),
         // A window's end and time are as good as its start.
         Expr::ScalarFunction(call) if matches!(call.name(), "window_end" | "window_time") => {

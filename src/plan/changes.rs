@@ -57,6 +57,16 @@ pub(super) fn project(projection: Projection, flow: &Flow) -> Result<LogicalPlan
     Ok(LogicalPlan::Projection(Projection::try_new(columns, Arc::new(flow.plan.clone()))?))
 }
 
+/// Rows with the column in front; those that are no changes are new, each of them.
+pub(super) fn with_op(flow: Flow) -> Result<Flow> {
+    if op_column(&flow.plan).is_some() {
+        return Ok(flow);
+    }
+    let new = lit(Op::Insert.text()).alias(OP);
+    let columns = [new].into_iter().chain(flow.plan.schema().columns().into_iter().map(Expr::Column)).collect();
+    Ok(Flow { plan: LogicalPlan::Projection(Projection::try_new(columns, Arc::new(flow.plan))?), ..flow })
+}
+
 /// The result with the column in front, under the name that it has for users.
 pub(super) fn with_op_in_front(flow: Flow, emit: EmitMode) -> Result<Flow> {
     if !emit.has_ops() {

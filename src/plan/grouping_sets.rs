@@ -59,20 +59,21 @@ pub(super) fn expand(aggregate: Aggregate) -> Result<LogicalPlan> {
 }
 
 /// The numbers of the sets without keys: each has a total, of no row too.
-pub(super) fn totals(aggregate: &Aggregate) -> Result<Vec<ScalarValue>> {
+fn totals(aggregate: &Aggregate) -> Result<Vec<ScalarValue>> {
     let keys: Vec<Expr> = grouping_set_to_exprlist(&aggregate.group_expr)?.into_iter().cloned().collect();
     let number_type = aggregate.schema.field(keys.len()).data_type();
     let without_keys = numbered(&keys, &sets(&aggregate.group_expr)).into_iter().filter(|(_, set)| set.is_empty());
     without_keys.map(|(number, _)| ScalarValue::UInt64(Some(number)).cast_to(number_type)).collect()
 }
 
-/// The plan of an expanded GROUP BY that tells these totals even if no row comes.
-pub(super) fn with_totals(plan: LogicalPlan, totals: &[ScalarValue]) -> Result<LogicalPlan> {
+/// The plan of an expanded GROUP BY that tells those totals even if no row comes.
+pub(super) fn with_totals(plan: LogicalPlan, aggregate: &Aggregate) -> Result<LogicalPlan> {
+    let totals = totals(aggregate)?;
     plan.transform_down(|node| {
         let LogicalPlan::Extension(extension) = &node else { return Ok(Transformed::no(node)) };
         Ok(match extension.node.as_any().downcast_ref::<WindowAggregate>() {
             Some(groups) => {
-                let groups = analyze::extension(groups.clone().with_totals(totals.to_vec()));
+                let groups = analyze::extension(groups.clone().with_totals(totals.clone()));
                 Transformed::new(groups, true, TreeNodeRecursion::Stop)
             }
             None => Transformed::no(node),

@@ -24,12 +24,14 @@ pub(super) fn place_of<'a>(exprs: impl IntoIterator<Item = &'a Expr>) -> Option<
     found
 }
 
-pub(super) fn changes_without_stream(options: &StreamlinesOptions, at: Location) -> Error {
+pub(super) fn changes_without_stream(emit: EmitMode, options: &StreamlinesOptions, at: Location) -> Error {
     let reason = match options.strategy.as_str() {
         "batch" => "strategy batch gives final answers only",
         _ => "no stream is read, and a table has no changes to follow",
     };
-    Error::refused("EMIT CHANGES", reason, "leave EMIT CHANGES out, or read a stream (CREATE STREAM …)").at(Some(at))
+    let clause = emit.clause();
+    let help = format!("leave {clause} out, or read a stream (CREATE STREAM …)");
+    Error::refused(clause, reason, help).at(Some(at))
 }
 
 pub(super) fn every_without_time() -> Error {
@@ -51,9 +53,12 @@ pub(super) fn sorted_changes(emit: EmitMode, at: Option<Location>) -> Result<()>
 pub(super) fn distinct_changes(emit: EmitMode, at: Option<Location>) -> Result<()> {
     refuse_if(emit.is_changes(), || {
         Error::refused(
-            "DISTINCT ON with EMIT CHANGES",
+            format!("DISTINCT ON with {}", emit.clause()),
             "which row of a key is the first by the last ORDER BY is known only when the stream ends",
-            "use EMIT FINAL, or ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) = 1 with EMIT CHANGES",
+            format!(
+                "use {}, or ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) = 1 with EMIT CHANGES",
+                final_instead(emit)
+            ),
         )
         .at(at)
     })
@@ -106,19 +111,19 @@ fn final_instead(emit: EmitMode) -> &'static str {
     }
 }
 
-pub(super) fn joined_changes() -> Error {
+pub(super) fn joined_changes(emit: EmitMode) -> Error {
     Error::refused(
-        "a join with EMIT CHANGES that looks at more than the keys of the GROUP BY",
+        format!("a join with {} that looks at more than the keys of the GROUP BY", emit.clause()),
         "a row that no longer matches would have to be withdrawn",
-        "use EMIT FINAL, or join the stream's rows below the GROUP BY",
+        format!("use {}, or join the stream's rows below the GROUP BY", final_instead(emit)),
     )
 }
 
-pub(super) fn over_changes() -> Error {
+pub(super) fn over_changes(emit: EmitMode) -> Error {
     Error::refused(
-        "OVER above EMIT CHANGES",
+        format!("OVER above {}", emit.clause()),
         "a changed row would have to be taken back from its frame",
-        "use EMIT FINAL for the inner aggregate",
+        format!("use {} for the inner aggregate", final_instead(emit)),
     )
 }
 
@@ -150,12 +155,12 @@ pub(super) fn late_sessions() -> Error {
 /// Changes of what an earlier aggregate gives.
 pub(super) fn changes_of_results(aggregate: &Aggregate, emit: EmitMode, at: Option<Location>) -> Result<()> {
     let below = first_stage(&aggregate.input);
-    let about = format!("EMIT CHANGES over {below}");
+    let about = format!("{} over {below}", emit.clause());
     refuse_if(emit.is_changes(), || {
         Error::refused(
             about,
             "what comes out below would have to be taken back when it changes, or is in no order of its own",
-            "use EMIT FINAL, or emit the changes of the inner query",
+            format!("use {}, or emit the changes of the inner query", final_instead(emit)),
         )
         .at(at)
     })
@@ -218,20 +223,22 @@ pub(super) fn window_as_value(name: &str, usage: &str, at: Option<Location>) -> 
     .about(Some(name))
 }
 
-pub(crate) fn changes_into_view(at: Location) -> Error {
+pub(crate) fn changes_into_view(emit: EmitMode, at: Location) -> Error {
+    let clause = emit.clause();
     Error::refused(
-        "EMIT CHANGES in CREATE VIEW or CREATE TABLE",
+        format!("{clause} in CREATE VIEW or CREATE TABLE"),
         "what it makes holds an answer, not the way there",
-        "put EMIT CHANGES at the end of the query that reads it, or COPY (… EMIT CHANGES) TO 'changes.csv'",
+        format!("put {clause} at the end of the query that reads it, or COPY (… {clause}) TO 'changes.csv'"),
     )
     .at(Some(at))
 }
 
-pub(crate) fn changes_into_table(at: Location) -> Error {
+pub(crate) fn changes_into_table(emit: EmitMode, at: Location) -> Error {
+    let clause = emit.clause();
     Error::refused(
-        "EMIT CHANGES in INSERT",
+        format!("{clause} in INSERT"),
         "a table takes rows and no updates, so all that was ever told of a key would stand side by side",
-        "use EMIT FINAL, or COPY (… EMIT CHANGES) TO 'changes.csv'",
+        format!("use {}, or COPY (… {clause}) TO 'changes.csv'", final_instead(emit)),
     )
     .at(Some(at))
 }

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, Result};
 use datafusion::datasource::provider_as_source;
@@ -13,39 +12,33 @@ use datafusion::logical_expr::{
     TableScan, Window, WindowFrameUnits, WindowFunctionDefinition,
 };
 
-use crate::source::{PLACE, StreamTable};
+use crate::source::PLACE;
 
-use super::event_time::stream_of;
+use super::event_time::{first_stream, stream_of};
 use super::explode::end_of_windows;
-use super::missed_windows::MissedWindows;
+use super::missed_windows::in_time;
 
 /// Functions whose answer depends on the order of rows.
 const ORDERED: [&str; 5] = ["array_agg", "first_value", "last_value", "nth_value", "string_agg"];
-
-/// The same table with a last column [`PLACE`].
-pub(crate) type Placed<'a> = &'a dyn Fn(&StreamTable) -> Result<Arc<dyn TableProvider>>;
 
 /// The plan over streams whose rows know their places, with ties broken.
 ///
 /// # Errors
 /// A stream that cannot be read.
-pub(crate) fn with_ties_broken(plan: LogicalPlan, tables: Placed) -> Result<LogicalPlan> {
+pub(crate) fn with_ties_broken(plan: LogicalPlan) -> Result<LogicalPlan> {
     let columns = plan.schema().columns();
-    let order = InOrder { tables, everywhere: true, missed: None };
+    let order = InOrder { everywhere: true, leaves_out: false };
     stripped(order.broken(plan, false, true)?.plan, columns)
 }
 
-/// The analyzed plan over streams whose rows know their places, in which rows do not meet windows that they missed.
+/// The analyzed plan over streams whose rows know their places, in which rows do not meet the windows that are left out of
+/// their stream.
 ///
 /// # Errors
 /// A stream that cannot be read.
-pub(crate) fn without_missed_windows(
-    plan: LogicalPlan,
-    tables: Placed,
-    missed: &Arc<MissedWindows>,
-) -> Result<LogicalPlan> {
+pub(crate) fn without_missed_windows(plan: LogicalPlan) -> Result<LogicalPlan> {
     let columns = plan.schema().columns();
-    let order = InOrder { tables, everywhere: false, missed: Some(missed) };
+    let order = InOrder { everywhere: false, leaves_out: true };
     stripped(order.broken(plan, false, false)?.plan, columns)
 }
 
@@ -59,7 +52,7 @@ pub(super) fn in_order(plan: LogicalPlan) -> Result<LogicalPlan> {
         return Ok(plan);
     }
     let columns = plan.schema().columns();
-    let order = InOrder { tables: &|stream| Ok(Arc::new(stream.placed())), everywhere: false, missed: None };
+    let order = InOrder { everywhere: false, leaves_out: false };
     let Broken { plan: in_order, place } = order.broken(plan.clone(), true, true)?;
     match (place, &plan) {
         (Some(_), _) | (None, LogicalPlan::Distinct(Distinct::On(_))) => stripped(in_order, columns),
@@ -143,30 +136,30 @@ struct Broken {
 }
 
 /// Which ties are broken.
-struct InOrder<'a> {
-    tables: Placed<'a>,
+struct InOrder {
     /// Whether it is those of all nodes, or of the uppermost ones alone.
     everywhere: bool,
-    /// What rows do not meet.
-    missed: Option<&'a Arc<MissedWindows>>,
+    /// Whether rows do not meet the windows that are left out of their stream.
+    leaves_out: bool,
 }
 
-impl InOrder<'_> {
+impl InOrder {
     /// `wants_place` says whether the places are to come out.
     fn broken(&self, plan: LogicalPlan, wants_place: bool, is_top: bool) -> Result<Broken> {
         let breaks = self.everywhere || is_top;
         match plan {
             LogicalPlan::TableScan(scan) => self.placed(scan),
             LogicalPlan::Projection(Projection { expr, input, .. }) => {
-                let missed = self.missed.and_then(|missed| Some((missed, end_of_windows(&expr)?)));
+                let end = end_of_windows(&expr).filter(|_| self.leaves_out);
+                let left_out = end.zip(first_stream(&input).and_then(|stream| stream.left_out().cloned()));
                 // At the top it stands between a LIMIT and its ORDER BY.
-                let Broken { plan, place } = self.below(input, wants_place || missed.is_some(), is_top)?;
-                let place = place.filter(|_| wants_place || missed.is_some());
+                let Broken { plan, place } = self.below(input, wants_place || left_out.is_some(), is_top)?;
+                let place = place.filter(|_| wants_place || left_out.is_some());
                 let added = place.clone().map(Expr::Column).filter(|place| !expr.contains(place));
                 let expr = expr.into_iter().chain(added).collect();
                 let plan = LogicalPlan::Projection(Projection::try_new(expr, Arc::new(plan))?);
-                let plan = match (missed, &place) {
-                    (Some((missed, end)), Some(place)) => missed.filter(plan, place, end)?,
+                let plan = match (left_out, &place) {
+                    (Some((end, left_out)), Some(place)) => in_time(plan, place, end, left_out)?,
                     _ => plan,
                 };
                 Ok(Broken { plan, place })
@@ -249,7 +242,7 @@ impl InOrder<'_> {
         if stream.is_placed() {
             return Ok(Broken { plan: LogicalPlan::TableScan(scan), place: Some(place) });
         }
-        let source = provider_as_source((self.tables)(&stream)?);
+        let source = provider_as_source(Arc::new(stream.placed()));
         let plan = LogicalPlanBuilder::scan(scan.table_name, source, None)?.build()?;
         Ok(Broken { plan, place: Some(place) })
     }

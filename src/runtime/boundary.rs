@@ -88,6 +88,11 @@ impl PipelinesExec {
         self.workers
     }
 
+    /// How many rows are handed over at once, if they are.
+    pub(super) fn handoff_rows(&self) -> Option<usize> {
+        self.strategy.handoff_rows()
+    }
+
     /// How many pipelines there are.
     pub(super) fn pipelines(&self) -> usize {
         start_watermarks(&self.input).len()
@@ -138,12 +143,6 @@ impl PipelinesExec {
     /// What cannot be saved.
     pub(super) fn check_saves(&self, options: &StreamlinesOptions) -> Result<()> {
         let error = |what: String, help: &str| Err(Error::sql(what).help(help.to_string()).into());
-        if options.strategy == "single_queue" {
-            return error(
-                "checkpoints with the strategy single_queue, whose queues hold rows".to_string(),
-                "SET streamlines.strategy = 'partitioned' or 'inline'",
-            );
-        }
         if !options.late.is_empty() {
             return error("checkpoints with a ledger of late rows".to_string(), "RESET streamlines.late");
         }

@@ -14,7 +14,7 @@ use datafusion::dataframe::DataFrame;
 use datafusion::datasource::MemTable;
 use datafusion::execution::TaskContext;
 use datafusion::execution::context::SessionContext;
-use datafusion::logical_expr::CreateMemoryTable;
+use datafusion::logical_expr::{CreateMemoryTable, LogicalPlan};
 use datafusion::physical_plan::{
     ExecutionPlan, ExecutionPlanProperties, SendableRecordBatchStream, displayable, execute_stream_partitioned,
 };
@@ -23,8 +23,9 @@ use crate::config::StreamlinesOptions;
 use crate::error::Error;
 use crate::exec::context::PipelineMetrics;
 use crate::operator::{WATERMARK_MAX, WATERMARK_MIN};
+use crate::plan::first_stream;
 use crate::sink::{Sink, TableSink};
-use crate::source::{Latency, ReplayPlan};
+use crate::source::{Latency, ReplayPlan, StreamTable};
 
 use super::boundary::PipelinesExec;
 use super::ledger::{Ledger, Place, ledger_schema};
@@ -45,6 +46,8 @@ pub struct Job {
     started: Instant,
     stop: Stop,
     late: Option<Place>,
+    /// A stream that the query is over, whether the plan still reads it or not.
+    stream: Option<Arc<StreamTable>>,
     /// The late rows of the last run, if they were to be kept in memory.
     late_rows: Mutex<Option<KeptRows>>,
 }
@@ -145,9 +148,13 @@ impl Job {
         let options = task.session_config().options().extensions.get::<StreamlinesOptions>();
         let late = options.map(|options| options.late.as_str()).filter(|late| !late.is_empty());
         let late = late.map(|late| Place::named(late, task.session_config())).transpose()?;
+        let stream = match query.logical_plan() {
+            LogicalPlan::Explain(_) | LogicalPlan::Ddl(_) => None,
+            plan => first_stream(plan),
+        };
         let plan = query.create_physical_plan().await?;
         let (started, stop) = (Instant::now(), Stop::default());
-        Ok(Self { plan, task, gives_rows, started, stop, late, late_rows: Mutex::default() })
+        Ok(Self { plan, task, gives_rows, started, stop, late, stream, late_rows: Mutex::default() })
     }
 
     /// Plans the query whose rows fill a table in memory, which is there when the job has run.
@@ -235,8 +242,10 @@ impl Job {
         // No row is late without a bound: then the ledger is empty, with the columns of the first stream.
         let bounded = all().filter(|(_, replay)| replay.has_bound()).count();
         let streams = || all().filter(|(_, replay)| replay.has_bound() || bounded == 0).take(bounded.max(1));
-        let mut schemas = streams().map(|(_, replay)| ledger_schema(replay));
-        let Some(schema) = schemas.next() else { return Ok(None) };
+        let mut schemas = streams().map(|(_, replay)| ledger_schema(replay.stream(), replay.event_time()));
+        let Some(schema) = schemas.next() else {
+            return self.stream.as_ref().map(|stream| self.open_empty_ledger(place, stream)).transpose();
+        };
         if schemas.any(|other| other != schema) {
             let error = Error::sql("late rows of several streams, whose columns differ, in one ledger");
             return Err(error.help("ask for a ledger of one of them at a time").into());
@@ -250,6 +259,17 @@ impl Job {
             first += replay.pieces().len();
         }
         Ok(Some(LedgerPart { ledger, schema, first: 0 }))
+    }
+
+    /// The ledger of a run that reads no row: the optimizer has found that none can pass.
+    fn open_empty_ledger(&self, place: &Place, stream: &StreamTable) -> Result<LedgerPart> {
+        let options = self.task.session_config().options().extensions.get::<StreamlinesOptions>();
+        if options.is_some_and(|options| options.strategy == "batch") {
+            let error = Error::sql("a ledger of late rows under strategy batch, which has none");
+            return Err(error.help("leave --late out (RESET streamlines.late), or take another strategy").into());
+        }
+        let schema = ledger_schema(stream, stream.event_time());
+        Ok(LedgerPart { ledger: Arc::new(Ledger::open(place, &schema, 1)?), schema, first: 0 })
     }
 
     /// The late rows of the last run as a table, under `SET streamlines.late = ':memory:'`: the columns of the stream, then
@@ -267,9 +287,17 @@ impl Job {
         })
     }
 
-    /// The same, taken out as batches.
-    pub(crate) fn take_late_rows(&self) -> Option<(SchemaRef, Vec<RecordBatch>)> {
-        self.late_rows.lock().take().map(|(schema, rows)| (schema, rows.concat()))
+    /// The same, taken out as batches: those of each scan of a stream, in order of the plan.
+    pub(crate) fn take_late_rows(&self) -> Option<KeptRows> {
+        let (schema, rows) = self.late_rows.lock().take()?;
+        let mut rows = rows.into_iter();
+        let scans = self.boundaries();
+        let of_scan = |boundary: &&PipelinesExec| {
+            let pipelines = boundary.runs().ledger().map_or(0, |_| boundary.pipelines());
+            rows.by_ref().take(pipelines).flatten().collect()
+        };
+        let scans = scans.iter().map(of_scan).collect();
+        Some((schema, scans))
     }
 
     /// How long rows took from when they were due until what they caused had left the pipelines and was written, under

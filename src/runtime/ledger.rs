@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::exec::context::LateRows;
 use crate::operator::{Missed, MissedRow, WATERMARK_MIN, ticks};
 use crate::sink::{FileSink, MemorySink, OutputFormat, Sink, Writer};
-use crate::source::ReplayPlan;
+use crate::source::{EventTime, ReplayPlan, StreamTable};
 
 /// The value of `streamlines.late` that stands for a ledger in memory.
 pub(crate) const IN_MEMORY: &str = ":memory:";
@@ -150,9 +150,9 @@ async fn abort(writers: Vec<Box<dyn Writer>>, sink: &dyn Sink) {
 /// `_file`, `_row` (counted from 1); `_missed` (`all` of its windows, or `some` of several); `_window_start`, `_window_end`
 /// of the last window that it missed, null for OVER; `_watermark`, the one that it missed; `_behind_s`, seconds from
 /// its event time to that; `_set_by_file`, `_set_by_row`: the earlier row that had set it.
-pub(super) fn ledger_schema(replay: &ReplayPlan) -> SchemaRef {
-    let stream = replay.stream().declared_schema();
-    let time = match replay.event_time().map(|time| stream.field(time.index).data_type()) {
+pub(super) fn ledger_schema(stream: &StreamTable, time: Option<&EventTime>) -> SchemaRef {
+    let stream = stream.declared_schema();
+    let time = match time.map(|time| stream.field(time.index).data_type()) {
         // As windows over dates are told.
         Some(DataType::Date32) => DataType::Timestamp(TimeUnit::Second, None),
         Some(DataType::Date64) => DataType::Timestamp(TimeUnit::Millisecond, None),

@@ -28,7 +28,7 @@ use super::work::Work;
 use super::written::{Writing, when_written};
 
 /// How many units, and how many batches of output, may wait.
-const QUEUED: usize = 64;
+pub(super) const QUEUED: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct SingleQueue {
@@ -45,6 +45,10 @@ impl fmt::Display for SingleQueue {
 impl Strategy for SingleQueue {
     fn workers(&self, _: usize) -> usize {
         1
+    }
+
+    fn handoff_rows(&self) -> Option<usize> {
+        Some(self.handoff_rows)
     }
 
     fn rows(&self, work: Work) -> BoxStream<'static, Result<RecordBatch>> {

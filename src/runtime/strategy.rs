@@ -21,6 +21,11 @@ pub(crate) trait Strategy: fmt::Debug + fmt::Display + Send + Sync {
     /// How many workers there are, each with a writer, where so many are wanted.
     fn workers(&self, wanted: usize) -> usize;
 
+    /// How many rows go at once from the task that reads to the one that processes; none if one task does both.
+    fn handoff_rows(&self) -> Option<usize> {
+        None
+    }
+
     /// The rows of one worker: it takes pipelines until none is left.
     fn rows(&self, work: Work) -> BoxStream<'static, Result<RecordBatch>>;
 }

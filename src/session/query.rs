@@ -98,13 +98,15 @@ fn with_emit(plan: LogicalPlan, emit: Emit) -> Result<LogicalPlan> {
             copy.input = wrap(&copy.input)?;
             LogicalPlan::Copy(copy)
         }
-        LogicalPlan::Dml(_) if emit.mode.is_changes() => return Err(refuse::changes_into_table(emit.at).into()),
+        LogicalPlan::Dml(_) if emit.mode.is_changes() => {
+            return Err(refuse::changes_into_table(emit.mode, emit.at).into());
+        }
         LogicalPlan::Dml(mut dml) => {
             dml.input = wrap(&dml.input)?;
             LogicalPlan::Dml(dml)
         }
         LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) if emit.mode.is_changes() => {
-            return Err(refuse::changes_into_view(emit.at).into());
+            return Err(refuse::changes_into_view(emit.mode, emit.at).into());
         }
         plan @ (LogicalPlan::Ddl(_) | LogicalPlan::Statement(_)) => plan,
         plan => wrap(&Arc::new(plan))?.as_ref().clone(),

@@ -1,4 +1,4 @@
-//! A stream's files as a table without some of their rows: what plain DataFusion answers when it does not see them.
+//! What is left out of a stream that is read as a table: what plain DataFusion answers when it does not see that.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -18,21 +18,35 @@ use super::reader::{Read, Reader};
 use super::replay::ReplayPlan;
 use super::table::StreamTable;
 
-/// Rows by file and number, counted from 1. As an extension of a session's configuration it holds for all streams that
-/// are read as tables.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct LeftOut(HashMap<String, HashSet<u64>>);
+/// Rows, and windows of others.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct LeftOut {
+    /// Rows by file and number, counted from 1.
+    rows: HashMap<String, HashSet<u64>>,
+    /// The end of the last window that a row is not in, in ticks of its event time, by the row's place.
+    windows: HashMap<i64, i64>,
+}
 
 impl LeftOut {
-    pub(crate) fn add(&mut self, file: &str, row: u64) {
-        self.0.entry(file.to_string()).or_default().insert(row);
+    pub(crate) fn add_row(&mut self, file: &str, row: u64) {
+        self.rows.entry(file.to_string()).or_default().insert(row);
+    }
+
+    pub(crate) fn add_windows(&mut self, place: i64, last_end: i64) {
+        let last = self.windows.entry(place).or_insert(last_end);
+        *last = last_end.max(*last);
+    }
+
+    /// Whether the row of a place is in its window that ends at `end`.
+    pub(crate) fn has_in_window(&self, place: i64, end: i64) -> bool {
+        self.windows.get(&place).is_none_or(|last| end > *last)
     }
 
     fn rest(&self, read: &Read) -> Result<RecordBatch> {
         let Some(origin) = &read.origin else { return Ok(read.batch.clone()) };
         let is_kept = |row| {
             let place = origin.places.at(row);
-            !self.0.get(place.file.as_ref()).is_some_and(|rows| rows.contains(&place.row))
+            !self.rows.get(place.file.as_ref()).is_some_and(|rows| rows.contains(&place.row))
         };
         let kept: BooleanArray = (0..read.batch.num_rows()).map(|row| Some(is_kept(row))).collect();
         Ok(filter_record_batch(&read.batch, &kept)?)
@@ -40,11 +54,17 @@ impl LeftOut {
 }
 
 impl StreamTable {
-    /// The stream as a table without these rows.
+    /// The same stream without what is left out, where it is read as a table.
+    pub(crate) fn leaving_out(&self, left_out: LeftOut) -> Self {
+        Self { left_out: Some(Arc::new(left_out)), ..self.clone() }
+    }
+
+    /// The stream as a table without the rows that are left out.
     ///
     /// # Errors
     /// None for a stream that can be read.
-    pub(crate) fn without(&self, left_out: Arc<LeftOut>) -> Result<StreamingTable> {
+    pub(crate) fn without_rows(&self) -> Result<StreamingTable> {
+        let left_out = self.left_out().cloned().unwrap_or_default();
         let schema = self.schema();
         let plan = self.replay(None, &Division { split: Split::Partitions, keys: vec![], time: None })?;
         let plan = Arc::new(plan.with_origin());

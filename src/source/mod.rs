@@ -42,6 +42,7 @@ mod text_rows;
 mod together;
 mod unreadable;
 
+pub(crate) use event_time::EventTime;
 pub(crate) use files::is_data_path;
 pub(crate) use follow::{Followed, Signals};
 pub use latency::Latency;

@@ -27,6 +27,7 @@ use crate::sql::FileFormat;
 use super::early_pass::FoundTimes;
 use super::event_time::EventTime;
 use super::footer::Footer;
+use super::left_out::LeftOut;
 use super::options::StreamOptions;
 use super::pieces::Division;
 use super::reader::ReaderCounts;
@@ -102,6 +103,8 @@ pub(crate) struct StreamTable {
     pub(super) inner: Arc<Inner>,
     /// Whether each row has its place, in a last column [`PLACE`].
     pub(super) is_placed: bool,
+    /// What is left out where it is read as a table.
+    pub(super) left_out: Option<Arc<LeftOut>>,
 }
 
 #[derive(Debug)]
@@ -151,6 +154,11 @@ impl StreamTable {
     /// The same stream with the place of each row as a last column.
     pub(crate) fn placed(&self) -> Self {
         Self { is_placed: true, ..self.clone() }
+    }
+
+    /// What is left out where it is read as a table.
+    pub(crate) fn left_out(&self) -> Option<&Arc<LeftOut>> {
+        self.left_out.as_ref()
     }
 
     /// Whether each row has its place.

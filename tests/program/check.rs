@@ -60,6 +60,19 @@ fn check_says_whether_answers_are_the_same() {
     ];
     let told = contains("without them in the windows that they missed, plain DataFusion gives the same").count(3);
     check(&format!("{FLIGHTS} {}", partly.join("; ")), &["--runs", "0"]).success().stdout(told);
+    // Each of two windows side by side has late rows of its own.
+    let hours =
+        |hours| format!("SELECT origin, window_start, count(*) {from} GROUP BY origin WINDOW TUMBLING ({hours} HOURS)");
+    let hops = format!(
+        "SELECT origin, window_start, count(*) {from} GROUP BY origin WINDOW HOPPING (SIZE 4 HOURS, ADVANCE BY 1 HOUR)"
+    );
+    let bounded = FLIGHTS.replace("'3' HOUR", "'1' HOUR");
+    for (query, told) in [
+        (format!("{} UNION ALL {}", hours(1), hours(24)), "without them, plain DataFusion gives the same"),
+        (format!("{} UNION ALL {hops}", hours(2)), "without them in the windows that they missed, plain DataFusion"),
+    ] {
+        check(&format!("{bounded} {query}"), &["--runs", "1"]).success().stdout(contains(told));
+    }
     // Changes that do not say of which key they are say what they replace.
     let counts = "SELECT origin, count(*) AS n FROM flights WHERE scheduled < '2013-02-01'";
     let unkeyed = format!(

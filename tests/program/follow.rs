@@ -222,7 +222,8 @@ fn survives(query: &str, format: &'static str, kills: usize, random: &mut ChaCha
     growing.add(0);
     let mut added = 1;
     for _ in 0..kills {
-        let mut child = growing.saving(query, &[]);
+        let strategy = ["partitioned", "inline", "single_queue"][random.random_range(0..3)];
+        let mut child = growing.saving(query, &["--strategy", strategy]);
         for _ in 0..random.random_range(0..4) {
             std::thread::sleep(Duration::from_millis(random.random_range(0..120)));
             if added < growing.parts.len() {

@@ -45,7 +45,14 @@ fn a_ledger_is_whole_or_not_there() {
     wrong.stderr(contains("late.txt: its extension says no format").and(contains("help: late.parquet")));
     let twice = sql(&format!("{query}; {HOURLY}")).args(["--late", &path("late.csv"), "--format", "none"]).assert();
     twice.code(1).stderr(contains("several queries over streams and one --late"));
-    // Nothing is late without a bound, and the ledger says so.
+    // Nothing is late where no row is read, and without a bound, and the ledger says so.
+    sql(&query).args(["--format", "none", "--late", &path("late.csv")]).assert().success();
+    let none_pass = query.replace("GROUP BY", "WHERE false GROUP BY");
+    sql(&none_pass).args(["--format", "none", "--late", &path("late.csv")]).assert().success();
+    let none = fs::read_to_string(path("late.csv")).unwrap();
+    assert!(starts_with("scheduled,").eval(&none) && none.lines().count() == 1, "{none}");
+    let batch = sql(&query).args(["--strategy", "batch", "--late", &path("late.csv")]).assert().code(1);
+    batch.stderr(contains("a ledger of late rows under strategy batch").and(contains("help: ")));
     let exact = ["run", "examples/flights.sql", "--format", "none", "--late"];
     program().args(exact).arg(path("none.csv")).assert().success();
     let none = fs::read_to_string(path("none.csv")).unwrap();

@@ -1,4 +1,5 @@
-//! What a pass holds of a group: no more than it is asked for, so that many groups are near.
+//! What a pass holds of a group, so that many groups are near: in one of three sizes, without the extremes and without the
+//! number of nulls where nobody asks for them.
 
 use arrow::array::ArrowNativeTypeOp;
 

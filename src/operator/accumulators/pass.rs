@@ -26,7 +26,7 @@ pub(super) fn pass(pass: &Pass) -> Box<dyn RunningAggregate<Vec<ArrayRef>>> {
     }
 }
 
-/// What is held of a group is no more than is asked for: many groups are to be near.
+/// A pass that holds what is asked for.
 fn pass_of<T: Measure>(asks: Vec<Asks>) -> Box<dyn RunningAggregate<Vec<ArrayRef>>> {
     let has_extremes = asks.iter().any(|asks| matches!(asks, Asks::Min | Asks::Max));
     match (has_extremes, asks.contains(&Asks::Rows)) {

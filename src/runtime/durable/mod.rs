@@ -10,6 +10,7 @@
 
 mod kept_rows;
 mod pipeline;
+mod queued;
 mod through;
 
 use std::path::Path;
@@ -38,6 +39,7 @@ use super::work::Work;
 use super::write::write_whole;
 use kept_rows::KeptRows;
 use pipeline::Pipeline;
+use queued::Input;
 use through::Through;
 
 /// What the pipelines of a job share.
@@ -46,6 +48,8 @@ struct Durable {
     epochs: Arc<dyn Epochs>,
     schema: SchemaRef,
     interval: Interval,
+    /// How many rows go at once from the task that reads to the one that processes; none if one task does both.
+    handoff_rows: Option<usize>,
     /// Where pipelines rely on each other: what each goes on from.
     begins: Mutex<Vec<Checkpoint>>,
     /// Pipelines that had ended before.
@@ -134,6 +138,7 @@ impl Durable {
             epochs,
             schema: pipelines.rows_schema(),
             interval,
+            handoff_rows: pipelines.handoff_rows(),
             begins: Mutex::default(),
             ended: AtomicUsize::new(0),
         }))
@@ -213,6 +218,7 @@ impl Durable {
         let mut rows = work.rows(&context)?;
         rows.restore(saved.rows_read, saved.followed).await?;
         context.restore(saved.operators);
-        Pipeline::new(self, Chain::open(work, context)?, saved.epoch, saved.rows_read).run(work, &mut rows).await
+        let input = Input::new(rows, self.handoff_rows);
+        Pipeline::new(self, Chain::open(work, context)?, saved.epoch, saved.rows_read).run(work, input).await
     }
 }

@@ -8,11 +8,12 @@ use datafusion::common::Result;
 
 use crate::checkpoint::Checkpoint;
 use crate::runtime::chain::{Chain, Step};
-use crate::runtime::work::{Rows, Work};
+use crate::runtime::work::Work;
 use crate::sink::{Writer, Written};
 use crate::source::Followed;
 
 use super::Durable;
+use super::queued::{Input, QueuedWriter};
 
 /// A pipeline at work.
 pub(super) struct Pipeline<'a> {
@@ -41,7 +42,7 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Runs to the end of the rows, or until it is stopped.
-    pub(super) async fn run(mut self, work: &Work, rows: &mut Rows) -> Result<Written> {
+    pub(super) async fn run(mut self, work: &Work, mut rows: Input) -> Result<Written> {
         loop {
             match self.chain.step().await? {
                 Step::Output(batch) => self.output.writer(self.durable)?.write(batch).await?,
@@ -102,7 +103,8 @@ impl Output {
             None => {
                 let file = durable.epochs.file(self.index, self.epoch);
                 let writer = durable.epochs.staging_writer(&file, Arc::clone(&durable.schema))?;
-                (file, writer)
+                let is_queued = durable.handoff_rows.is_some();
+                (file, if is_queued { Box::new(QueuedWriter::of(writer)) } else { writer })
             }
         };
         let (_, writer) = self.writer.insert(writer);
