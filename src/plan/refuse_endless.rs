@@ -103,6 +103,10 @@ fn tail(plan: &LogicalPlan) -> Result<()> {
         LogicalPlan::Sort(_) => {
             ("ORDER BY", "leave it out, or rank within windows: ROW_NUMBER() OVER (PARTITION BY window_start …) <= 3")
         }
+        LogicalPlan::Aggregate(aggregate) if is_over_union(&aggregate.input) => (
+            "GROUP BY over a UNION",
+            "GROUP BY windows in each branch, or a stream of the files of all: LOCATION 'a/, b/'",
+        ),
         LogicalPlan::Aggregate(_) => ("this GROUP BY", "GROUP BY windows of the event time"),
         LogicalPlan::Distinct(Distinct::On(_)) => ("DISTINCT ON", "ROW_NUMBER() OVER (…) = 1 with EMIT CHANGES"),
         LogicalPlan::Join(_) => ("this join", "join the stream's rows, below a GROUP BY"),
@@ -116,6 +120,14 @@ fn tail(plan: &LogicalPlan) -> Result<()> {
         plan => place_of(&plan.expressions()),
     };
     Err(at_end(what, help).at(place).about(first_stream(plan).as_ref().map(|stream| stream.name())).into())
+}
+
+/// Whether rows come out of a UNION, whose branches go their own ways.
+fn is_over_union(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Union(_) => true,
+        plan => plan.inputs().first().is_some_and(|input| is_over_union(input)),
+    }
 }
 
 /// Why OVER columns wait for the end of the stream.
