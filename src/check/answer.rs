@@ -68,7 +68,7 @@ impl Answer {
     /// Late rows are the same ones however a query runs.
     fn difference_of_late_rows(&self, other: &Self) -> Result<Option<Difference>> {
         match (&self.ledger, &other.ledger) {
-            (Some(own), Some(others)) => compare(&own.rows, &others.rows, &own.schema),
+            (Some(own), Some(others)) => own.difference(others),
             _ => Ok(None),
         }
     }

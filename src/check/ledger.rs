@@ -7,6 +7,7 @@ use datafusion::common::{Result, internal_datafusion_err};
 use crate::operator::ticks;
 use crate::source::{LeftOut, StreamTable};
 
+use super::compare::{Difference, compare};
 use super::rows::text_rows;
 
 /// Late rows that are shown.
@@ -19,12 +20,12 @@ pub struct Ledger {
     pub schema: SchemaRef,
     /// The rows, in no order.
     pub rows: Vec<RecordBatch>,
-    /// Those of each scan of a stream, in order of the plan.
+    /// Those of each scan of a stream, by its number.
     scans: Vec<Vec<RecordBatch>>,
 }
 
 impl Ledger {
-    /// Of the rows of each scan of a stream, in order of the plan.
+    /// Of the rows of each scan of a stream, by its number.
     pub(super) fn new(schema: SchemaRef, scans: Vec<Vec<RecordBatch>>) -> Self {
         Self { schema, rows: scans.concat(), scans }
     }
@@ -34,16 +35,29 @@ impl Ledger {
         self.rows.iter().map(RecordBatch::num_rows).sum()
     }
 
+    /// What differs in another ledger of the same question, the first stream that has it.
+    pub(super) fn difference(&self, other: &Self) -> Result<Option<Difference>> {
+        for scan in 0..self.scans.len().max(other.scans.len()) {
+            let rows = |ledger: &Self| ledger.scans.get(scan).cloned().unwrap_or_default();
+            let (own, others) = (rows(self), rows(other));
+            let Some(schema) = own.first().or(others.first()).map(RecordBatch::schema) else { continue };
+            if let Some(difference) = compare(&own, &others, &schema)? {
+                return Ok(Some(difference));
+            }
+        }
+        Ok(None)
+    }
+
     /// Whether every row was late for all of its windows, so that it had no part in the answer.
     pub(super) fn is_of_whole_rows(&self) -> Result<bool> {
         Ok(entries(&self.rows)?.iter().all(|entry| entry.is_whole))
     }
 
-    /// What a scan of `stream`, numbered in order of the plan, is to leave out: rows that were late for all of their windows, and
+    /// What a numbered scan of a stream is to leave out: rows that were late for all of their windows, and
     /// of others those that they missed.
-    pub(super) fn left_out(&self, scan: usize, stream: &StreamTable) -> Result<LeftOut> {
+    pub(super) fn left_out(&self, stream: &StreamTable) -> Result<LeftOut> {
         let mut left_out = LeftOut::default();
-        for entry in entries(self.scans.get(scan).unwrap_or(&self.rows))? {
+        for entry in entries(self.scans.get(stream.number()).map_or(&[], Vec::as_slice))? {
             if entry.is_whole {
                 left_out.add_row(&entry.file, entry.row);
             } else if let (Some(place), Some(end)) = (stream.place_of(&entry.file, entry.row), entry.window_end) {

@@ -23,7 +23,7 @@ use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::LogicalPlan;
 
 use crate::error::{Error, plain};
-use crate::plan::{leaving_out, with_ties_broken, without_last_limit, without_missed_windows};
+use crate::plan::{leaving_out, numbered_scans, with_ties_broken, without_last_limit, without_missed_windows};
 use crate::session::StreamlinesContext;
 use crate::sql::StreamStatement;
 
@@ -248,7 +248,7 @@ impl Check {
         let part = |plan: LogicalPlan| {
             let mut plan = whole(plan);
             if let Some(late) = late {
-                plan = leaving_out(plan, |scan, stream| late.left_out(scan, stream))?;
+                plan = leaving_out(plan, |stream| late.left_out(stream))?;
             }
             plan = match order {
                 Order::Any => plan,
@@ -361,7 +361,7 @@ impl Session {
         part: &impl Fn(LogicalPlan) -> Result<LogicalPlan>,
     ) -> Result<Given> {
         setup.apply(&self.ctx)?;
-        let plan = part(self.ctx.plan_statement(query).await?.logical_plan().clone())?;
+        let plan = part(numbered_scans(self.ctx.plan_statement(query).await?.logical_plan().clone())?)?;
         let answer = Answer::of(DataFrame::new(self.ctx.state(), plan)).await?;
         Ok(Given { setup: setup.clone(), answer })
     }

@@ -275,7 +275,10 @@ impl Rewriter {
 
     /// Rows side by side: where those of one input say what they do to earlier ones, all of them do.
     fn union(&self, union: Union, emit: EmitMode) -> Result<Flow> {
-        let rewritten = union.inputs.iter().map(|input| self.rewrite(input.as_ref().clone(), emit));
+        let rewritten = union.inputs.iter().map(|input| {
+            let flow = self.rewrite(input.as_ref().clone(), emit)?;
+            top_n::told_by(flow, emit).map_err(|error| Error::locate(error, self.emit_at))
+        });
         let flows = rewritten.collect::<Result<Vec<_>>>()?;
         let is_changelog = flows.iter().any(|flow| flow.is_changelog);
         let has_op = is_changelog && emit.has_ops();

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use datafusion::arrow::datatypes::DataType;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::logical_expr::{Cast, Expr, ExprSchemable, LogicalPlan, Projection, lit};
 
@@ -231,10 +232,13 @@ pub(super) fn key_behind(index: usize, plan: &LogicalPlan) -> Option<usize> {
     }
 }
 
-/// Whether a cast gives different values for different ones: of integers, which it takes whole or not at all.
+/// Whether a cast gives different values for different ones: of integers, which it takes whole or not at all, and of text.
 fn keeps_apart(cast: &Cast, input: &LogicalPlan) -> bool {
-    let (from, to) = (cast.expr.get_type(input.schema()), cast.field.data_type());
-    from.is_ok_and(|from| from.is_integer()) && (to.is_integer() || to.is_string())
+    let to = cast.field.data_type();
+    let is_whole = to.is_integer() || to.is_string() || matches!(to, DataType::Decimal128(_, 0..));
+    cast.expr
+        .get_type(input.schema())
+        .is_ok_and(|from| from.is_integer() && is_whole || from.is_string() && to.is_string())
 }
 
 fn key_in(expr: &Expr, projection: &Projection) -> Option<usize> {

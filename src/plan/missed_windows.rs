@@ -18,20 +18,32 @@ use crate::source::{LeftOut, StreamTable};
 
 use super::event_time::stream_of;
 
-/// The plan whose streams, numbered in order of the plan, are read as tables without what is left out of each.
+/// The plan with its scans of streams numbered, in its order.
+///
+/// # Errors
+/// None that is known of.
+pub(crate) fn numbered_scans(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let mut numbers = 0..;
+    over_streams(plan, |stream| Ok(stream.numbered(numbers.next().unwrap_or_default())))
+}
+
+/// The plan whose streams are read as tables without what is left out of each.
 ///
 /// # Errors
 /// Those of `left_out`.
 pub(crate) fn leaving_out(
     plan: LogicalPlan,
-    left_out: impl Fn(usize, &StreamTable) -> Result<LeftOut>,
+    left_out: impl Fn(&StreamTable) -> Result<LeftOut>,
 ) -> Result<LogicalPlan> {
-    let mut scans = 0..;
+    over_streams(plan, |stream| Ok(stream.leaving_out(left_out(stream)?)))
+}
+
+/// The plan over what `change` makes of its streams.
+fn over_streams(plan: LogicalPlan, mut change: impl FnMut(&StreamTable) -> Result<StreamTable>) -> Result<LogicalPlan> {
     plan.transform_down_with_subqueries(|node| match node {
         LogicalPlan::TableScan(mut scan) => {
             let Some(stream) = stream_of(&scan) else { return Ok(Transformed::no(LogicalPlan::TableScan(scan))) };
-            let left_out = left_out(scans.next().unwrap_or_default(), &stream)?;
-            scan.source = provider_as_source(Arc::new(stream.leaving_out(left_out)));
+            scan.source = provider_as_source(Arc::new(change(&stream)?));
             Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
         }
         node => Ok(Transformed::no(node)),

@@ -38,7 +38,7 @@ mod window;
 pub(crate) use analyze::StreamAnalyzer;
 pub(crate) use changelog::{Changelog, Keyed, changelog, without_last_limit};
 pub(crate) use event_time::{first_stream, reads_stream};
-pub(crate) use missed_windows::leaving_out;
+pub(crate) use missed_windows::{leaving_out, numbered_scans};
 pub(crate) use nodes::Emit;
 pub(crate) use planner::StreamQueryPlanner;
 pub(crate) use routing::{RoutingKind, Routings};

@@ -75,7 +75,7 @@ pub(super) fn distinct_sessions() -> Error {
 
 pub(super) fn hidden_rank() -> Error {
     Error::refused(
-        "EMIT CHANGES of rows whose rank is looked at and not selected",
+        "EMIT CHANGES of rows whose rank is looked at and not selected as it is",
         "a change of a rank could not say which one",
         "select the rank (ROW_NUMBER() … AS rn), or use EMIT FINAL",
     )

@@ -177,9 +177,10 @@ fn results(plan: &LogicalPlan) -> Option<&WindowAggregate> {
     }
 }
 
-/// The Top-N of a plan whose changes come out of it.
+/// The Top-N of a plan whose changes come out of it; those of a UNION's branches are told as each branch has them.
 pub(super) fn changing(plan: &LogicalPlan) -> Option<&TopN> {
     match plan {
+        LogicalPlan::Union(_) => None,
         LogicalPlan::Extension(extension) if extension.node.as_any().is::<TopN>() => {
             extension.node.as_any().downcast_ref::<TopN>().filter(|node| node.emit.is_changes())
         }

@@ -242,19 +242,19 @@ impl Job {
         // No row is late without a bound: then the ledger is empty, with the columns of the first stream.
         let bounded = all().filter(|(_, replay)| replay.has_bound()).count();
         let streams = || all().filter(|(_, replay)| replay.has_bound() || bounded == 0).take(bounded.max(1));
-        let mut schemas = streams().map(|(_, replay)| ledger_schema(replay.stream(), replay.event_time()));
+        let schema_of = |replay: &ReplayPlan| ledger_schema(replay.stream(), replay.event_time());
+        let mut schemas = streams().map(|(_, replay)| schema_of(replay));
         let Some(schema) = schemas.next() else {
             return self.stream.as_ref().map(|stream| self.open_empty_ledger(place, stream)).transpose();
         };
-        if schemas.any(|other| other != schema) {
-            let error = Error::sql("late rows of several streams, whose columns differ, in one ledger");
-            return Err(error.help("ask for a ledger of one of them at a time").into());
+        if matches!(place, Place::Files(_)) && schemas.any(|other| other != schema) {
+            return Err(several_streams().into());
         }
         let pipelines = streams().map(|(_, replay)| replay.pieces().len()).sum();
         let ledger = Arc::new(Ledger::open(place, &schema, pipelines)?);
         let mut first = 0;
         for (boundary, replay) in streams() {
-            let part = LedgerPart { ledger: Arc::clone(&ledger), schema: Arc::clone(&schema), first };
+            let part = LedgerPart { ledger: Arc::clone(&ledger), schema: schema_of(replay), first };
             boundary.runs().set_ledger(part);
             first += replay.pieces().len();
         }
@@ -278,25 +278,24 @@ impl Job {
     /// to it; `_set_by_file` and `_set_by_row`: the earlier row that had set that watermark.
     ///
     /// # Errors
-    /// None for rows that a run has kept.
+    /// Rows of several streams whose columns differ.
     pub fn late_rows(&self) -> Result<Option<Arc<dyn TableProvider>>> {
-        let kept = self.late_rows.lock().clone();
-        Ok(match kept {
-            Some((schema, rows)) => Some(Arc::new(MemTable::try_new(schema, rows)?)),
-            None => None,
-        })
+        let Some((schema, rows)) = self.late_rows.lock().clone() else { return Ok(None) };
+        match rows.iter().flatten().all(|rows| rows.schema() == schema) {
+            true => Ok(Some(Arc::new(MemTable::try_new(schema, rows)?))),
+            false => Err(several_streams().into()),
+        }
     }
 
-    /// The same, taken out as batches: those of each scan of a stream, in order of the plan.
+    /// The same, taken out as batches: those of each scan of a stream, by its number.
     pub(crate) fn take_late_rows(&self) -> Option<KeptRows> {
         let (schema, rows) = self.late_rows.lock().take()?;
-        let mut rows = rows.into_iter();
-        let scans = self.boundaries();
-        let of_scan = |boundary: &&PipelinesExec| {
-            let pipelines = boundary.runs().ledger().map_or(0, |_| boundary.pipelines());
-            rows.by_ref().take(pipelines).flatten().collect()
-        };
-        let scans = scans.iter().map(of_scan).collect();
+        let (mut rows, mut scans) = (rows.into_iter(), vec![]);
+        for boundary in self.boundaries().into_iter().filter(|boundary| boundary.runs().ledger().is_some()) {
+            let Some(number) = boundary.scan().map(|scan| scan.table().number()) else { continue };
+            scans.resize(scans.len().max(number + 1), vec![]);
+            scans[number].extend(rows.by_ref().take(boundary.pipelines()).flatten());
+        }
         Some((schema, scans))
     }
 
@@ -363,6 +362,11 @@ impl Job {
         collect_boundaries(&self.plan, &mut found);
         found
     }
+}
+
+fn several_streams() -> Error {
+    let error = Error::sql("late rows of several streams, whose columns differ, in one ledger");
+    error.help("ask for a ledger of one of them at a time")
 }
 
 pub(super) fn collect_boundaries<'a>(plan: &'a Arc<dyn ExecutionPlan>, found: &mut Vec<&'a PipelinesExec>) {

@@ -182,7 +182,7 @@ impl Opening {
             parquet,
             warnings,
         };
-        Ok(StreamTable { inner: Arc::new(inner), is_placed: false, left_out: None })
+        Ok(StreamTable { inner: Arc::new(inner), is_placed: false, left_out: None, number: 0 })
     }
 
     /// The columns that Hive folders add: as declared, or as the folders say.

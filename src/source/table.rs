@@ -105,6 +105,8 @@ pub(crate) struct StreamTable {
     pub(super) is_placed: bool,
     /// What is left out where it is read as a table.
     pub(super) left_out: Option<Arc<LeftOut>>,
+    /// Which scan of a plan it is, where somebody has numbered them.
+    pub(super) number: usize,
 }
 
 #[derive(Debug)]
@@ -154,6 +156,16 @@ impl StreamTable {
     /// The same stream with the place of each row as a last column.
     pub(crate) fn placed(&self) -> Self {
         Self { is_placed: true, ..self.clone() }
+    }
+
+    /// The same stream as a scan of this number.
+    pub(crate) fn numbered(&self, number: usize) -> Self {
+        Self { number, ..self.clone() }
+    }
+
+    /// Which scan of a plan it is, where somebody has numbered them.
+    pub(crate) fn number(&self) -> usize {
+        self.number
     }
 
     /// What is left out where it is read as a table.

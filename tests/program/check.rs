@@ -66,9 +66,14 @@ fn check_says_whether_answers_are_the_same() {
     let hops = format!(
         "SELECT origin, window_start, count(*) {from} GROUP BY origin WINDOW HOPPING (SIZE 4 HOURS, ADVANCE BY 1 HOUR)"
     );
-    let bounded = FLIGHTS.replace("'3' HOUR", "'1' HOUR");
+    let readings = "CREATE STREAM readings (WATERMARK FOR ts AS ts - INTERVAL '1' SECOND) LOCATION 'testdata/slt/data/readings.csv'";
+    let bounded = format!("{} {readings};", FLIGHTS.replace("'3' HOUR", "'1' HOUR"));
+    let none = format!("SELECT * FROM (SELECT origin, scheduled, distance {from} LIMIT 0)");
+    let sensors = "SELECT sensor, window_start, count(*) FROM readings GROUP BY sensor WINDOW TUMBLING (10 SECONDS)";
     for (query, told) in [
         (format!("{} UNION ALL {}", hours(1), hours(24)), "without them, plain DataFusion gives the same"),
+        (format!("{none} UNION ALL {} UNION ALL {}", hours(1), hours(24)), "without them, plain DataFusion gives"),
+        (format!("{sensors} UNION ALL {}", hours(1)), "without them, plain DataFusion gives the same"),
         (format!("{} UNION ALL {hops}", hours(2)), "without them in the windows that they missed, plain DataFusion"),
     ] {
         check(&format!("{bounded} {query}"), &["--runs", "1"]).success().stdout(contains(told));
