@@ -16,7 +16,7 @@ use crate::source::PLACE;
 
 use super::event_time::{first_stream, stream_of};
 use super::explode::end_of_windows;
-use super::missed_windows::in_time;
+use super::late_rows::in_time;
 
 /// Functions whose answer depends on the order of rows.
 const ORDERED: [&str; 5] = ["array_agg", "first_value", "last_value", "nth_value", "string_agg"];

@@ -4,8 +4,8 @@
 const DIGIT: u32 = 11;
 const FEW: usize = 256;
 
-/// Puts ends and slots in order, given that slots are: by counting, from the lowest bits of ends on, which takes half as long
-/// as by comparing where they lie near each other.
+/// Puts ends and slots in order, given that slots are: by counting, from the lowest bits of ends on, where these lie near
+/// each other.
 pub(super) fn sort(due: &mut Vec<(i64, u32)>) {
     let ends = || due.iter().map(|(end, _)| *end);
     let (Some(first), Some(last)) = (ends().min(), ends().max()) else { return };
