@@ -45,7 +45,7 @@ pub use session::{
     streaming_session_with_runtime,
 };
 pub use sink::{Epochs, FileSink, NullSink, OutputFormat, Sink, StdoutSink, Writer, Written, is_broken_pipe};
-pub use source::{Culprit, Latency, Lateness, SequenceLateness};
+pub use source::{Culprit, Latency, Lateness, LiveStream, SequenceLateness};
 pub use sql::StreamStatement;
 
 /// The README's examples, run as tests.

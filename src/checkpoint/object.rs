@@ -17,7 +17,7 @@ use datafusion::common::Result;
 use serde_json::{Value, json};
 
 use crate::operator::{SavedPiece, Spans, without_slack};
-use crate::source::Followed;
+use crate::source::{FileIdentity, Followed, Position, TextPosition, TextStart};
 
 const MAGIC: &[u8; 8] = b"STRMCKPT";
 const VERSION: u32 = 2;
@@ -38,8 +38,8 @@ pub(crate) struct Checkpoint {
     pub(crate) between_rows: u64,
     /// Whether all rows have been read, and their last effects are in the output.
     pub(crate) has_ended: bool,
-    /// How far the reader has come in files that it follows.
-    pub(crate) followed: Option<Followed>,
+    /// How far the reader has come, which may be less than those rows.
+    pub(crate) position: Position,
     /// The output of the epoch, which was written before and where no reader looks.
     pub(crate) files: Vec<String>,
     /// What is saved of each operator, the first stage first.
@@ -112,9 +112,10 @@ impl Checkpoint {
             "epoch": self.epoch, "rows_read": self.rows_read, "rows_out": self.rows_out, "used_rows": self.used_rows,
             "filtered_rows": self.filtered_rows, "late_rows": self.late_rows, "between_rows": self.between_rows,
             "has_ended": self.has_ended, "files": self.files, "operators": operators,
-            "followed": self.followed.as_ref().map(|followed| json!({
+            "followed": self.position.followed.as_ref().map(|followed| json!({
                 "files": followed.files, "begun": followed.begun, "rows": followed.rows, "highest": followed.highest,
             })),
+            "text": self.position.text.as_ref().map(text_header),
         });
         let header = header.to_string().into_bytes();
         let mut bytes = [&MAGIC[..], &VERSION.to_le_bytes(), &(header.len() as u32).to_le_bytes(), &header].concat();
@@ -162,7 +163,10 @@ impl Checkpoint {
             late_rows: number("late_rows")?,
             between_rows: number("between_rows")?,
             has_ended: header["has_ended"].as_bool().ok_or("it does not say whether it is the last")?,
-            followed: header["followed"].as_object().map(|_| followed(&header["followed"])).transpose()?,
+            position: Position {
+                followed: header["followed"].as_object().map(|_| followed(&header["followed"])).transpose()?,
+                text: header["text"].as_object().map(|_| text(&header["text"])).transpose()?,
+            },
             files: texts(files),
             operators,
         })
@@ -179,6 +183,31 @@ fn followed(header: &Value) -> std::result::Result<Followed, String> {
         begun: header["begun"].as_str().map(str::to_string),
         rows: header["rows"].as_u64().ok_or("it does not say how many rows were in files that were followed")?,
         highest: header["highest"].as_i64(),
+    })
+}
+
+fn text_header(text: &TextPosition) -> Value {
+    let file = text.file.map(|file| json!([file.inode, file.device, file.head_bytes, file.head_sum]));
+    json!({
+        "rows": text.rows, "chunk": text.chunk, "byte": text.next.byte, "row": text.next.rows, "seen": text.seen,
+        "highest": text.highest, "file": file,
+    })
+}
+
+fn text(header: &Value) -> std::result::Result<TextPosition, String> {
+    let number = |name: &str| header[name].as_u64().ok_or_else(|| format!("it has no {name} of a text"));
+    let file = |file: &Value| {
+        let number = |index: usize| file[index].as_u64();
+        let head_sum = u32::try_from(number(3)?).ok()?;
+        Some(FileIdentity { inode: number(0)?, device: number(1)?, head_bytes: number(2)?, head_sum })
+    };
+    Ok(TextPosition {
+        rows: number("rows")?,
+        chunk: usize::try_from(number("chunk")?).map_err(|error| error.to_string())?,
+        next: TextStart { byte: number("byte")?, rows: number("row")? },
+        seen: number("seen")?,
+        highest: header["highest"].as_i64(),
+        file: file(&header["file"]),
     })
 }
 
@@ -235,12 +264,22 @@ mod tests {
             epoch: 7,
             rows_read: u64::MAX,
             used_rows: 3,
-            followed: Some(Followed {
-                files: vec!["/a".to_string()],
-                begun: Some("1".to_string()),
-                rows: 5,
-                highest: Some(-1),
-            }),
+            position: Position {
+                followed: Some(Followed {
+                    files: vec!["/a".to_string()],
+                    begun: Some("1".to_string()),
+                    rows: 5,
+                    highest: Some(-1),
+                }),
+                text: Some(TextPosition {
+                    rows: 6,
+                    chunk: 1,
+                    next: TextStart { byte: u64::MAX, rows: 2 },
+                    seen: 3,
+                    highest: Some(i64::MIN),
+                    file: Some(FileIdentity { inode: 7, device: u64::MAX, head_bytes: 9, head_sum: u32::MAX }),
+                }),
+            },
             files: vec!["a b".to_string()],
             operators: vec![
                 Saved { reached: i64::MIN, snapshot: vec![numbers.clone(), texts], merge: None },

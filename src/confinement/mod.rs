@@ -114,6 +114,20 @@ pub(crate) fn check(config: &SessionConfig, path: &Path, access: Access) -> Resu
     Confinement::of(config).map_or(Ok(()), |confinement| Ok(confinement.check(path, access)?))
 }
 
+/// Checks that a session may read what is no file, like a connection.
+///
+/// # Errors
+/// It is confined to the files of a folder.
+pub(crate) fn check_outside(config: &SessionConfig, place: &str) -> Result<()> {
+    match Confinement::of(config).is_some_and(|confinement| confinement.root.is_some()) {
+        true => {
+            let error = Error::data("is no file of the folder to which this session is confined").in_file(place);
+            Err(error.help("who has started it can allow more, by leaving --root out").into())
+        }
+        false => Ok(()),
+    }
+}
+
 /// Where a path leads, links followed as far as it is there; none if the rest of it goes back.
 pub(crate) fn resolved(path: &Path) -> std::io::Result<Option<PathBuf>> {
     let absolute = std::path::absolute(path)?;

@@ -75,9 +75,10 @@ pub(super) fn growing<'a>(
 /// Windows of such a stream close by a bound.
 pub(super) fn windows_without_bound(stream: &StreamTable, time: Option<usize>, at: Option<Location>) -> Result<()> {
     let has_bound = |index| stream.event_time().is_some_and(|time| time.index == index && time.bound.is_some());
-    refuse_if(stream.is_endless() && time.is_some_and(|index| !has_bound(index)), || {
+    refuse_if(stream.is_arriving() && time.is_some_and(|index| !has_bound(index)), || {
+        let comes = if stream.is_read_once() { "whose rows come only once" } else { "which is followed" };
         Error::refused(
-            format!("a window over stream {}, which is followed, without a bound of lateness,", stream.name()),
+            format!("a window over stream {}, {comes}, without a bound of lateness,", stream.name()),
             "without a bound it is known only at the end that no earlier row comes",
             "WATERMARK FOR ts AS ts - INTERVAL '10' SECOND in CREATE STREAM",
         )

@@ -203,7 +203,7 @@ impl Routings {
             picked.truncate(1);
         }
         if picked.is_empty() {
-            let none = match stream.is_endless() {
+            let none = match stream.is_arriving() {
                 true => followed(),
                 false => Routing { kind: RoutingKind::Aligned, why: "the query keeps no state by key".to_string() },
             };
@@ -232,7 +232,7 @@ impl Routings {
             );
         }
         let is_in_sequence = !stages.is_empty() && read_order(stages) == ReadOrder::Sequence;
-        if is_in_sequence && stream.partitions() > 1 && !stream.is_endless() {
+        if is_in_sequence && stream.partitions() > 1 && !stream.is_arriving() {
             return refused("the query takes one partition after the other", "read one file, or take 1000rows/s");
         }
         let single = Routing { kind: RoutingKind::Single, why: "rows come by event time".to_string() };
@@ -285,7 +285,7 @@ fn has_hash(data_type: &DataType) -> bool {
 
 /// The routing of the setting, if a stage can take it.
 fn forced(stream: &StreamTable, stage: &Stage, picked: Routing, setting: &str) -> Result<Routing, Error> {
-    if stream.is_endless() {
+    if stream.is_arriving() {
         refuse_other(&picked, setting)?;
         return Ok(picked);
     }
@@ -306,7 +306,7 @@ fn forced(stream: &StreamTable, stage: &Stage, picked: Routing, setting: &str) -
 }
 
 fn followed() -> Routing {
-    Routing { kind: RoutingKind::Single, why: "files that are followed are one sequence of rows".to_string() }
+    Routing { kind: RoutingKind::Single, why: "what comes while it is read is one sequence of rows".to_string() }
 }
 
 fn refuse_other(picked: &Routing, setting: &str) -> Result<(), Error> {
@@ -329,7 +329,7 @@ fn refuse_other(picked: &Routing, setting: &str) -> Result<(), Error> {
 
 /// `follows` is the routing of the stage before, if there is one.
 fn pick_auto(stream: &StreamTable, stage: &Stage, follows: Option<RoutingKind>) -> Routing {
-    if stream.is_endless() {
+    if stream.is_arriving() {
         return followed();
     }
     let routing = |kind, why: String| Routing { kind, why };

@@ -146,6 +146,13 @@ impl PipelinesExec {
         if !options.late.is_empty() {
             return error("checkpoints with a ledger of late rows".to_string(), "RESET streamlines.late");
         }
+        if let Some(scan) = self.scan().filter(|scan| scan.table().is_read_once()) {
+            let what = format!("checkpoints of stream {}, whose rows come only once", scan.table().name());
+            return error(
+                what,
+                "write them to the end of a file, and follow that; or RESET streamlines.checkpoint_dir",
+            );
+        }
         match self.routing.has(RoutingKind::Exchange) {
             true => error(
                 "checkpoints with the routing exchange, under which rows are between pipelines".to_string(),

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::exec::context::PipelineContext;
 use crate::exec::find;
 use crate::exec::scan::StreamScanExec;
-use crate::source::{Due, Followed, Pacing, Read, Reader, ReplayPlan, Schedule};
+use crate::source::{Due, Pacing, Position, Read, Reader, ReplayPlan, Schedule};
 
 use super::exchange::Exchange;
 use super::run::{LedgerPart, Run, Runs};
@@ -91,17 +91,14 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Goes on where so many rows had been processed, and files followed.
+    /// Goes on where so many rows had been processed, and a reader had come to a position before the next one.
     ///
     /// # Errors
     /// Files that cannot be read, or that have fewer rows.
-    pub(super) async fn restore(&mut self, rows: u64, followed: Option<Followed>) -> Result<()> {
+    pub(super) async fn restore(&mut self, rows: u64, position: &Position) -> Result<()> {
         let mut to_pass = rows;
         if let Input::Read(reader) = &mut self.input {
-            if let Some(followed) = followed {
-                to_pass -= followed.rows;
-                reader.restore(followed)?;
-            }
+            to_pass = to_pass.saturating_sub(reader.restore(position)?);
             to_pass -= reader.pass_over(to_pass);
         }
         while to_pass > 0 {
@@ -120,11 +117,11 @@ impl Rows {
         Ok(())
     }
 
-    /// How far it has come in files that it follows.
-    pub(super) fn followed(&self) -> Option<&Followed> {
+    /// How far its reader has come.
+    pub(super) fn position(&self) -> Position {
         match &self.input {
-            Input::Read(reader) => reader.followed(),
-            Input::None | Input::Sent(_) => None,
+            Input::Read(reader) => reader.position(),
+            Input::None | Input::Sent(_) => Position::default(),
         }
     }
 

@@ -22,6 +22,7 @@ use crate::plan::{StreamAnalyzer, StreamQueryPlanner, functions};
 use crate::planning_errors::told;
 use crate::runtime::Job;
 use crate::sink::NullSink;
+use crate::source::{LiveStream, StreamTable};
 use crate::sql::{self, StreamStatement};
 
 pub use lateness::{LatenessQuestion, lateness};
@@ -102,6 +103,12 @@ pub trait StreamlinesContext {
     /// in one text.
     async fn stream_sql(&self, sql: &str) -> Result<DataFrame>;
 
+    /// Makes a stream of batches that the program makes itself known under a name, for one query to read it.
+    ///
+    /// # Errors
+    /// The name is taken; the watermark is of no column that holds times.
+    fn register_live(&self, name: &str, stream: LiveStream) -> Result<()>;
+
     /// Plans one statement of a text that [`parse_statements`] has read.
     ///
     /// # Errors
@@ -138,6 +145,15 @@ impl StreamlinesContext for SessionContext {
                 .help("read them with parse_statements and plan them one by one with plan_statement")
                 .into()),
         }
+    }
+
+    fn register_live(&self, name: &str, stream: LiveStream) -> Result<()> {
+        if self.table_exist(name)? {
+            let error = Error::sql(format!("stream {name} exists already"));
+            return Err(error.help("take another name, or DROP STREAM first").into());
+        }
+        self.register_table(name, Arc::new(StreamTable::of_batches(name, stream)?))?;
+        Ok(())
     }
 
     async fn plan_statement(&self, statement: StreamStatement) -> Result<DataFrame> {

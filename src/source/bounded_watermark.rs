@@ -26,11 +26,13 @@ pub(super) struct BoundedWatermarks {
     highest: Option<i64>,
     /// The first row with it, as far as that is wanted.
     set_by: Option<RowPlace>,
+    /// How far it had come when the last row had.
+    idle_from: Option<i64>,
 }
 
 impl BoundedWatermarks {
     pub(super) fn new(partition: usize, bound: i64, highest: Option<i64>, set_by: Option<RowPlace>) -> Self {
-        Self { partition, bound, highest, set_by }
+        Self { partition, bound, highest, set_by, idle_from: None }
     }
 
     /// The highest event time so far.
@@ -43,6 +45,14 @@ impl BoundedWatermarks {
         less(self.highest, self.bound)
     }
 
+    /// Goes on with the clock, when no row has come for so many ticks.
+    pub(super) fn idle(&mut self, ticks: i64) {
+        if let Some(from) = self.idle_from.or(self.highest) {
+            self.idle_from = Some(from);
+            self.highest = self.highest.max(Some(from.saturating_add(ticks)));
+        }
+    }
+
     /// Cuts a batch, given its event-time column, into runs of rows with their stamps. With `places`, it is remembered
     /// which row has set a watermark.
     ///
@@ -50,6 +60,9 @@ impl BoundedWatermarks {
     /// A column that holds neither timestamps nor dates.
     pub(super) fn segments(&mut self, times: &dyn Array, places: Option<&Places>) -> Result<Vec<Segment>> {
         let times = ticks(times)?;
+        if !times.is_empty() {
+            self.idle_from = None;
+        }
         let mut cut = Cut { segments: vec![], begin: 0, judged_by: self.watermark(), set_by: self.set_by.clone() };
         for offset in (0..times.len()).step_by(BLOCK_ROWS) {
             let block = times.slice(offset, BLOCK_ROWS.min(times.len() - offset));

@@ -12,6 +12,7 @@ use arrow::array::{
 };
 use arrow::compute::{CastOptions, cast_with_options, filter_record_batch, is_not_null, is_null, or};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use bytes::{Buf, Bytes};
 use csv::{ByteRecord, ReaderBuilder};
 use datafusion::common::config::CsvOptions;
 use datafusion::common::{Result, ScalarValue};
@@ -21,7 +22,7 @@ use crate::error::Error;
 
 use super::csv_time::TimeFormat;
 use super::options::StreamOptions;
-use super::reader::ReaderCounts;
+use super::pieces::TextStart;
 use super::rows::Wanted;
 use super::table::StreamFile;
 
@@ -29,17 +30,27 @@ const SKIP: &str = "mend the row, or count such rows and leave them out with OPT
 
 type TextReader = csv::Reader<Box<dyn Read + Send>>;
 
-fn open_text(file: &StreamFile, options: &CsvOptions, counts: Option<&Arc<ReaderCounts>>) -> Result<TextReader> {
+/// Reads text from the beginning of a file, or further on.
+fn reader(text: Box<dyn Read + Send>, is_first: bool, options: &CsvOptions) -> TextReader {
     let mut builder = ReaderBuilder::new();
-    builder.flexible(true).has_headers(options.has_header != Some(false));
+    builder.flexible(true).has_headers(is_first && options.has_header != Some(false));
     builder.delimiter(options.delimiter).quote(options.quote).escape(options.escape).comment(options.comment);
-    Ok(builder.from_reader(file.open_text(None, counts)?))
+    builder.from_reader(text)
 }
 
 /// The columns that a file's header names, as text: for checking listed columns without a look at the rows.
 pub(super) fn header(file: &StreamFile, options: &CsvOptions) -> Result<SchemaRef> {
-    let mut reader = open_text(file, options, None)?;
-    let names = reader.headers().map_err(|error| Error::data(error.to_string()).in_file(&file.name))?;
+    let names = names(file.open_text(None, None)?, options);
+    names.map_err(|error| error.in_file(&file.name).into())
+}
+
+/// The columns that a text's header names.
+///
+/// # Errors
+/// Text that cannot be read.
+pub(super) fn names(text: Box<dyn Read + Send>, options: &CsvOptions) -> Result<SchemaRef, Error> {
+    let mut reader = reader(text, true, options);
+    let names = reader.headers().map_err(|error| Error::data(error.to_string()))?;
     Ok(Arc::new(Schema::new(names.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect::<Vec<_>>())))
 }
 
@@ -50,10 +61,14 @@ pub(super) fn infer(file: &StreamFile, options: &StreamOptions) -> Result<Schema
     Ok(Arc::new(schema))
 }
 
-/// Reads one file.
+/// Reads one file, or text that comes piece by piece.
 pub(super) struct CsvRows {
     name: String,
     rows: TextReader,
+    /// How its text is written.
+    csv: CsvOptions,
+    /// Where in the file the text begins that is being read.
+    begin: u64,
     file_schema: SchemaRef,
     /// The table's columns that are wanted: of the file, or Hive values after them.
     columns: Vec<usize>,
@@ -70,11 +85,23 @@ pub(super) struct CsvRows {
 }
 
 impl CsvRows {
-    pub(super) fn open(file: &StreamFile, wanted: &Wanted) -> Result<Self> {
+    pub(super) fn open(file: &StreamFile, from: Option<TextStart>, wanted: &Wanted) -> Result<Self> {
+        let bytes = from.map(|from| from.byte..file.object.size);
+        Self::new(file.open_text(bytes, wanted.counts)?, from.unwrap_or_default(), file, wanted)
+    }
+
+    /// Rows of text that comes piece by piece: see [`CsvRows::take`].
+    pub(super) fn of_pieces(start: TextStart, file: &StreamFile, wanted: &Wanted) -> Result<Self> {
+        Self::new(Box::new(std::io::empty()), start, file, wanted)
+    }
+
+    fn new(text: Box<dyn Read + Send>, start: TextStart, file: &StreamFile, wanted: &Wanted) -> Result<Self> {
         let inner = wanted.inner;
         Ok(Self {
             name: file.name.clone(),
-            rows: open_text(file, &inner.options.csv, wanted.counts)?,
+            rows: reader(text, start.byte == 0, &inner.options.csv),
+            csv: inner.options.csv.clone(),
+            begin: start.byte,
             file_schema: Arc::clone(&inner.file_schema),
             columns: wanted.columns.to_vec(),
             hive: file.hive.clone(),
@@ -83,9 +110,20 @@ impl CsvRows {
             timestamp_format: inner.options.timestamp_format.clone(),
             skips_bad_rows: inner.options.skip_bad_rows,
             batch_rows: wanted.batch_rows(),
-            read: 0,
+            read: start.rows,
             numbers: vec![],
         })
+    }
+
+    /// Takes the next text, whole rows of it, when what came before has been read.
+    pub(super) fn take(&mut self, text: Bytes) {
+        self.begin += self.rows.position().byte();
+        self.rows = reader(Box::new(text.reader()), self.begin == 0, &self.csv);
+    }
+
+    /// Where the next row begins, in text that is read as it is in the file.
+    pub(super) fn next_row(&self) -> TextStart {
+        TextStart { byte: self.begin + self.rows.position().byte(), rows: self.read }
     }
 
     /// The next batch of good rows; bad ones are added to `skipped_rows`.

@@ -62,7 +62,7 @@ async fn read(
     task: &Arc<TaskContext>,
 ) -> Result<Arc<Times>> {
     let wanted = Wanted { inner: &plan.table.inner, columns: &[column], coded: None, own: None, task, counts: None };
-    let mut rows = Rows::open(plan.file(chunk)?, &chunk.part, &wanted).await?;
+    let mut rows = Rows::open(plan.file(chunk)?, &chunk.part, None, &wanted).await?;
     let (mut found, mut skipped) = (Times::default(), 0);
     loop {
         let next = match rows.next(&mut skipped) {
@@ -156,7 +156,7 @@ pub(super) async fn unreadable(
     if let (Ok(file), Some(before)) = (plan.file(chunk), chunk.part.text_before()) {
         // Nobody has counted them.
         let wanted = Wanted { inner: &plan.table.inner, columns: &[], coded: None, own: None, task, counts: None };
-        if let Ok(mut rows) = Rows::open(file, &before, &wanted).await {
+        if let Ok(mut rows) = Rows::open(file, &before, None, &wanted).await {
             while let Ok(Some(batch)) = rows.next(&mut 0) {
                 rows_before += batch.num_rows() as u64;
             }

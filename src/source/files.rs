@@ -61,10 +61,16 @@ pub(super) fn find_any(location: &str, format: Option<FileFormat>) -> Result<Vec
     Ok(files)
 }
 
-/// Whether a location is one file, to which no others come.
-pub(super) fn is_one_file(location: &str) -> bool {
+/// The file that a location is, if it is one: there, or by its name.
+///
+/// # Errors
+/// A folder that is gone.
+pub(super) fn only_file(location: &str, format: FileFormat) -> Result<Option<PathBuf>> {
     let mut parts = parts(location);
-    parts.next().is_some_and(|part| Path::new(part).is_file()) && parts.next().is_none()
+    let (Some(part), None) = (parts.next(), parts.next()) else { return Ok(None) };
+    let path = Path::new(part);
+    let is_name = || !path.exists() && !part.ends_with('/') && !has_wildcard(part) && format_of(part) == Some(format);
+    (path.is_file() || is_name()).then(|| absolute(path)).transpose()
 }
 
 /// The files, folders and beginnings of globs that a location names, as far as nothing is looked up for them.

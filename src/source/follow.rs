@@ -3,10 +3,9 @@
 //! A file is to appear whole: written under a name that begins with `.` or `_`, or in another folder, and renamed.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use datafusion::common::Result;
 use datafusion::execution::TaskContext;
@@ -17,12 +16,10 @@ use crate::error::Error;
 
 use super::files::{self, FoundFile};
 use super::opening::follow_file;
-use super::pieces::{Chunk, Part};
+use super::pieces::Chunk;
 use super::replay::ReplayPlan;
-use super::table::{Inner, StreamFile};
-
-/// How long to wait before the folder is looked at again: at first, and at most.
-const WAITS: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(200)];
+use super::table::{Coming, Inner, StreamFile};
+use super::wait::Wait;
 
 /// What those who follow files are told while they do.
 #[derive(Debug, Default)]
@@ -46,7 +43,7 @@ impl Signals {
         self.drains.store(true, Ordering::Relaxed);
     }
 
-    fn is_draining(&self) -> bool {
+    pub(super) fn is_draining(&self) -> bool {
         self.drains.load(Ordering::Relaxed)
     }
 }
@@ -72,7 +69,7 @@ fn version(file: &StreamFile) -> String {
 pub(super) struct Follower {
     signals: Arc<Signals>,
     known: HashSet<PathBuf>,
-    wait: Duration,
+    wait: Wait,
     pub(super) followed: Followed,
 }
 
@@ -80,7 +77,7 @@ impl Follower {
     /// Follows a stream whose first files are known.
     pub(super) fn new(inner: &Inner, signals: Arc<Signals>) -> Self {
         let known = inner.partitions.iter().flatten().map(|file| file.path.clone()).collect();
-        Self { signals, known, wait: WAITS[0], followed: Followed::default() }
+        Self { signals, known, wait: Wait::default(), followed: Followed::default() }
     }
 
     /// A file is begun, when so many rows of those before it have been read, up to an event time.
@@ -109,21 +106,21 @@ impl Follower {
         let ends = self.signals.is_draining();
         let found = self.look(plan, task).await?;
         if !found.is_empty() {
-            self.wait = WAITS[0];
+            self.wait.begin_again();
             return Ok(Some(found));
         }
         if ends || self.signals.is_stopped() {
             return Ok(None);
         }
-        tokio::time::sleep(self.wait).await;
-        self.wait = (2 * self.wait).min(WAITS[1]);
+        self.wait.once().await;
         Ok(Some(found))
     }
 
     async fn look(&mut self, plan: &ReplayPlan, task: &TaskContext) -> Result<Vec<Chunk>> {
         let inner = &plan.stream().inner;
-        let Some(location) = &inner.follows else { return Ok(vec![]) };
+        let Coming::Files(location) = &inner.coming else { return Ok(vec![]) };
         let found = files::find_any(location, Some(inner.format))?;
+        self.forget_others(&found);
         let new: Vec<FoundFile> = found.into_iter().filter(|file| !self.known.contains(&file.path)).collect();
         let store = task.runtime_env().object_store(ObjectStoreUrl::local_filesystem())?;
         let mut chunks = vec![];
@@ -132,9 +129,20 @@ impl Follower {
             self.known.insert(file.path.clone());
             let file = follow_file(inner, &file, &store).await?;
             let found = Some(Arc::new(file));
-            chunks.push(Chunk { partition: 0, file: 0, part: Part::Whole, highest_before: None, found });
+            chunks.push(Chunk { found, ..Chunk::default() });
         }
         Ok(chunks)
+    }
+
+    /// What has been read and taken away need not be known any more: that would be ever more names. The last one was
+    /// begun, and is missed if it is not there.
+    fn forget_others(&mut self, found: &[FoundFile]) {
+        if self.known.len() > found.len() {
+            let there: HashSet<&Path> = found.iter().map(|file| file.path.as_path()).collect();
+            let last = self.followed.files.last().cloned();
+            self.known.retain(|path| there.contains(path.as_path()));
+            self.followed.files.retain(|name| there.contains(Path::new(name)) || Some(name) == last.as_ref());
+        }
     }
 
     /// Goes on after `followed`: gives the chunks that are still to be read, the one that was begun first.

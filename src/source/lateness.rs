@@ -253,6 +253,7 @@ impl StreamTable {
         bounds_ns: &[i64],
         task: &Arc<TaskContext>,
     ) -> Result<Lateness> {
+        self.check_reads_again()?;
         let schema = self.schema();
         let index_of = |name: &str, what: &str| schema.index_of(name).map_err(|_| no_column(name, &schema, what));
         let time = match (time, self.event_time()) {
@@ -309,7 +310,7 @@ impl StreamTable {
         let columns: Vec<usize> = [question.time.index].into_iter().chain(question.by).collect();
         for file in files {
             let wanted = Wanted { inner: &self.inner, columns: &columns, coded: None, own: None, task, counts: None };
-            let mut rows = Rows::open(file, &Part::Whole, &wanted).await?;
+            let mut rows = Rows::open(file, &Part::Whole, None, &wanted).await?;
             let (mut row, mut skipped) = (0, 0);
             while let Some(batch) = rows.next(&mut skipped)? {
                 let times = ticks(batch.column(0))?;

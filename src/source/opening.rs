@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::catalog::Session;
 use datafusion::common::config::TableParquetOptions;
+use datafusion::common::parsers::CompressionTypeVariant;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -24,9 +25,10 @@ use super::early_pass::FoundTimes;
 use super::event_time::{EventTime, overlap};
 use super::files::{self, FoundFile, format_of};
 use super::footer::Footer;
+use super::live::Place;
 use super::options::{StreamOptions, compression_of};
 use super::schema::{check_listed, common_schema, listed_columns, no_column};
-use super::table::{Inner, StreamFile, StreamTable};
+use super::table::{Coming, Inner, StreamFile, StreamTable};
 use super::text_parts::TextParts;
 use super::unreadable::while_opening;
 
@@ -38,6 +40,9 @@ impl StreamTable {
     /// timestamp.
     pub(crate) async fn open(definition: &CreateStream, state: &dyn Session) -> Result<Self> {
         let at = Some(definition.location_at);
+        if let Some(place) = Place::of(&definition.location) {
+            return Self::open_bytes(definition, place, state).await;
+        }
         for place in files::places(&definition.location) {
             confinement::check(state.config(), &place, Access::Read)?;
         }
@@ -166,6 +171,7 @@ impl Opening {
         let partitions = self.partitions(files, &found, &hive_columns);
         let columns_apart = self.columns_apart(&partitions, &file_schema, store.as_ref(), state).await?;
         let warnings = self.overlap_warnings(&partitions, event_time.as_ref());
+        let coming = self.coming()?;
         let inner = Inner {
             name: self.name,
             format: self.format,
@@ -177,12 +183,21 @@ impl Opening {
             checks_keys,
             columns_apart,
             partitions,
-            follows: self.options.follow.then_some(self.location),
+            coming,
             options: self.options,
             parquet,
             warnings,
         };
-        Ok(StreamTable { inner: Arc::new(inner), is_placed: false, left_out: None, number: 0 })
+        Ok(StreamTable::of(inner))
+    }
+
+    /// What comes while the stream is read: lines of a file that is one and text, or files.
+    fn coming(&self) -> Result<Coming> {
+        Ok(match (self.options.follow, files::only_file(&self.location, self.format)?) {
+            (false, _) => Coming::Nothing,
+            (true, Some(file)) => Coming::Lines(file),
+            (true, None) => Coming::Files(self.location.clone()),
+        })
     }
 
     /// The columns that Hive folders add: as declared, or as the folders say.
@@ -212,8 +227,12 @@ impl Opening {
         if !self.options.follow {
             return Ok(());
         }
-        if files::is_one_file(&self.location) {
-            return wrong("'follow' of one file, to which no others come", self.at, "name a folder or a glob");
+        if let Some(file) = files::only_file(&self.location, self.format)? {
+            let compression = self.options.compression.unwrap_or_else(|| compression_of(&file.to_string_lossy()));
+            if self.format == FileFormat::Parquet || compression != CompressionTypeVariant::UNCOMPRESSED {
+                let what = "'follow' of one file, to whose end no rows can be written";
+                return wrong(what, self.at, "name a folder or a glob, or a file of plain text");
+            }
         }
         if self.options.partitions_are_files || !self.options.partitioned_by.is_empty() || !hive.is_empty() {
             let what = "'follow' of several partitions: files that appear belong to one sequence of rows";

@@ -1,5 +1,8 @@
 //! The OPTIONS of a CREATE STREAM.
 
+use std::time::Duration;
+
+use arrow::compute::kernels::cast_utils::parse_interval_month_day_nano;
 use arrow::csv::reader::Format;
 use datafusion::common::Result;
 use datafusion::common::config::CsvOptions;
@@ -12,10 +15,11 @@ use crate::sql::{FileFormat, nearest};
 
 use super::csv_time::TimeFormat;
 
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "partitioned_by",
     "partitions",
     "follow",
+    "idle_timeout",
     "on_error",
     "has_header",
     "header",
@@ -40,8 +44,10 @@ pub(super) struct StreamOptions {
     pub(super) partitioned_by: Vec<String>,
     /// Each file is a partition, whatever its keys.
     pub(super) partitions_are_files: bool,
-    /// Files that appear later belong to the stream, too.
+    /// What comes later belongs to the stream, too.
     pub(super) follow: bool,
+    /// Where no row has come for so long, event time goes on with the clock.
+    pub(super) idle_timeout: Option<Duration>,
     /// Rows that cannot be parsed are counted and left out.
     pub(super) skip_bad_rows: bool,
     /// How CSV files are written.
@@ -120,6 +126,15 @@ impl StreamOptions {
                 "false" => self.follow = false,
                 _ => return Err(bad_value(name, value, "true or false")),
             },
+            "idle_timeout" => {
+                let interval = parse_interval_month_day_nano(value).ok().filter(|interval| interval.months == 0);
+                let ns = interval.and_then(|interval| {
+                    i64::from(interval.days).checked_mul(86_400_000_000_000)?.checked_add(interval.nanoseconds)
+                });
+                let ns = ns.and_then(|ns| u64::try_from(ns).ok()).filter(|ns| *ns > 0);
+                let timeout = ns.ok_or_else(|| bad_value(name, value, "a length of time like '30s'"))?;
+                self.idle_timeout = Some(Duration::from_nanos(timeout));
+            }
             "on_error" => match value {
                 "fail" => self.skip_bad_rows = false,
                 "skip" => self.skip_bad_rows = true,

@@ -119,7 +119,7 @@ pub(super) async fn row_before(
             if times.and_then(|times| times.range).is_some_and(|(_, found)| found == highest) {
                 let wanted =
                     Wanted { inner: &plan.table.inner, columns: &[column], coded: None, own: None, task, counts: None };
-                let mut rows = Rows::open(file, &Part::RowGroups(group..group + 1), &wanted).await?;
+                let mut rows = Rows::open(file, &Part::RowGroups(group..group + 1), None, &wanted).await?;
                 let mut seen = first;
                 while let Some(batch) = rows.next(&mut 0)? {
                     let times = ticks(batch.column(0))?;

@@ -14,7 +14,7 @@ use super::event_time::EventTime;
 use super::exact_watermark::NONE_TO_COME;
 use super::footer::GroupTimes;
 use super::share::Sharing;
-use super::table::{Inner, StreamFile};
+use super::table::{Coming, Inner, StreamFile};
 use super::text_parts;
 
 /// How a stream's data is divided.
@@ -60,16 +60,16 @@ pub(crate) struct Piece {
 }
 
 /// What is read of a file.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) enum Part {
+    #[default]
     Whole,
     /// Consecutive row groups.
     RowGroups(Range<usize>),
     /// Consecutive ones of so many parts of a file of text.
-    Text {
-        parts: Range<usize>,
-        of: usize,
-    },
+    Text { parts: Range<usize>, of: usize },
+    /// What comes while it is read.
+    Live,
 }
 
 impl Part {
@@ -77,7 +77,7 @@ impl Part {
     pub(super) fn row_groups(&self) -> Option<Range<usize>> {
         match self {
             Self::RowGroups(groups) => Some(groups.clone()),
-            Self::Whole | Self::Text { .. } => None,
+            Self::Whole | Self::Text { .. } | Self::Live => None,
         }
     }
 
@@ -104,14 +104,14 @@ impl Part {
         const ROWS_OF_A_PART: u64 = 1 << 28;
         match self {
             Self::Text { parts, .. } => parts.start as u64 * ROWS_OF_A_PART,
-            Self::Whole | Self::RowGroups(_) => 0,
+            Self::Whole | Self::RowGroups(_) | Self::Live => 0,
         }
     }
 
     /// Where it begins in its file, among other parts of the file.
     fn begin(&self) -> usize {
         match self {
-            Self::Whole => 0,
+            Self::Whole | Self::Live => 0,
             Self::RowGroups(range) | Self::Text { parts: range, .. } => range.start,
         }
     }
@@ -131,8 +131,17 @@ impl Part {
     }
 }
 
+/// Where a row of text begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct TextStart {
+    /// In the file.
+    pub(crate) byte: u64,
+    /// How many rows are before it: in the file, or in the part of it that is read.
+    pub(crate) rows: u64,
+}
+
 /// A file, or a part of one.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Chunk {
     /// The data partition.
     pub(super) partition: usize,
@@ -142,6 +151,8 @@ pub(super) struct Chunk {
     /// Highest event time before this chunk in its partition, as far as footers say it, if it does not follow the chunk
     /// before it.
     pub(super) highest_before: Option<i64>,
+    /// Where in the text it begins, if what is before has been read earlier.
+    pub(super) from: Option<TextStart>,
     /// The file itself, where it has been found while the stream was read.
     pub(super) found: Option<Arc<StreamFile>>,
 }
@@ -182,10 +193,12 @@ pub(super) fn cut(stream: &Inner, split: Split, time: Option<&EventTime>) -> Vec
 }
 
 fn whole(stream: &Inner, partitions: &[usize], time: Option<&EventTime>) -> Piece {
+    // What is in a file whose end is followed now comes with the rest.
+    let partitions = if stream.coming.is_live() { &[] } else { partitions };
     let files = partitions.iter().filter_map(|&partition| stream.partitions.get(partition)).flatten();
     let chunks = partitions.iter().flat_map(|&partition| {
         let files = stream.partitions.get(partition).map_or(0, Vec::len);
-        (0..files).map(move |file| Chunk { partition, file, part: Part::Whole, highest_before: None, found: None })
+        (0..files).map(move |file| Chunk { partition, file, part: Part::Whole, ..Chunk::default() })
     });
     let start_watermark = match time {
         Some(EventTime { index, bound: None, .. }) => lowest(files.clone().map(|file| {
@@ -195,7 +208,7 @@ fn whole(stream: &Inner, partitions: &[usize], time: Option<&EventTime>) -> Piec
         _ => None,
     };
     let rows: Option<u64> = files.map(|file| Some(file.footer.as_ref()?.rows.iter().sum::<u64>())).sum();
-    let rows = rows.filter(|_| stream.follows.is_none());
+    let rows = rows.filter(|_| matches!(stream.coming, Coming::Nothing));
     Piece { start_watermark: start_watermark.unwrap_or(WATERMARK_MIN), rows, chunks: chunks.collect() }
 }
 
@@ -280,7 +293,7 @@ fn cut_partition(stream: &Inner, partition: usize, count: usize, time: Option<&E
                 piece.start_watermark = piece.start_watermark.min(lowest);
             }
             let (part, highest_before) = (group.part, highest);
-            add(piece, Chunk { partition, file: group.file, part, highest_before, found: None }, group.rows);
+            add(piece, Chunk { partition, file: group.file, part, highest_before, ..Chunk::default() }, group.rows);
         }
         highest = highest.max(group.times.and_then(|times| times.range).map(|(_, highest)| highest));
         size_before += group.size;

@@ -10,10 +10,11 @@ use datafusion::execution::TaskContext;
 
 use crate::operator::Stamp;
 
-use super::follow::{Followed, Signals};
+use super::follow::Signals;
 use super::latency::Latencies;
 use super::origin::Origin;
 use super::pieces::ReadOrder;
+use super::position::Position;
 use super::replay::ReplayPlan;
 use super::sequence::Sequence;
 use super::together::Together;
@@ -64,7 +65,7 @@ impl Reader {
             ReadOrder::Sequence => {
                 let chunks = plan.piece(piece)?.chunks.clone();
                 let mut sequence = Sequence::new(plan, piece, chunks, counts, task);
-                if plan.is_endless() {
+                if plan.stream().is_arriving() {
                     sequence.follow(signals);
                 }
                 Self::Sequence(Box::new(sequence))
@@ -73,22 +74,23 @@ impl Reader {
         })
     }
 
-    /// How far it has come in files that it follows.
-    pub(crate) fn followed(&self) -> Option<&Followed> {
+    /// How far it has come.
+    pub(crate) fn position(&self) -> Position {
         match self {
-            Self::Sequence(sequence) => sequence.followed(),
-            Self::Together(_) => None,
+            Self::Sequence(sequence) => sequence.position(),
+            // Which rows of each file they were is known only by reading.
+            Self::Together(_) => Position::default(),
         }
     }
 
-    /// Goes on with the files after those that have been followed.
+    /// Goes on where another reader of the same piece has been. Gives the number of rows that are not read again.
     ///
     /// # Errors
-    /// The file that was begun is not there any more.
-    pub(crate) fn restore(&mut self, followed: Followed) -> Result<()> {
+    /// What was begun is not there any more.
+    pub(crate) fn restore(&mut self, position: &Position) -> Result<u64> {
         match self {
-            Self::Sequence(sequence) => sequence.restore(followed),
-            Self::Together(_) => Ok(()),
+            Self::Sequence(sequence) => sequence.restore(position),
+            Self::Together(_) => Ok(0),
         }
     }
 

@@ -15,7 +15,7 @@ use super::key_check::KeyCheck;
 use super::pieces::{Chunk, Division, Part, Piece, ReadOrder, Split, cut};
 use super::reader::Read;
 use super::share::{Share, Sharing};
-use super::table::{StreamFile, StreamTable};
+use super::table::{Coming, StreamFile, StreamTable};
 use super::unreadable::{Reading, while_reading};
 
 /// What one scan of a stream reads: one piece for each pipeline.
@@ -161,7 +161,7 @@ impl ReplayPlan {
 
     /// Rows of all files, where they say so.
     pub(crate) fn rows_total(&self) -> Option<u64> {
-        if self.is_endless() {
+        if self.table.is_arriving() {
             return None;
         }
         let rows = |file: &StreamFile| Some(file.footer.as_ref()?.rows.iter().sum::<u64>());
@@ -199,7 +199,7 @@ impl ReplayPlan {
         let name = |chunk: &Chunk| {
             let file = self.file(chunk).map_or("", |file| file.name.as_str());
             match &chunk.part {
-                Part::Whole => file.to_string(),
+                Part::Whole | Part::Live => file.to_string(),
                 Part::RowGroups(groups) => format!("{file}[{}..{}]", groups.start, groups.end),
                 Part::Text { parts, of } => format!("{file}[{}..{} of {of}]", parts.start, parts.end),
             }
@@ -218,7 +218,7 @@ impl ReplayPlan {
             let size = self.file(chunk).ok().filter(|file| file.footer.is_none())?.object.size;
             Some(match &chunk.part {
                 Part::Text { parts, of } => size * parts.len() as u64 / *of as u64,
-                Part::Whole | Part::RowGroups(_) => size,
+                Part::Whole | Part::RowGroups(_) | Part::Live => size,
             })
         };
         chunks.filter_map(bytes).sum()
@@ -307,7 +307,7 @@ impl ReplayPlan {
             self.columns.iter().copied().filter(|column| *column < inner.file_schema.fields().len()).collect();
         match inner.file_schema.project(&of_files) {
             Ok(schema) => {
-                let is_first = chunk.part.text_before().is_none();
+                let is_first = chunk.part.text_before().is_none() && chunk.from.is_none_or(|from| from.byte == 0);
                 let (format, options, columns) = (inner.format, &inner.options, inner.file_schema.as_ref());
                 let read = Reading { file, format, options, columns, is_first, rows_before };
                 while_reading(&read, Arc::new(schema), error)
@@ -359,11 +359,15 @@ impl ReplayPlan {
             format!("{}, {} bytes, of {changed}", file.path.display(), file.object.size)
         };
         let options = [format!("{:?}", inner.options)];
-        match &inner.follows {
-            // Which files have been read the checkpoints know.
-            Some(location) => columns.chain([format!("files of {location}")]).chain(options).collect(),
-            None => files.map(version).chain(columns).chain(options).collect(),
-        }
+        // What has been read the checkpoints know.
+        let of = match &inner.coming {
+            Coming::Nothing => return files.map(version).chain(columns).chain(options).collect(),
+            Coming::Files(location) => format!("files of {location}"),
+            Coming::Lines(path) => format!("lines of {}", path.display()),
+            Coming::Bytes(bytes) => bytes.place.to_string(),
+            Coming::Batches { .. } => inner.name.clone(),
+        };
+        columns.chain([of]).chain(options).collect()
     }
 
     /// The file of a chunk.

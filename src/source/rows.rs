@@ -16,7 +16,7 @@ use crate::sql::FileFormat;
 use super::csv_rows::CsvRows;
 use super::pacing::batch_rows_at_most;
 use super::parquet_rows::ParquetRows;
-use super::pieces::Part;
+use super::pieces::{Part, TextStart};
 use super::reader::ReaderCounts;
 use super::share::Own;
 use super::table::{Inner, StreamFile};
@@ -66,15 +66,20 @@ pub(super) enum Rows {
 }
 
 impl Rows {
-    /// Opens a file, or a part of one.
+    /// Opens a file, or a part of one; text, where it begins or at the row `from`.
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub(super) async fn open(file: &StreamFile, part: &Part, wanted: &Wanted<'_>) -> Result<Self> {
-        caught_in(Self::try_open(file, part, wanted)).await
+    pub(super) async fn open(
+        file: &StreamFile,
+        part: &Part,
+        from: Option<TextStart>,
+        wanted: &Wanted<'_>,
+    ) -> Result<Self> {
+        caught_in(Self::try_open(file, part, from, wanted)).await
     }
 
-    async fn try_open(file: &StreamFile, part: &Part, wanted: &Wanted<'_>) -> Result<Self> {
+    async fn try_open(file: &StreamFile, part: &Part, from: Option<TextStart>, wanted: &Wanted<'_>) -> Result<Self> {
         let options = &wanted.inner.options;
         Ok(match wanted.inner.format {
             FileFormat::Parquet => {
@@ -87,8 +92,8 @@ impl Rows {
                 let groups = part.row_groups().unwrap_or(0..footer.num_row_groups());
                 Self::Parquet(Box::new(ParquetRows::open(file, &footer, groups, wanted)?))
             }
-            FileFormat::Csv if options.reads_csv_by_rows() => Self::Csv(Box::new(CsvRows::open(file, wanted)?)),
-            FileFormat::Csv | FileFormat::Json => Self::Text(Box::new(TextRows::open(file, part, wanted)?)),
+            FileFormat::Csv if options.reads_csv_by_rows() => Self::Csv(Box::new(CsvRows::open(file, from, wanted)?)),
+            FileFormat::Csv | FileFormat::Json => Self::Text(Box::new(TextRows::open(file, part, from, wanted)?)),
         })
     }
 
@@ -97,6 +102,15 @@ impl Rows {
         match self {
             Self::Csv(csv) => csv.numbers(),
             Self::Text(_) | Self::Parquet(_) => None,
+        }
+    }
+
+    /// Where the next row begins, in text that is read as it is in the file.
+    pub(super) fn next_row(&self) -> Option<TextStart> {
+        match self {
+            Self::Text(text) => Some(text.next_row()),
+            Self::Csv(csv) => Some(csv.next_row()),
+            Self::Parquet(_) => None,
         }
     }
 

@@ -6,23 +6,28 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, PrimitiveArray, RecordBatch};
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, PrimitiveArray, RecordBatch, UInt64Array};
 use arrow::compute::min;
 use arrow::datatypes::Int64Type;
+use datafusion::common::parsers::CompressionTypeVariant;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 
 use crate::error::Error;
 use crate::operator::{Stamp, WATERMARK_MIN, ticks};
 
+use super::arrivals::Arrivals;
 use super::early_pass::{self, unreadable};
 use super::event_time::EventTime;
-use super::follow::{Followed, Follower, Signals};
+use super::follow::{Follower, Signals};
 use super::footer::Stretch;
+use super::idle::Idle;
 use super::key_check::{KeyCheck, ReaderKeys};
+use super::live::{Came, Live, LiveRows};
 use super::origin::{Origin, Places, row_before};
 use super::pacing::Speed;
-use super::pieces::{Chunk, Part, ReadOrder};
+use super::pieces::{Chunk, Part, ReadOrder, TextStart};
+use super::position::{Position, TextPosition};
 use super::reader::{Read, ReaderCounts};
 use super::replay::ReplayPlan;
 use super::rows::{Rows, Wanted};
@@ -47,9 +52,14 @@ pub(crate) struct Sequence {
     own: Option<Own>,
     keys: Option<(Arc<KeyCheck>, ReaderKeys)>,
     counts: Arc<ReaderCounts>,
-    follower: Option<Follower>,
-    /// Rows that have been read.
+    arrivals: Option<Arrivals>,
+    /// Rows that have been given, or will be of what is at hand.
     rows: u64,
+    /// How many chunks have been read, and where the rows at hand are, if text can be read from there.
+    chunks_before: usize,
+    position: Option<TextPosition>,
+    /// Where event time goes on without rows.
+    idle: Option<Idle>,
 }
 
 /// A run of rows that one stamp judges.
@@ -82,9 +92,61 @@ enum Next {
 struct OpenChunk {
     chunk: Chunk,
     name: Arc<str>,
-    rows: Rows,
+    rows: ChunkRows,
     /// The next row of the file, counted from 1.
     next_row: u64,
+    /// Whether a file's bytes are its text.
+    is_plain: bool,
+    /// Rows whose event times have been seen.
+    seen: u64,
+}
+
+impl OpenChunk {
+    /// Where the next row is, after so many chunks and rows.
+    fn position(&self, chunk: usize, rows: u64, highest: Option<i64>) -> Option<TextPosition> {
+        let next = self.rows.next_row().filter(|_| self.is_plain)?;
+        let file = match &self.rows {
+            ChunkRows::Live(rows) => rows.identity(),
+            ChunkRows::Found(_) => None,
+        };
+        Some(TextPosition { rows, chunk, next, seen: self.seen, highest, file })
+    }
+}
+
+/// The rows of a chunk: there, or still to come.
+enum ChunkRows {
+    Found(Rows),
+    Live(LiveRows),
+}
+
+impl ChunkRows {
+    async fn next(&mut self, skipped_rows: &mut u64) -> Result<Came> {
+        match self {
+            Self::Found(rows) => Ok(rows.next(skipped_rows)?.map_or(Came::End, Came::Rows)),
+            Self::Live(rows) => rows.next(skipped_rows).await,
+        }
+    }
+
+    fn numbers(&self) -> Option<UInt64Array> {
+        match self {
+            Self::Found(rows) => rows.numbers(),
+            Self::Live(rows) => rows.numbers(),
+        }
+    }
+
+    fn next_row(&self) -> Option<TextStart> {
+        match self {
+            Self::Found(rows) => rows.next_row(),
+            Self::Live(rows) => rows.next_row(),
+        }
+    }
+
+    fn own_rows(&self) -> Option<&BooleanArray> {
+        match self {
+            Self::Found(rows) => rows.own_rows(),
+            Self::Live(_) => None,
+        }
+    }
 }
 
 impl Sequence {
@@ -114,34 +176,58 @@ impl Sequence {
             cut: VecDeque::new(),
             highest: WATERMARK_MIN,
             counts: if is_first { counts } else { Arc::default() },
-            follower: None,
+            arrivals: None,
             rows: 0,
+            chunks_before: 0,
+            position: None,
+            idle: None,
         }
     }
 
-    /// Reads files that appear later, too.
+    /// Reads what comes later, too.
     pub(super) fn follow(&mut self, signals: &Arc<Signals>) {
-        self.follower = Some(Follower::new(&self.plan.stream().inner, Arc::clone(signals)));
+        let inner = &self.plan.stream().inner;
+        self.arrivals = Some(match inner.coming.is_live() {
+            true => Arrivals::Live(Live::new(signals, &self.counts)),
+            false => Arrivals::Files(Follower::new(inner, Arc::clone(signals))),
+        });
+        let tick_ns = self.plan.event_time().and_then(EventTime::tick_ns);
+        self.idle = inner.options.idle_timeout.zip(tick_ns).map(|(timeout, tick_ns)| Idle::new(timeout, tick_ns));
     }
 
-    pub(super) fn followed(&self) -> Option<&Followed> {
-        self.follower.as_ref().map(|follower| &follower.followed)
+    /// How far it has come.
+    pub(super) fn position(&self) -> Position {
+        let followed = self.arrivals.as_ref().and_then(Arrivals::followed).cloned();
+        Position { followed, text: self.position.clone() }
     }
 
-    /// Goes on with the files after those that have been followed.
-    pub(super) fn restore(&mut self, followed: Followed) -> Result<()> {
-        if let Some(follower) = &mut self.follower {
-            self.rows = followed.rows;
-            self.chunks = follower.restore(followed, &self.plan, std::mem::take(&mut self.chunks).into())?.into();
+    /// Goes on where another reader of the same piece has been. Gives the number of rows that are not read again.
+    ///
+    /// # Errors
+    /// What was begun is not there any more.
+    pub(super) fn restore(&mut self, position: &Position) -> Result<u64> {
+        if let Some(arrivals) = &mut self.arrivals {
+            let chunks = std::mem::take(&mut self.chunks).into();
+            let (chunks, rows) = arrivals.restore(position, &self.plan, chunks)?;
+            (self.chunks, self.rows) = (chunks.into(), rows);
         }
-        Ok(())
+        if let Some(text) = position.text.as_ref().filter(|text| text.chunk < self.chunks.len()) {
+            self.chunks.drain(..text.chunk);
+            self.chunks_before = text.chunk;
+            if let Some(chunk) = self.chunks.front_mut() {
+                (chunk.from, chunk.highest_before) = (Some(text.next), text.highest);
+            }
+            self.rows = text.rows;
+        }
+        self.position.clone_from(&position.text);
+        Ok(self.rows)
     }
 
     /// Passes over row groups of the first `rows` rows without reading them, as far as it is known what they hold. Gives the
     /// number of rows. Nothing has been read yet.
     pub(super) fn pass_over(&mut self, rows: u64) -> u64 {
         // A reader of own keys counts those alone.
-        if self.own.is_some() || self.follower.is_some() {
+        if self.own.is_some() || self.arrivals.is_some() {
             return 0;
         }
         let mut to_pass = rows;
@@ -184,39 +270,63 @@ impl Sequence {
                 }
                 match self.next_chunk().await? {
                     Next::Chunk(chunk) => self.current = Some(self.open_chunk(chunk).await?),
-                    // Without rows, so that whoever waits for some has its turn.
-                    Next::Later => return Ok(Some(RecordBatch::new_empty(self.plan.read_schema()?))),
+                    Next::Later => return self.nothing_yet().map(Some),
                     Next::End => return Ok(None),
                 }
                 continue;
             };
+            let highest = self.stamps.as_ref().and_then(Stamps::highest);
+            self.position = open.position(self.chunks_before, self.rows, highest);
             let mut skipped_rows = 0;
-            let next = open.rows.next(&mut skipped_rows);
+            let next = open.rows.next(&mut skipped_rows).await;
             self.counts.skipped_rows.fetch_add(skipped_rows, Ordering::Relaxed);
             let next = match next {
                 Ok(next) => next,
                 Err(error) => return Err(unreadable(&self.plan, &open.chunk, error, &self.task).await),
             };
             match next {
-                Some(batch) if batch.num_rows() == 0 => {}
-                Some(batch) => {
-                    self.rows += batch.num_rows() as u64;
+                Came::Rows(batch) if batch.num_rows() == 0 => {}
+                Came::Rows(batch) => {
+                    open.seen += batch.num_rows() as u64;
+                    self.idle.iter_mut().for_each(Idle::came);
                     return Ok(Some(batch));
                 }
-                None => {
-                    self.current = None;
-                    self.stamps.iter_mut().for_each(Stamps::end);
-                    let highest = self.stamps.as_ref().and_then(Stamps::highest);
-                    self.follower.iter_mut().for_each(|follower| follower.end(self.rows, highest));
-                }
+                Came::Later => return self.nothing_yet().map(Some),
+                Came::End => self.end_chunk(),
             }
         }
     }
 
+    /// A batch without rows, so that whoever waits for some has its turn.
+    fn nothing_yet(&mut self) -> Result<RecordBatch> {
+        let ticks = self.idle.as_ref().and_then(Idle::ticks);
+        if let (Some(ticks), Some(stamps)) = (ticks, &mut self.stamps) {
+            stamps.idle(ticks);
+            let (highest, arrivals) = (stamps.highest(), &mut self.arrivals);
+            // Where the next reader goes on, windows have closed by it.
+            self.position.iter_mut().for_each(|position| position.highest = highest);
+            arrivals.iter_mut().for_each(|arrivals| arrivals.idle(highest));
+        }
+        Ok(RecordBatch::new_empty(self.plan.read_schema()?))
+    }
+
+    /// The chunk at hand has been read.
+    fn end_chunk(&mut self) {
+        self.current = None;
+        self.stamps.iter_mut().for_each(Stamps::end);
+        let highest = self.stamps.as_ref().and_then(Stamps::highest);
+        self.arrivals.iter_mut().for_each(|arrivals| arrivals.end(self.rows, highest));
+        self.chunks_before += usize::from(self.arrivals.is_none());
+        // Of the next file nothing has been read.
+        let is_live = matches!(self.arrivals, Some(Arrivals::Live(_)));
+        let next = TextPosition { rows: self.rows, highest, ..TextPosition::default() };
+        self.position = is_live.then_some(next);
+    }
+
     /// What is to be read next.
     async fn next_chunk(&mut self) -> Result<Next> {
-        if let Some(follower) = self.follower.as_mut().filter(|_| self.chunks.is_empty()) {
-            match follower.next(&self.plan, &self.task).await? {
+        if let Some(arrivals) = self.arrivals.as_mut().filter(|_| self.chunks.is_empty()) {
+            match arrivals.next(&self.plan, &self.task).await? {
                 Some(found) if found.is_empty() => return Ok(Next::Later),
                 Some(found) => self.chunks.extend(found),
                 None => return Ok(Next::End),
@@ -233,7 +343,7 @@ impl Sequence {
         };
         if let Some(bound) = time.bound {
             // What is followed is one partition.
-            let followed = self.follower.as_ref().map(|_| 0);
+            let followed = self.arrivals.as_ref().map(|_| 0);
             let last_partition = followed.or(self.chunks.back().map(|chunk| chunk.partition));
             return Ok(Some(Stamps::Bounded(Bounded::new(self.piece, bound, last_partition))));
         }
@@ -241,7 +351,8 @@ impl Sequence {
         for chunk in self.chunks.iter() {
             stretches.push(stretches_of(&plan, chunk, time.index, &self.counts, &self.task).await?);
         }
-        Ok(Some(Stamps::Exact(Exact::new(self.piece, &stretches))))
+        let seen = self.position.as_ref().map_or(0, |position| position.seen);
+        Ok(Some(Stamps::Exact(Exact::new(self.piece, &stretches, seen))))
     }
 
     async fn open_chunk(&mut self, mut chunk: Chunk) -> Result<OpenChunk> {
@@ -257,9 +368,11 @@ impl Sequence {
             (chunk.highest_before, set_by) = before.highest.unzip();
             text_rows = Some(before.rows);
         }
-        if let Some(follower) = &mut self.follower {
-            chunk.highest_before = follower.followed.highest;
-            follower.begin(file, self.rows, self.stamps.as_ref().and_then(Stamps::highest));
+        if let Some(arrivals) = &mut self.arrivals {
+            if let Some(followed) = arrivals.followed().filter(|_| chunk.from.is_none()) {
+                chunk.highest_before = followed.highest;
+            }
+            arrivals.begin(file, self.rows, self.stamps.as_ref().and_then(Stamps::highest));
         }
         let before = chunk.file.checked_sub(1).map(|file| Chunk { file, ..chunk.clone() });
         let before = before.and_then(|before| Some(plan.file(&before).ok()?.name.clone()));
@@ -272,14 +385,19 @@ impl Sequence {
             task: &self.task,
             counts: Some(&self.counts),
         };
-        let rows = Rows::open(file, &chunk.part, &wanted).await?;
+        let rows = match (&mut self.arrivals, &chunk.part) {
+            (Some(Arrivals::Live(live)), Part::Live) => ChunkRows::Live(live.open(file, &chunk, &wanted)?),
+            _ => ChunkRows::Found(Rows::open(file, &chunk.part, chunk.from, &wanted).await?),
+        };
         let groups_before = chunk.part.row_groups().map_or(0, |groups| groups.start);
         let rows_before = match (&file.footer, text_rows) {
             (Some(footer), _) => footer.rows.iter().take(groups_before).sum::<u64>(),
             (None, Some(rows)) => rows,
-            (None, None) => chunk.part.first_place(),
+            (None, None) => chunk.part.first_place() + chunk.from.map_or(0, |from| from.rows),
         };
-        Ok(OpenChunk { name: file.name.as_str().into(), chunk, rows, next_row: rows_before + 1 })
+        let (name, is_plain) = (file.name.as_str().into(), file.compression == CompressionTypeVariant::UNCOMPRESSED);
+        let seen = self.position.as_ref().filter(|_| chunk.from.is_some()).map_or(0, |position| position.seen);
+        Ok(OpenChunk { name, chunk, rows, next_row: rows_before + 1, is_plain, seen })
     }
 
     /// What tells the rows of the pipeline's own, and the positions of what is looked at in all rows, if there are others.
@@ -293,7 +411,8 @@ impl Sequence {
     /// Whether a part of text is to know what is before it: how far event time has come, or which row is its first.
     fn wants_text_before(&self, chunk: &Chunk, time: &EventTime) -> bool {
         let is_begun = self.stamps.as_ref().is_some_and(|stamps| stamps.continue_in(chunk));
-        let wants_highest = time.bound.is_some() && !chunk.is_first() && !is_begun && self.follower.is_none();
+        let is_known = is_begun || chunk.from.is_some() || self.arrivals.is_some();
+        let wants_highest = time.bound.is_some() && !chunk.is_first() && !is_known;
         let wants_rows = self.plan.full.is_some() && chunk.part.text_before().is_some();
         matches!(chunk.part, Part::Text { .. }) && (wants_highest || wants_rows)
     }
@@ -344,10 +463,12 @@ impl Sequence {
                 is_behind: times.as_ref().and_then(min).is_some_and(|lowest| lowest < stamp.watermark),
                 reached: if is_ordered { reached.to_vec() } else { vec![] },
             };
-            self.cut.push_back(match &own {
+            let run = match &own {
                 Some(own) => run.of_rows(&own.slice(offset, length))?,
                 None => run,
-            });
+            };
+            self.rows += run.read.batch.num_rows() as u64;
+            self.cut.push_back(run);
         }
         Ok(())
     }

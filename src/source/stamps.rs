@@ -58,6 +58,13 @@ impl Stamps {
         }
     }
 
+    /// No row has come for so many ticks: event time goes on with the clock.
+    pub(super) fn idle(&mut self, ticks: i64) {
+        if let Self::Bounded(bounded) = self {
+            bounded.watermarks.idle(ticks);
+        }
+    }
+
     /// Whether a chunk follows what was read last, so that how far event time has come is known.
     pub(super) fn continue_in(&self, chunk: &Chunk) -> bool {
         match self {
@@ -159,8 +166,8 @@ pub(super) struct Exact {
 }
 
 impl Exact {
-    /// Of the stretches of each chunk.
-    pub(super) fn new(piece: usize, chunks: &[impl AsRef<[Stretch]>]) -> Self {
+    /// Of the stretches of each chunk, after so many rows of the first one.
+    pub(super) fn new(piece: usize, chunks: &[impl AsRef<[Stretch]>], seen: u64) -> Self {
         let mut row = 0;
         let ends = chunks.iter().map(|stretches| {
             row += stretches.as_ref().iter().map(|stretch| stretch.rows).sum::<u64>();
@@ -168,6 +175,8 @@ impl Exact {
         });
         let ends = ends.collect();
         let stretches: Vec<Stretch> = chunks.iter().flat_map(|stretches| stretches.as_ref()).copied().collect();
-        Self { watermarks: ExactWatermarks::new(piece, &stretches), ends }
+        let mut watermarks = ExactWatermarks::new(piece, &stretches);
+        watermarks.pass(seen);
+        Self { watermarks, ends }
     }
 }

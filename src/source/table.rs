@@ -28,6 +28,7 @@ use super::early_pass::FoundTimes;
 use super::event_time::EventTime;
 use super::footer::Footer;
 use super::left_out::LeftOut;
+use super::live::{Batches, Bytes};
 use super::options::StreamOptions;
 use super::pieces::Division;
 use super::reader::ReaderCounts;
@@ -125,14 +126,43 @@ pub(super) struct Inner {
     pub(super) columns_apart: Vec<String>,
     /// Files of each data partition, in order.
     pub(super) partitions: Vec<Vec<StreamFile>>,
-    /// Where further files are looked for, if they are.
-    pub(super) follows: Option<String>,
+    /// What comes besides the files that are there.
+    pub(super) coming: Coming,
     pub(super) options: StreamOptions,
     pub(super) parquet: TableParquetOptions,
     pub(super) warnings: Vec<String>,
 }
 
+/// What comes of a stream while it is read.
+#[derive(Debug)]
+pub(super) enum Coming {
+    Nothing,
+    /// Files that appear at a location.
+    Files(String),
+    /// Lines at the end of a file.
+    Lines(PathBuf),
+    /// Bytes that can be read only once.
+    Bytes(Bytes),
+    /// Batches that a program makes.
+    Batches {
+        batches: Batches,
+        is_endless: bool,
+    },
+}
+
+impl Coming {
+    /// Whether all rows come while they are read, and files do not say anything of them.
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self, Self::Lines(_) | Self::Bytes(_) | Self::Batches { .. })
+    }
+}
+
 impl StreamTable {
+    /// A stream as it was opened.
+    pub(super) fn of(inner: Inner) -> Self {
+        Self { inner: Arc::new(inner), is_placed: false, left_out: None, number: 0 }
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.inner.name
     }
@@ -209,9 +239,35 @@ impl StreamTable {
         self.inner.partitions.len()
     }
 
-    /// Whether files that appear later are read, too.
+    /// Whether nobody knows of an end.
     pub(crate) fn is_endless(&self) -> bool {
-        self.inner.follows.is_some()
+        match &self.inner.coming {
+            Coming::Nothing => false,
+            Coming::Files(_) | Coming::Lines(_) => true,
+            Coming::Bytes(bytes) => bytes.follows,
+            Coming::Batches { is_endless, .. } => *is_endless,
+        }
+    }
+
+    /// Whether rows come while they are read, so that one pipeline takes them as they come and nothing is known of those
+    /// that are still to come.
+    pub(crate) fn is_arriving(&self) -> bool {
+        !matches!(self.inner.coming, Coming::Nothing)
+    }
+
+    /// Whether what has been read cannot be read again.
+    pub(crate) fn is_read_once(&self) -> bool {
+        matches!(self.inner.coming, Coming::Bytes(_) | Coming::Batches { .. })
+    }
+
+    /// # Errors
+    /// What has been read cannot be read again, so that nobody may read it beside a query.
+    pub(super) fn check_reads_again(&self) -> Result<()> {
+        if !self.is_read_once() {
+            return Ok(());
+        }
+        let what = format!("stream {} as a table: its rows come only once", self.inner.name);
+        Err(Error::sql(what).help("write them to a file first, and read that").into())
     }
 
     /// What a user should know of this stream.
@@ -239,6 +295,7 @@ impl StreamTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let inner = &self.inner;
+        self.check_reads_again()?;
         if inner.options.reads_csv_by_rows() {
             let what =
                 "a DataFusion table does not read CSV with 'on_error' 'skip', 'null_value' or 'timestamp_format'";

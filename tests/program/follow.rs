@@ -3,14 +3,15 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command as Process, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command as Process, Stdio};
+use std::time::Duration;
 
 use predicates::str::contains;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tempfile::TempDir;
 
+use crate::running::{Running, sorted, wait_until};
 use crate::{PROGRAM, names, program, sql};
 
 /// A folder to which files come, those of January's flights a part at a time.
@@ -90,41 +91,6 @@ impl Growing {
         let files = if out.exists() { names(&out) } else { vec![] };
         let texts = files.iter().filter(|name| name.ends_with(".csv")).map(|name| fs::read_to_string(out.join(name)));
         sorted(texts.flat_map(|text| text.unwrap().lines().skip(1).map(str::to_string).collect::<Vec<_>>()))
-    }
-}
-
-fn sorted(rows: impl Iterator<Item = String>) -> Vec<String> {
-    let mut rows: Vec<String> = rows.collect();
-    rows.sort();
-    rows
-}
-
-/// A run, which does not outlive a test that fails.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Running {
-    fn signal(&self, name: &str) {
-        assert!(Process::new("kill").args([name, &self.0.id().to_string()]).status().unwrap().success());
-    }
-
-    /// The exit code, when it has ended.
-    fn code(mut self) -> Option<i32> {
-        self.0.wait().unwrap().code()
-    }
-}
-
-fn wait_until(what: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !what() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "it takes more than half a minute");
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -353,7 +319,7 @@ fn streams_that_cannot_be_followed_are_refused() {
         "'follow' of several partitions",
     );
     refuses(
-        "CREATE STREAM s LOCATION 'testdata/nycflights/airlines.csv' OPTIONS ('follow' 'true')",
+        "CREATE STREAM s LOCATION 'testdata/nycflights/flights-EWR.parquet' OPTIONS ('follow' 'true')",
         "'follow' of one file",
     );
     // The place is that of the clause.

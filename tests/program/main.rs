@@ -11,9 +11,15 @@ mod generate;
 mod interrupt;
 mod late_rows;
 mod lateness;
+#[cfg(unix)]
+mod live;
 mod memory;
 mod output;
 mod printing;
+#[cfg(unix)]
+mod running;
+#[cfg(target_os = "linux")]
+mod soak;
 mod statements;
 mod usage;
 

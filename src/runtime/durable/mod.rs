@@ -216,7 +216,7 @@ impl Durable {
             return Ok(Written::default());
         }
         let mut rows = work.rows(&context)?;
-        rows.restore(saved.rows_read, saved.followed).await?;
+        rows.restore(saved.rows_read, &saved.position).await?;
         context.restore(saved.operators);
         let input = Input::new(rows, self.handoff_rows);
         Pipeline::new(self, Chain::open(work, context)?, saved.epoch, saved.rows_read).run(work, input).await

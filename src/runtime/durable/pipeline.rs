@@ -10,7 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::runtime::chain::{Chain, Step};
 use crate::runtime::work::Work;
 use crate::sink::{Writer, Written};
-use crate::source::Followed;
+use crate::source::Position;
 
 use super::Durable;
 use super::queued::{Input, QueuedWriter};
@@ -51,7 +51,7 @@ impl<'a> Pipeline<'a> {
                     if self.has_news()
                         && self.durable.interval.is_over(self.saved.elapsed(), self.rows_read() - self.saved_rows)
                     {
-                        self.save(rows.followed().cloned()).await?;
+                        self.save(rows.position()).await?;
                     }
                     match rows.next().await? {
                         None if work.is_stopped() => {}
@@ -61,7 +61,7 @@ impl<'a> Pipeline<'a> {
                 Step::Ended => break,
             }
         }
-        self.save(rows.followed().cloned()).await?;
+        self.save(rows.position()).await?;
         Ok(self.output.written)
     }
 
@@ -75,13 +75,13 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Ends the epoch.
-    async fn save(&mut self, followed: Option<Followed>) -> Result<()> {
+    async fn save(&mut self, position: Position) -> Result<()> {
         let Durable { store, epochs, .. } = self.durable;
         let files = self.output.close().await?;
         let begun = Instant::now();
         let counts = self.chain.context().metrics.checkpoint();
         let operators = if counts.has_ended { self.chain.saved_at_end() } else { self.chain.save().await? };
-        let checkpoint = Checkpoint { epoch: self.output.epoch, files, operators, followed, ..counts };
+        let checkpoint = Checkpoint { epoch: self.output.epoch, files, operators, position, ..counts };
         let (index, epoch) = (self.output.index, checkpoint.epoch);
         let bytes = store.put(index, &checkpoint).await?;
         self.chain.context().mergers.iter().flatten().for_each(|merger| merger.lock().saved(index, epoch));

@@ -18,14 +18,14 @@ use crate::operator::WATERMARK_MIN;
 use crate::runtime::single_queue::QUEUED;
 use crate::runtime::work::Rows;
 use crate::sink::{Writer, Written};
-use crate::source::{Due, Followed, Read};
+use crate::source::{Due, Position, Read};
 
 /// Rows of a pipeline.
 pub(super) enum Input {
     /// Read by the task that processes them.
     Direct(Box<Rows>),
     /// Read by another one.
-    Queued(QueuedRows),
+    Queued(Box<QueuedRows>),
 }
 
 impl Input {
@@ -33,7 +33,7 @@ impl Input {
     pub(super) fn new(rows: Rows, handoff_rows: Option<usize>) -> Self {
         match handoff_rows {
             None => Self::Direct(Box::new(rows)),
-            Some(handoff_rows) => Self::Queued(QueuedRows::of(rows, handoff_rows)),
+            Some(handoff_rows) => Self::Queued(Box::new(QueuedRows::of(rows, handoff_rows))),
         }
     }
 
@@ -45,11 +45,11 @@ impl Input {
         }
     }
 
-    /// How far what was given last has come in files that are followed.
-    pub(super) fn followed(&self) -> Option<&Followed> {
+    /// Where whoever read what was given last was before it.
+    pub(super) fn position(&self) -> Position {
         match self {
-            Self::Direct(rows) => rows.followed(),
-            Self::Queued(rows) => rows.followed.as_ref(),
+            Self::Direct(rows) => rows.position(),
+            Self::Queued(rows) => rows.position.clone(),
         }
     }
 }
@@ -58,8 +58,8 @@ impl Input {
 struct Handoff {
     read: Read,
     due: Option<Due>,
-    /// How far that has come in files that are followed, with the first rows of what was read at once.
-    followed: Option<Followed>,
+    /// Where the reader was before, with the first rows of what was read at once.
+    position: Option<Position>,
 }
 
 /// Rows that another task reads.
@@ -69,24 +69,26 @@ pub(super) struct QueuedRows {
     reader: Option<SpawnedTask<Result<()>>>,
     /// The rows that were given last, until their effects have been written.
     due: Option<Due>,
-    followed: Option<Followed>,
+    position: Position,
 }
 
 impl QueuedRows {
     fn of(rows: Rows, handoff_rows: usize) -> Self {
         let (queue, handoffs) = channel(QUEUED);
-        let followed = rows.followed().cloned();
+        let position = rows.position();
         let reader = Some(SpawnedTask::spawn(read(rows, queue, handoff_rows)));
-        Self { handoffs, reader, due: None, followed }
+        Self { handoffs, reader, due: None, position }
     }
 
     async fn next(&mut self) -> Result<Option<Read>> {
         if let Some(due) = self.due.take() {
             due.written();
         }
-        if let Some(Handoff { read, due, followed }) = self.handoffs.recv().await {
+        if let Some(Handoff { read, due, position }) = self.handoffs.recv().await {
             self.due = due;
-            self.followed = followed.or(self.followed.take());
+            if let Some(position) = position {
+                self.position = position;
+            }
             return Ok(Some(read));
         }
         if let Some(reader) = self.reader.take() {
@@ -102,10 +104,10 @@ async fn read(mut rows: Rows, queue: Sender<Handoff>, handoff_rows: usize) -> Re
     while let Some(read) = rows.next().await? {
         let next_watermark = read.stamp.next_watermark;
         let mut due = rows.take_due();
-        let mut followed = rows.followed().cloned();
+        let mut position = Some(rows.position());
         for read in read.parts(handoff_rows, watermark) {
             let due = due.as_mut().map(|due| due.take(read.batch.num_rows() as u64));
-            if queue.send(Handoff { read, due, followed: followed.take() }).await.is_err() {
+            if queue.send(Handoff { read, due, position: position.take() }).await.is_err() {
                 return Ok(());
             }
         }

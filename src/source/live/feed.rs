@@ -1,0 +1,51 @@
+//! Where text comes from, piece by piece.
+
+use bytes::Bytes;
+use datafusion::common::Result;
+
+use super::handed::Handed;
+use super::identity::FileIdentity;
+use super::tail::Tail;
+
+/// Where text comes from.
+pub(in crate::source) enum Feed {
+    /// The end of a file.
+    Tail(Tail),
+    /// What can be read only once.
+    Handed(Handed),
+}
+
+/// What has come.
+pub(super) enum Arrival {
+    Text(Bytes),
+    /// Nothing yet.
+    Later,
+    /// The end; where whoever writes may go on within the last row, that does not count.
+    End {
+        is_whole: bool,
+    },
+}
+
+impl Feed {
+    /// What comes next, or that nothing has come for a while.
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub(super) async fn next(&mut self) -> Result<Arrival> {
+        match self {
+            Self::Tail(tail) => tail.next().await,
+            Self::Handed(handed) => handed.next().await,
+        }
+    }
+
+    /// The file, if it can be read again.
+    ///
+    /// # Errors
+    /// What the file system has to say.
+    pub(super) fn identity(&self) -> Option<FileIdentity> {
+        match self {
+            Self::Tail(tail) => tail.identity(),
+            Self::Handed(_) => None,
+        }
+    }
+}
