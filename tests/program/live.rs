@@ -216,7 +216,7 @@ fn what_comes_once_is_read_once() {
     lateness.assert().failure().stderr(contains("rows come only once"));
     let mut check = program();
     check.args(["check", "-"]).write_stdin(format!("{bytes} {ROWS}"));
-    check.assert().failure().stderr(contains("rows come only once"));
+    check.assert().failure().stderr(contains("comes only once"));
     let mut confined = program();
     confined.args(["sql", "--root", "testdata", &bytes]);
     confined.assert().failure().stderr(contains("to which this session is confined"));
