@@ -222,7 +222,7 @@ impl Operator for RowsWindow {
         let mut snapshot = vec![counters_batch(&self.counters)?];
         snapshot.push(concat_batches(&self.spec.input_schema, &self.waiting.rows()?)?);
         for partitioning in &mut self.partitions {
-            snapshot.push(partitioning.snapshot(&self.spec)?);
+            snapshot.push(partitioning.snapshot(&self.spec.input_schema)?);
         }
         for function in &mut self.functions {
             snapshot.push(function.state.snapshot()?);

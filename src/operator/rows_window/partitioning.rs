@@ -51,12 +51,14 @@ impl Partitioning {
     }
 
     /// All keys in order; they stay.
-    pub(super) fn snapshot(&mut self, spec: &RowsWindowSpec) -> Result<RecordBatch> {
-        let schema = key_schema(&self.exprs, &spec.input_schema)?;
-        let columns = match &mut self.keys {
-            Some(keys) if !keys.is_empty() => keys.emit(EmitTo::All)?,
-            _ => return Ok(RecordBatch::new_empty(schema)),
+    pub(super) fn snapshot(&mut self, input: &Schema) -> Result<RecordBatch> {
+        let schema = key_schema(&self.exprs, input)?;
+        let Some(keys) = self.keys.as_mut().filter(|keys| !keys.is_empty()) else {
+            return Ok(RecordBatch::new_empty(schema));
         };
+        let columns = keys.emit(EmitTo::All)?;
+        // Of several columns DataFusion's keys give their values, and keep the numbers that point to them.
+        keys.clear_shrink(columns.first().map_or(0, |column| column.len()));
         let batch = RecordBatch::try_new(schema, columns)?;
         self.restore(&batch)?;
         Ok(batch)
@@ -96,4 +98,35 @@ fn as_bits(keys: ArrayRef) -> ArrayRef {
 
 pub(super) fn same_exprs(a: &[Arc<dyn PhysicalExpr>], b: &[Arc<dyn PhysicalExpr>]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.as_ref() == b.as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::StringViewArray;
+    use datafusion::physical_expr::expressions::Column;
+
+    use super::*;
+
+    /// Text of several columns, long enough to be in buffers.
+    #[test]
+    fn keys_of_several_columns_stay_when_they_are_saved() {
+        let texts = |prefix: &str, of: &dyn Fn(usize) -> usize| {
+            let values = (0..40).map(|row| format!("{prefix} that is longer than twelve bytes {}", of(row)));
+            Arc::new(StringViewArray::from_iter_values(values)) as ArrayRef
+        };
+        let columns = [("a", texts("one", &|row| row % 5)), ("b", texts("other", &|row| row % 3))];
+        let rows = RecordBatch::try_from_iter(columns).unwrap();
+        let exprs: Vec<Arc<dyn PhysicalExpr>> = vec![Arc::new(Column::new("a", 0)), Arc::new(Column::new("b", 1))];
+        let schema = key_schema(&exprs, &rows.schema()).unwrap();
+        let keys = new_group_values(schema, &GroupOrdering::None).unwrap();
+        let mut partitioning = Partitioning { exprs, keys: Some(keys), groups: vec![] };
+        partitioning.number(&rows).unwrap();
+        let expected = partitioning.groups.clone();
+        for _ in 0..2 {
+            let saved = partitioning.snapshot(&rows.schema()).unwrap();
+            assert_eq!(saved.num_rows(), 15);
+            partitioning.number(&rows).unwrap();
+            assert_eq!(partitioning.groups, expected);
+        }
+    }
 }
