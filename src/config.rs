@@ -33,8 +33,11 @@ config_namespace! {
         /// Where late rows go, with the file and row that each comes from: a file, a folder (ending in `/`) with one file
         /// for each pipeline, or `:memory:`; empty for nowhere. A [`Job`](crate::Job) writes them.
         pub late: String, default = String::new()
-        /// A folder of checkpoints: a job saves its pipelines there, and goes on from where they were when it is run again;
-        /// empty for none.
+        /// For how many workers data is divided; 0 means for as many as run at once, or, of a job that goes on from
+        /// checkpoints, as many as when it began.
+        pub divided_for: usize, default = 0
+        /// A folder of checkpoints, or the URL of one in an object store that the session knows: a job saves its pipelines
+        /// there, and goes on from where they were when it is run again; empty for none.
         pub checkpoint_dir: String, default = String::new()
         /// How often each pipeline saves itself: `10s`, `200ms`, `5min` or `1000000rows`.
         pub checkpoint_interval: String, default = "10s".to_string()

@@ -30,6 +30,7 @@ mod session;
 mod sink;
 mod source;
 mod sql;
+mod store;
 
 pub use check::{
     Answer, Check, Checksum, Comparison, Difference, Ledger, Outcome, Setup, compare, compare_by_key, fold, text_rows,

@@ -1,17 +1,27 @@
 //! What a folder of checkpoints holds, for a person, and how it is taken away.
 
-use std::fs::{self, DirEntry, File};
-use std::io::{Error as IoError, ErrorKind};
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path as LocalPath, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use datafusion::common::Result;
+use datafusion::common::{DataFusionError, Result};
+use datafusion::execution::context::SessionContext;
+use futures::TryStreamExt;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{Error as StoreError, ObjectMeta, ObjectStore, ObjectStoreExt};
 
 use crate::error::Error;
+use crate::store::{Remote, is_url, root};
 
 use super::job::Fingerprint;
+use super::lease::Lease;
 use super::object::Checkpoint;
-use super::store::{EXTENSION, JOB, LOCK, ROWS, damaged_job, is_free, not_usable};
+use super::store::{JOB, LOCK, OLDEST, ROWS, epoch_of, is_free, not_usable, saved_job};
 
 /// A job that has saved itself.
 #[derive(Debug, Clone)]
@@ -62,20 +72,21 @@ pub struct SavedContent {
     pub files: Vec<String>,
 }
 
-/// Reads what a folder of checkpoints holds. A job may be running on it.
+/// Reads what a folder of checkpoints holds, on this machine or, by its URL, in a store that the session knows. A job may
+/// be running on it.
 ///
 /// # Errors
 /// A folder that holds no job, or that cannot be read.
-pub fn checkpoints(folder: &str) -> Result<SavedJob> {
-    let job = job_of(folder)?;
+pub async fn checkpoints(ctx: &SessionContext, folder: &str) -> Result<SavedJob> {
+    let folder = Folder::find(ctx, folder)?;
+    let job = folder.job().await?;
     let mut checkpoints = vec![];
-    for entry in pipelines_of(folder)? {
-        let pipeline = number(&entry).unwrap_or_default();
-        for file in entries(folder, &entry.path())? {
-            // A run that goes on at the same time takes old ones away.
-            if let Some(saved) = saved(pipeline, &file).map_err(|error| not_usable(folder, &error))? {
-                checkpoints.push(saved);
-            }
+    for object in folder.list(None).await? {
+        let Some((pipeline, epoch)) = pipeline_of(&object.location).zip(epoch_of(&object.location)) else { continue };
+        // A run that goes on at the same time takes old ones away.
+        if let Some(content) = folder.content(&object.location).await? {
+            let (saved_at, bytes) = (object.last_modified.into(), object.size);
+            checkpoints.push(SavedPipeline { pipeline, epoch, saved_at, bytes, content });
         }
     }
     checkpoints.sort_by_key(|saved| (saved.pipeline, saved.epoch));
@@ -88,120 +99,209 @@ pub fn checkpoints(folder: &str) -> Result<SavedJob> {
 ///
 /// # Errors
 /// A folder that holds no job, on which a job is running, or that cannot be written.
-pub fn delete_checkpoints(folder: &str) -> Result<usize> {
-    job_of(folder)?;
-    let wrong = |error: IoError| not_usable(folder, &error);
-    let path = Path::new(folder);
-    let lock = File::options().create(true).append(true).open(path.join(LOCK)).map_err(wrong)?;
-    is_free(&lock, folder)?;
+pub async fn delete_checkpoints(ctx: &SessionContext, folder: &str) -> Result<usize> {
+    let folder = Folder::find(ctx, folder)?;
+    folder.job().await?;
+    let hold = folder.take().await?;
+    let objects = folder.list(None).await?;
+    let is_row = |path: &Path| path.parts().next().is_some_and(|first| first.as_ref() == ROWS);
+    let is_oldest = |path: &Path| pipeline_of(path).is_some() && path.filename() == Some(OLDEST);
+    let saved = |path: &Path| pipeline_of(path).and(epoch_of(path)).is_some();
     let mut deleted = 0;
-    for pipeline in pipelines_of(folder)? {
-        for file in entries(folder, &pipeline.path())? {
-            if epoch(&file).is_some() {
-                fs::remove_file(file.path()).map_err(wrong)?;
-                deleted += 1;
-            }
+    for path in objects.iter().map(|object| &object.location) {
+        if saved(path) || is_oldest(path) || is_row(path) {
+            folder.delete(path).await?;
+            deleted += usize::from(saved(path));
         }
-        remove_empty(&pipeline.path()).map_err(wrong)?;
     }
-    let rows = path.join(ROWS);
-    if rows.is_dir() {
-        fs::remove_dir_all(rows).map_err(wrong)?;
-    }
+    let pipelines: BTreeSet<usize> = objects.iter().filter_map(|object| pipeline_of(&object.location)).collect();
+    folder.remove_folders(pipelines)?;
     // The last, so that what is interrupted can be done again.
-    fs::remove_file(path.join(JOB)).map_err(wrong)?;
-    fs::remove_file(path.join(LOCK)).map_err(wrong)?;
-    remove_empty(path).map_err(wrong)?;
+    folder.delete(&Path::from(JOB)).await?;
+    match hold {
+        Hold::Lease(lease) => lease.remove().await?,
+        Hold::Lock(_) => folder.remove_lock()?,
+    }
     Ok(deleted)
 }
 
-fn job_of(folder: &str) -> Result<Fingerprint> {
-    let path = Path::new(folder).join(JOB);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let error = Error::data("holds no checkpoints").in_file(folder);
-            return Err(error.help("name the folder that --checkpoint-dir was given").into());
+/// A folder of checkpoints.
+struct Folder {
+    shown: String,
+    store: Arc<dyn ObjectStore>,
+    place: Place,
+}
+
+enum Place {
+    Local(PathBuf),
+    Remote(Remote),
+}
+
+/// What keeps a run out.
+enum Hold {
+    Lock(#[expect(dead_code, reason = "it is held, and not used")] File),
+    Lease(Lease),
+}
+
+impl Folder {
+    fn find(ctx: &SessionContext, folder: &str) -> Result<Self> {
+        if is_url(folder) {
+            let remote = Remote::find(folder, &ctx.runtime_env(), &ctx.copied_config())?;
+            let store = Arc::new(PrefixStore::new(Arc::clone(&remote.store), remote.path.clone()));
+            return Ok(Self { shown: remote.shown.clone(), store, place: Place::Remote(remote) });
         }
-        Err(error) => return Err(not_usable(folder, &error).into()),
-    };
-    Ok(Fingerprint::decode(&bytes).map_err(|error| damaged_job(&path.display().to_string(), error))?)
+        let path = LocalPath::new(folder.strip_prefix("file://").unwrap_or(folder));
+        if !path.is_dir() {
+            return Err(no_job(folder).into());
+        }
+        let (shown, store) = (folder.to_string(), Arc::new(LocalFileSystem::new_with_prefix(path)?));
+        Ok(Self { shown, store, place: Place::Local(path.to_path_buf()) })
+    }
+
+    async fn job(&self) -> Result<Fingerprint> {
+        Ok(saved_job(self.store.as_ref(), &self.shown).await?.ok_or_else(|| no_job(&self.shown))?)
+    }
+
+    async fn take(&self) -> Result<Hold> {
+        match &self.place {
+            Place::Remote(remote) => Ok(Hold::Lease(Lease::take(remote).await?)),
+            Place::Local(path) => {
+                let lock = File::options().create(true).append(true).open(path.join(LOCK));
+                let lock = lock.map_err(|error| not_usable(&self.shown, &error))?;
+                is_free(&lock, &self.shown)?;
+                Ok(Hold::Lock(lock))
+            }
+        }
+    }
+
+    async fn list(&self, folder: Option<&Path>) -> Result<Vec<ObjectMeta>> {
+        self.store.list(folder).try_collect().await.map_err(|error| self.wrong(&error))
+    }
+
+    /// What a checkpoint holds, or what is wrong with it; none if it is not there any more.
+    async fn content(&self, path: &Path) -> Result<Option<std::result::Result<SavedContent, String>>> {
+        let found = match self.store.get(path).await {
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            found => found.map_err(|error| self.wrong(&error))?,
+        };
+        let bytes = match found.bytes().await {
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            bytes => bytes.map_err(|error| self.wrong(&error))?,
+        };
+        Ok(Some(Checkpoint::decode(&bytes).map(|checkpoint| SavedContent {
+            rows_read: checkpoint.rows_read,
+            rows_out: checkpoint.rows_out,
+            late_rows: checkpoint.late_rows,
+            has_ended: checkpoint.has_ended,
+            state_rows: checkpoint.operators.iter().map(|saved| saved.rows()).collect(),
+            files: checkpoint.files,
+        })))
+    }
+
+    async fn delete(&self, path: &Path) -> Result<()> {
+        self.store.delete(path).await.map_err(|error| self.wrong(&error))
+    }
+
+    /// Removes the folders that a job has made on this machine.
+    fn remove_folders(&self, pipelines: BTreeSet<usize>) -> Result<()> {
+        let Place::Local(path) = &self.place else { return Ok(()) };
+        let wrong = |error: std::io::Error| not_usable(&self.shown, &error);
+        for pipeline in pipelines {
+            remove_empty(&path.join(format!("{pipeline:05}"))).map_err(wrong)?;
+        }
+        // Uploads that were not completed are no objects.
+        let rows = path.join(ROWS);
+        if rows.is_dir() {
+            fs::remove_dir_all(rows).map_err(wrong)?;
+        }
+        Ok(())
+    }
+
+    fn remove_lock(&self) -> Result<()> {
+        let Place::Local(path) = &self.place else { return Ok(()) };
+        let removed = fs::remove_file(path.join(LOCK)).and_then(|()| remove_empty(path));
+        Ok(removed.map_err(|error| not_usable(&self.shown, &error))?)
+    }
+
+    fn wrong(&self, error: &StoreError) -> DataFusionError {
+        not_usable(&self.shown, root(error)).into()
+    }
 }
 
-/// The folders of the pipelines.
-fn pipelines_of(folder: &str) -> Result<Vec<DirEntry>> {
-    let all = entries(folder, Path::new(folder))?;
-    Ok(all.into_iter().filter(|entry| number(entry).is_some() && entry.path().is_dir()).collect())
+fn no_job(folder: &str) -> Error {
+    let error = Error::data("holds no checkpoints").in_file(folder);
+    error.help("name the folder that --checkpoint-dir was given")
 }
 
-fn entries(folder: &str, path: &Path) -> Result<Vec<DirEntry>> {
-    let entries = fs::read_dir(path).and_then(Iterator::collect);
-    Ok(entries.map_err(|error: IoError| not_usable(folder, &error))?)
-}
-
-/// The number of a pipeline that a folder is named after.
-fn number(entry: &DirEntry) -> Option<usize> {
-    entry.file_name().to_str().filter(|name| name.len() == 5)?.parse().ok()
-}
-
-fn epoch(entry: &DirEntry) -> Option<u64> {
-    entry.file_name().to_str()?.strip_suffix(EXTENSION)?.parse().ok()
-}
-
-fn saved(pipeline: usize, file: &DirEntry) -> std::io::Result<Option<SavedPipeline>> {
-    let Some(epoch) = epoch(file) else { return Ok(None) };
-    let read = fs::read(file.path()).and_then(|bytes| Ok((bytes, file.metadata()?.modified()?)));
-    let (bytes, saved_at) = match read {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        read => read?,
-    };
-    let content = Checkpoint::decode(&bytes).map(|checkpoint| SavedContent {
-        rows_read: checkpoint.rows_read,
-        rows_out: checkpoint.rows_out,
-        late_rows: checkpoint.late_rows,
-        has_ended: checkpoint.has_ended,
-        state_rows: checkpoint.operators.iter().map(|saved| saved.rows()).collect(),
-        files: checkpoint.files,
-    });
-    Ok(Some(SavedPipeline { pipeline, epoch, saved_at, bytes: bytes.len() as u64, content }))
+/// The pipeline in whose folder an object is.
+fn pipeline_of(path: &Path) -> Option<usize> {
+    let mut parts = path.parts();
+    let (folder, _, None) = (parts.next()?, parts.next()?, parts.next()) else { return None };
+    Some(folder.as_ref()).filter(|folder| folder.len() == 5)?.parse().ok()
 }
 
 /// Removes a folder, unless somebody else has put something there.
-fn remove_empty(folder: &Path) -> std::io::Result<()> {
+fn remove_empty(folder: &LocalPath) -> std::io::Result<()> {
     match fs::remove_dir(folder) {
-        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
+        Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::NotFound) => Ok(()),
         removed => removed,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use object_store::memory::InMemory;
+    use url::Url;
+
     use super::*;
     use crate::checkpoint::CheckpointStore;
     use crate::checkpoint::store::tests::job;
 
     #[tokio::test]
     async fn a_folder_is_looked_at_and_taken_away() {
-        let folder = tempfile::tempdir().unwrap();
+        let (folder, ctx) = (tempfile::tempdir().unwrap(), SessionContext::new());
         let (path, own) = (folder.path().join("job"), folder.path().join("job/own.txt"));
         let name = path.to_str().unwrap();
-        assert!(checkpoints(name).unwrap_err().to_string().contains("holds no checkpoints"));
-        let (store, _) = CheckpointStore::open(name, 3, &job("scan")).await.unwrap();
+        assert!(checkpoints(&ctx, name).await.unwrap_err().to_string().contains("holds no checkpoints"));
+        let (store, _) = CheckpointStore::open(name, 3, &job("scan"), &ctx.task_ctx()).await.unwrap();
         store.begin(&job("scan")).await.unwrap();
         for epoch in 1..=2 {
             store.put(4, &Checkpoint { epoch, rows_read: 10 * epoch, ..Checkpoint::default() }).await.unwrap();
         }
         fs::write(path.join("00004/0000000001.checkpoint"), "cut").unwrap();
         fs::write(&own, "own").unwrap();
-        let found = checkpoints(name).unwrap();
+        let found = checkpoints(&ctx, name).await.unwrap();
         assert_eq!(found.plan, ["scan"]);
         let [damaged, whole] = found.checkpoints.as_slice() else { panic!("{found:?}") };
         assert!(damaged.content.is_err());
         assert_eq!((whole.pipeline, whole.epoch, whole.content.as_ref().unwrap().rows_read), (4, 2, 20));
-        assert!(delete_checkpoints(name).unwrap_err().to_string().contains("another run"));
+        assert!(delete_checkpoints(&ctx, name).await.unwrap_err().to_string().contains("another run"));
         drop(store);
-        assert_eq!(delete_checkpoints(name).unwrap(), 2);
+        assert_eq!(delete_checkpoints(&ctx, name).await.unwrap(), 2);
         let left: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(left, [own]);
+    }
+
+    #[tokio::test]
+    async fn a_folder_in_a_store_too() {
+        let (ctx, objects) = (SessionContext::new(), Arc::new(InMemory::new()));
+        ctx.register_object_store(&Url::parse("s3://bucket").unwrap(), Arc::clone(&objects) as _);
+        let name = "s3://bucket/jobs/a";
+        assert!(checkpoints(&ctx, name).await.unwrap_err().to_string().contains("holds no checkpoints"));
+        let (store, is_new) = CheckpointStore::open(name, 2, &job("scan"), &ctx.task_ctx()).await.unwrap();
+        assert!(is_new);
+        store.begin(&job("scan")).await.unwrap();
+        for epoch in 1..=3 {
+            store.put(4, &Checkpoint { epoch, rows_read: 10 * epoch, ..Checkpoint::default() }).await.unwrap();
+        }
+        let own = Path::from("jobs/a/own.txt");
+        objects.put(&own, "own".into()).await.unwrap();
+        let found = checkpoints(&ctx, name).await.unwrap();
+        let epochs: Vec<_> = found.checkpoints.iter().map(|saved| (saved.pipeline, saved.epoch)).collect();
+        assert_eq!(epochs, [(4, 2), (4, 3)]);
+        store.leave().await;
+        assert_eq!(delete_checkpoints(&ctx, name).await.unwrap(), 2);
+        let left: Vec<_> = objects.list(None).try_collect().await.unwrap();
+        assert_eq!(left.into_iter().map(|object| object.location).collect::<Vec<_>>(), [own]);
     }
 }

@@ -5,12 +5,14 @@
 //!
 //! ```text
 //!   folder/job.json                         what the checkpoints are of
-//!   folder/lock                             held while a job runs
+//!   folder/lock                             held while a job runs; in a store lease.json, which says that it lives
 //!   folder/rows/                            rows for what runs where the pipelines meet
 //!   folder/00003/0000000012.checkpoint      pipeline 3 after its 12th epoch
+//!   folder/00003/oldest                     in a store, the epoch of its oldest one
 //! ```
 
 mod job;
+mod lease;
 mod look;
 mod object;
 mod settings;

@@ -8,6 +8,7 @@ use datafusion::arrow::array::{
     ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array,
 };
 use datafusion::error::Result;
+use datafusion::prelude::SessionContext;
 use streamlines::{
     OutputFormat, SavedContent, SavedJob, SavedPipeline, Sink, StdoutSink, checkpoints, delete_checkpoints,
 };
@@ -18,7 +19,7 @@ use super::{FAILED, errors};
 pub enum Checkpoints {
     /// A row for each checkpoint: of which pipeline, when, how large, how far it had come.
     List {
-        /// The folder that --checkpoint-dir was given.
+        /// The folder, or the URL of one, that --checkpoint-dir was given.
         dir: String,
         /// table, csv, json, ndjson, parquet or arrow.
         #[arg(long, value_name = "FORMAT", default_value = "table")]
@@ -26,29 +27,34 @@ pub enum Checkpoints {
     },
     /// The job that the checkpoints are of, and what the last one of each pipeline holds.
     Show {
-        /// The folder that --checkpoint-dir was given.
+        /// The folder, or the URL of one, that --checkpoint-dir was given.
         dir: String,
     },
     /// Takes the checkpoints away. The output stays: remove it, too, to begin the job anew in the same place.
     Delete {
-        /// The folder that --checkpoint-dir was given.
+        /// The folder, or the URL of one, that --checkpoint-dir was given.
         dir: String,
     },
 }
 
 pub async fn run(command: &Checkpoints) -> u8 {
-    let done = match command {
-        Checkpoints::List { dir, format } => list(dir, *format).await,
-        Checkpoints::Show { dir } => checkpoints(dir).map(|job| print(&shown(&job))),
-        Checkpoints::Delete { dir } => {
-            delete_checkpoints(dir).map(|deleted| errors::say(&format!("{deleted} checkpoints deleted")))
-        }
-    };
-    match done {
+    match done(command, &SessionContext::new()).await {
         Ok(()) => 0,
         Err(error) => {
             errors::print("", &error);
             FAILED
+        }
+    }
+}
+
+async fn done(command: &Checkpoints, ctx: &SessionContext) -> Result<()> {
+    match command {
+        Checkpoints::List { dir, format } => list(ctx, dir, *format).await,
+        Checkpoints::Show { dir } => checkpoints(ctx, dir).await.map(|job| print(&shown(&job))),
+        Checkpoints::Delete { dir } => {
+            let deleted = delete_checkpoints(ctx, dir).await?;
+            errors::say(&format!("{deleted} checkpoints deleted"));
+            Ok(())
         }
     }
 }
@@ -58,8 +64,8 @@ fn print(text: &str) {
     let _ = write!(std::io::stdout(), "{text}");
 }
 
-async fn list(dir: &str, format: OutputFormat) -> Result<()> {
-    let rows = rows(&checkpoints(dir)?.checkpoints)?;
+async fn list(ctx: &SessionContext, dir: &str, format: OutputFormat) -> Result<()> {
+    let rows = rows(&checkpoints(ctx, dir).await?.checkpoints)?;
     let mut writer = StdoutSink::new(format).writer(0, rows.schema())?;
     writer.write(rows).await?;
     writer.finish().await?;

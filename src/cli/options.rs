@@ -42,13 +42,13 @@ pub struct QueryOptions {
     /// table, csv, json, ndjson, parquet, arrow or none [default: by --output; table on a terminal; else csv].
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<OutputFormat>,
-    /// A file, or a folder (ending in /) with one file for each pipeline.
+    /// A file, or a folder (ending in /) with one file for each pipeline; or the URL of one in an object store.
     #[arg(long, short, value_name = "PATH")]
     pub output: Option<String>,
     /// Writes late rows there, each with its file and row: a file, or a folder (ending in /).
     #[arg(long, value_name = "PATH")]
     pub late: Option<String>,
-    /// Saves the job there, and goes on from where it was when it is run again.
+    /// Saves the job there, and goes on from where it was when it is run again: a folder, or the URL of one in an object store.
     #[arg(long, value_name = "DIR")]
     pub checkpoint_dir: Option<String>,
     /// How often it is saved: 10s, 200ms, 5min or 1000000rows [default: 10s].

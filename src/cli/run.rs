@@ -154,7 +154,8 @@ fn sink(ctx: &SessionContext, options: &QueryOptions, is_query: bool) -> Result<
     Ok(match &options.output {
         _ if format == OutputFormat::None => Box::new(NullSink),
         Some(path) if is_query => {
-            Box::new(FileSink::local(path, format)?.with_options(ctx.state().default_table_options()))
+            let sink = FileSink::open(path, format, &ctx.runtime_env(), &ctx.copied_config())?;
+            Box::new(sink.with_options(ctx.state().default_table_options()))
         }
         Some(_) => Box::new(StdoutSink::new(OutputFormat::Csv)),
         None => Box::new(StdoutSink::new(format)),

@@ -14,6 +14,7 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::prelude::SessionConfig;
 
 use crate::error::Error;
+use crate::store::is_url;
 use store::ConfinedRegistry;
 
 /// Confines a session's SQL to the files of a folder, or to reading, or to both.
@@ -95,7 +96,9 @@ impl Confinement {
             return Err(error.help("who has started it can allow that, by leaving --read-only out"));
         }
         let Some(root) = &self.root else { return Ok(()) };
-        let leads_to = resolved(path).map_err(|error| Error::data(error.to_string()).in_file(shown()))?;
+        // What is in an object store is in no folder of this machine.
+        let leads_to = if is_url(&path.to_string_lossy()) { Ok(None) } else { resolved(path) };
+        let leads_to = leads_to.map_err(|error| Error::data(error.to_string()).in_file(shown()))?;
         match leads_to.is_some_and(|place| place.starts_with(root)) {
             true => Ok(()),
             false => {
@@ -181,6 +184,7 @@ mod tests {
             "root/dangling",
             "root/dangling/a.csv",
             "root/new/../../outside.csv",
+            "root/s3://bucket/a.csv",
             "",
         ] {
             let told = confinement.check(&at(outside), Access::Read).map_err(|error| error.to_string());

@@ -297,9 +297,7 @@ impl Rewriter {
         let format = copy.file_type.get_ext().trim_start_matches('.').parse::<OutputFormat>();
         let compression = copy.options.iter().find(|(key, _)| key.trim_start_matches("format.") == "compression");
         let foreign = compression.and_then(|(_, name)| name.parse().ok()).is_some_and(|name| !compresses(name));
-        let is_remote = copy.output_url.contains("://") && !copy.output_url.starts_with("file://");
-        let by_pipelines =
-            !is_remote && copy.partition_by.is_empty() && (!foreign || matches!(format, Ok(OutputFormat::Parquet)));
+        let by_pipelines = copy.partition_by.is_empty() && (!foreign || matches!(format, Ok(OutputFormat::Parquet)));
         let (Ok(format), true) = (format, by_pipelines) else {
             return self.tail(LogicalPlan::Copy(copy), emit);
         };

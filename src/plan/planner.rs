@@ -158,7 +158,8 @@ impl ExtensionPlanner for NodePlanner {
             return Ok(Some(Arc::new(OperatorExec::new(spec, input, node.results.clone()))));
         }
         if let Some(node) = node.downcast_ref::<WriteFiles>() {
-            let sink = FileSink::local(&node.path, node.format)?.confined_by(session.config())?;
+            let sink = FileSink::open(&node.path, node.format, session.runtime_env(), session.config())?;
+            let sink = sink.confined_by(session.config())?;
             let sink = sink.with_options(output_options(node, session)?);
             return Ok(Some(Arc::new(WriteExec::new(input, Arc::new(sink)))));
         }

@@ -40,6 +40,9 @@ pub(crate) fn workers(options: &StreamlinesOptions) -> usize {
 
 /// For how many workers data is divided: of a job that goes on, for as many as there were when it began.
 pub(crate) fn divided_for(options: &StreamlinesOptions) -> usize {
+    if options.divided_for > 0 {
+        return options.divided_for;
+    }
     let saved = options.saves().then(|| CheckpointStore::divided_for(&options.checkpoint_dir)).flatten();
     saved.unwrap_or_else(|| workers(options))
 }

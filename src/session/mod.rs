@@ -3,6 +3,7 @@
 mod confined;
 mod lateness;
 mod query;
+mod resumed;
 mod statement;
 
 use std::sync::Arc;

@@ -13,12 +13,14 @@ use datafusion::sql::parser::Statement;
 
 use crate::config::StreamlinesOptions;
 use crate::error::{Error, Location, plain};
+use crate::plan::reads_stream;
 use crate::planning_errors::{told, unknown};
 use crate::source::StreamTable;
 use crate::sql::{CreateStream, StreamStatement, nearest, places};
 
 use super::confined;
 use super::query::{QuotedPaths, plan_query};
+use super::resumed::divided_as_before;
 
 /// What is left to do for a statement.
 pub(super) enum Planned {
@@ -65,6 +67,9 @@ pub(super) async fn planned(ctx: &SessionContext, statement: StreamStatement) ->
                 true => unknown(ctx, "table", &name).into(),
                 false => error,
             })
+        }
+        plan if reads_stream(&plan) && !matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Statement(_)) => {
+            Ok(Planned::Query(DataFrame::new(divided_as_before(ctx.state()).await?, plan)))
         }
         plan => ctx.execute_logical_plan(plan).await.map(Planned::Query),
     }

@@ -7,30 +7,31 @@
 
 use std::fmt;
 use std::fs::File;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::common::config::TableOptions;
 use datafusion::common::parsers::CompressionTypeVariant;
-use datafusion::error::{DataFusionError, Result};
+use datafusion::error::Result;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::prelude::SessionConfig;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt};
 
 use crate::confinement::{self, Access};
 use crate::error::Error;
+use crate::store::{Policy, Remote, is_url};
 
 use super::compression::{Compressor, compression_of, compression_of_name, suffix};
-use super::encoder::{Bytes, Encoder, Medium, encoder};
+use super::encoder::{Bytes, Medium, encoder};
+use super::file_writer::{FileWriter, Target, io_error, not_written};
+use super::local::Local;
 use super::stream::StreamWriter;
-use super::{Epochs, OutputFormat, Sink, Writer, Written};
+use super::{Epochs, OutputFormat, Sink, Writer};
 
-/// Bytes of one uploaded part.
-const PART_BYTES: usize = 8 * 1024 * 1024;
 /// What the names of files in a folder begin with; the pipeline's number and the format follow.
 pub(super) const PART: &str = "part-";
 
@@ -41,64 +42,66 @@ pub struct FileSink {
     /// The path as the user wrote it.
     pub(super) shown: String,
     pub(super) path: ObjectPath,
-    pub(super) local: PathBuf,
-    /// A pipe or a device, which is written through and never replaced.
-    is_stream: bool,
-    folder: bool,
-    /// The outermost folder that has to be made for the output.
-    new_folder: Option<PathBuf>,
+    /// Where that is on this machine; none in an object store.
+    pub(super) local: Option<Local>,
+    pub(super) folder: bool,
     pub(super) format: OutputFormat,
     options: TableOptions,
+    policy: Policy,
 }
 
 impl FileSink {
-    /// A local path: a file, or, if it ends in `/`, a folder in which each pipeline writes a file of its own.
+    /// A path of this machine, or a URL in a store that the session knows: a file, or, if it ends in `/`, a folder in which
+    /// each pipeline writes a file of its own.
     ///
     /// # Errors
-    /// A path that is none; a folder where a file is to be.
+    /// A path that is none; a folder where a file is to be; a store that the session does not know.
+    pub fn open(path: &str, format: OutputFormat, runtime: &RuntimeEnv, config: &SessionConfig) -> Result<Self> {
+        if !is_url(path) {
+            return Self::local(path, format);
+        }
+        let Remote { shown, store, path: object, policy } = Remote::find(path, runtime, config)?;
+        let folder = path.ends_with('/');
+        if object.as_ref().is_empty() && !folder {
+            let error = Error::data("is no place for output").in_file(shown);
+            return Err(error.help("name an object, or a folder with / at its end").into());
+        }
+        Ok(Self { store, shown, path: object, local: None, folder, format, options: TableOptions::default(), policy })
+    }
+
+    /// A path of this machine.
+    ///
+    /// # Errors
+    /// As [`FileSink::open`].
     pub fn local(path: &str, format: OutputFormat) -> Result<Self> {
-        let plain = path.strip_prefix("file://").unwrap_or(path);
-        if plain.contains("://") {
+        if is_url(path) {
             let error = Error::data("is no local path").in_file(path);
             return Err(error.help("COPY (SELECT …) TO writes to object stores that the session knows").into());
         }
-        if plain.trim_matches('/').is_empty() {
-            let error = Error::data("is no place for output").in_file(format!("'{path}'"));
-            return Err(error.help("name a file, or a folder with / at its end").into());
-        }
-        let absolute = std::path::absolute(plain)?;
-        if !path.ends_with('/') && absolute.is_dir() {
-            let error = Error::data("is a folder").in_file(path);
-            return Err(error
-                .help(format!("name a file in it, or write {path}/ for one file from each pipeline"))
-                .into());
-        }
-        let absolute = target(without_parents(absolute)?)?;
-        let nearest = absolute.ancestors().skip(1).find(|folder| folder.exists());
-        if nearest.and_then(|folder| folder.metadata().ok()).is_some_and(|folder| folder.permissions().readonly()) {
-            return Err(io_error(path, &std::io::Error::from(std::io::ErrorKind::ReadOnlyFilesystem)).into());
-        }
-        let object =
-            ObjectPath::from_absolute_path(&absolute).map_err(|error| Error::data(error.to_string()).in_file(path))?;
-        let is_stream = std::fs::metadata(&absolute).is_ok_and(|found| !found.is_file() && !found.is_dir());
         let folder = path.ends_with('/');
-        let innermost = if folder { Some(absolute.as_path()) } else { absolute.parent() };
+        let local = Local::find(path, folder)?;
+        let object = ObjectPath::from_absolute_path(&local.path)
+            .map_err(|error| Error::data(error.to_string()).in_file(path))?;
         Ok(Self {
-            new_folder: innermost.and_then(first_new_folder),
             store: Arc::new(LocalFileSystem::new()),
             shown: path.to_string(),
             path: object,
-            local: absolute,
-            is_stream,
+            local: Some(local),
             folder,
             format,
             options: TableOptions::default(),
+            policy: Policy::default(),
         })
     }
 
-    /// The folder, or that of the file.
-    pub(super) fn in_folder(&self) -> &Path {
-        if self.folder { &self.local } else { self.local.parent().unwrap_or(&self.local) }
+    /// The objects of a folder in an object store; none on this machine.
+    pub(crate) fn remote(&self) -> Option<(&Arc<dyn ObjectStore>, &ObjectPath)> {
+        self.local.is_none().then_some((&self.store, &self.path))
+    }
+
+    /// The path of a pipe or device, which is written through.
+    fn stream(&self) -> Option<&Path> {
+        self.local.as_ref().filter(|local| local.is_stream).map(|local| local.path.as_path())
     }
 
     /// As the options say, or else as the file's extension does.
@@ -125,7 +128,7 @@ impl FileSink {
         let encoder = encoder(self.format, Medium::File, schema, &self.options, bytes.clone())?;
         let (path, shown) = match name {
             Some(name) => {
-                if self.local.join(name).is_dir() {
+                if self.local.as_ref().is_some_and(|local| local.path.join(name).is_dir()) {
                     let error = Error::data("is a folder").in_file(format!("{}{name}", self.shown));
                     return Err(error.help("a pipeline writes its file there: name another folder").into());
                 }
@@ -133,20 +136,17 @@ impl FileSink {
             }
             None => (self.path.clone(), self.shown.clone()),
         };
-        Ok(Box::new(FileWriter {
+        let target = Target {
             store: Arc::clone(&self.store),
             path,
             shown,
-            encoder,
-            bytes,
-            compressor: Compressor::try_new(self.compression())?,
-            pending: vec![],
-            upload: None,
+            is_remote: self.local.is_none(),
+            part_bytes: self.policy.part_bytes,
             // A pipeline without rows leaves no file in a folder; a single file is always there.
             writes_empty: !self.folder,
-            closed: false,
-            written: Written::default(),
-        }))
+        };
+        let compressor = Compressor::try_new(self.compression())?;
+        Ok(Box::new(FileWriter::new(target, encoder, bytes, compressor)))
     }
 
     /// The same, where SQL has named the path.
@@ -154,7 +154,8 @@ impl FileSink {
     /// # Errors
     /// A place that a confined session may not write to.
     pub(crate) fn confined_by(self, config: &SessionConfig) -> Result<Self> {
-        confinement::check(config, &self.local, Access::Write)?;
+        let place = self.local.as_ref().map_or(Path::new(&self.shown), |local| local.path.as_path());
+        confinement::check(config, place, Access::Write)?;
         Ok(self)
     }
 
@@ -178,8 +179,8 @@ impl Sink for FileSink {
     }
 
     fn writer(&self, pipeline: usize, schema: SchemaRef) -> Result<Box<dyn Writer>> {
-        if self.is_stream {
-            let out = File::options().write(true).open(&self.local).map_err(|error| io_error(&self.shown, &error))?;
+        if let Some(path) = self.stream() {
+            let out = File::options().write(true).open(path).map_err(|error| io_error(&self.shown, &error))?;
             let name = self.shown.clone();
             return Ok(Box::new(StreamWriter::try_new(Box::new(out), name, self.format, &schema, &self.options)?));
         }
@@ -188,7 +189,7 @@ impl Sink for FileSink {
     }
 
     fn writes_through(&self) -> bool {
-        self.is_stream
+        self.stream().is_some()
     }
 
     fn epochs(&self) -> Option<Arc<dyn Epochs>> {
@@ -196,23 +197,21 @@ impl Sink for FileSink {
     }
 
     async fn begin_again(&self) -> Result<()> {
-        if self.is_stream {
+        if self.stream().is_some() {
             return Ok(());
         }
         let is_own = |name: &str| match self.folder {
             true => part_of_name(name).is_some_and(|(_, format)| format == self.format),
             false => self.path.filename() == Some(name),
         };
-        for (name, _) in self.unfinished()?.into_iter().filter(|(_, file)| is_own(file)) {
-            self.remove(&name)?;
+        for (name, _) in self.unfinished().await?.into_iter().filter(|(_, file)| is_own(file)) {
+            self.remove(&name).await?;
         }
         Ok(())
     }
 
     async fn aborted(&self) {
-        if let Some(first) = &self.new_folder {
-            remove_empty_folders(self.in_folder(), first);
-        }
+        self.local.iter().for_each(|local| local.remove_new_folders(self.folder));
     }
 
     async fn closed(&self, writers: usize) -> Result<()> {
@@ -231,153 +230,10 @@ impl Sink for FileSink {
     }
 }
 
-/// The first of the folders on a path that is not there yet.
-fn first_new_folder(path: &Path) -> Option<PathBuf> {
-    path.ancestors().take_while(|folder| !folder.exists()).last().map(Path::to_path_buf)
-}
-
-/// Removes empty folders from the innermost one up to `first`.
-fn remove_empty_folders(innermost: &Path, first: &Path) {
-    for folder in innermost.ancestors().take_while(|folder| folder.starts_with(first)) {
-        // What somebody else has put there stays.
-        if std::fs::remove_dir(folder).is_err() {
-            return;
-        }
-    }
-}
-
 /// The pipeline and format of a file that a run has written into a folder.
 pub(super) fn part_of_name(name: &str) -> Option<(usize, OutputFormat)> {
     let (part, extension) = name.strip_prefix(PART)?.split_once('.')?;
     let extension = extension.trim_end_matches(".gz").trim_end_matches(".zst");
     let pipeline = part.split_once('-').map_or(part, |(pipeline, _)| pipeline);
     Some((pipeline.parse().ok()?, extension.parse().ok()?))
-}
-
-/// The same path without `..`, as the file system has it.
-fn without_parents(path: PathBuf) -> Result<PathBuf> {
-    match path.components().any(|part| part == Component::ParentDir) {
-        false => Ok(path),
-        true => confinement::resolved(&path)?.ok_or_else(|| {
-            let error = Error::data("goes back from a folder that is not there").in_file(path.display().to_string());
-            error.help("write the path without ..").into()
-        }),
-    }
-}
-
-/// Where the bytes of a path go: a link leads there, and stays a link.
-fn target(path: PathBuf) -> Result<PathBuf> {
-    if !path.is_symlink() {
-        return Ok(path);
-    }
-    match std::fs::canonicalize(&path) {
-        Ok(target) => Ok(target),
-        // Nothing is there yet.
-        Err(_) => Ok(path.parent().unwrap_or(Path::new("/")).join(std::fs::read_link(&path)?)),
-    }
-}
-
-struct FileWriter {
-    store: Arc<dyn ObjectStore>,
-    path: ObjectPath,
-    shown: String,
-    encoder: Box<dyn Encoder>,
-    bytes: Bytes,
-    compressor: Compressor,
-    /// Encoded bytes that are no whole part yet.
-    pending: Vec<u8>,
-    upload: Option<Box<dyn MultipartUpload>>,
-    writes_empty: bool,
-    closed: bool,
-    written: Written,
-}
-
-impl FileWriter {
-    /// Takes what has been encoded, and uploads it if it is a part's worth.
-    async fn upload(&mut self) -> Result<()> {
-        let encoded = self.compressor.compress(self.bytes.take())?;
-        self.keep(encoded);
-        match self.pending.len() < PART_BYTES {
-            true => Ok(()),
-            false => self.upload_part().await,
-        }
-    }
-
-    fn keep(&mut self, encoded: Vec<u8>) {
-        self.written.bytes += encoded.len() as u64;
-        match self.pending.is_empty() {
-            true => self.pending = encoded,
-            false => self.pending.extend_from_slice(&encoded),
-        }
-    }
-
-    async fn upload_part(&mut self) -> Result<()> {
-        let part = PutPayload::from(std::mem::take(&mut self.pending));
-        let wrong = |error| not_written(&self.shown, error);
-        let upload = match &mut self.upload {
-            Some(upload) => upload,
-            none => none.insert(self.store.put_multipart(&self.path).await.map_err(wrong)?),
-        };
-        upload.put_part(part).await.map_err(wrong)
-    }
-}
-
-pub(super) fn not_written(path: &str, error: object_store::Error) -> DataFusionError {
-    let mut cause: &dyn std::error::Error = &error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    io_error(path, cause).into()
-}
-
-pub(super) fn io_error(path: &str, cause: &dyn std::error::Error) -> Error {
-    Error::data(format!("cannot be written: {cause}"))
-        .in_file(path)
-        .help("check that the folder is one, that it may be written to, and that the disk has room")
-}
-
-#[async_trait]
-impl Writer for FileWriter {
-    async fn write(&mut self, batch: RecordBatch) -> Result<()> {
-        self.encoder.write(&batch)?;
-        self.written.rows += batch.num_rows() as u64;
-        self.upload().await
-    }
-
-    async fn finish(&mut self) -> Result<()> {
-        if self.written.rows == 0 && !self.writes_empty {
-            return Ok(());
-        }
-        self.encoder.finish()?;
-        self.upload().await?;
-        let rest = self.compressor.finish()?;
-        self.keep(rest);
-        self.upload_part().await
-    }
-
-    async fn close(&mut self) -> Result<Written> {
-        let closed = match &mut self.upload {
-            Some(upload) => upload.complete().await.map(|_| ()),
-            // An earlier run may have had rows here.
-            None => match self.store.delete(&self.path).await {
-                Err(object_store::Error::NotFound { .. }) => Ok(()),
-                deleted => deleted,
-            },
-        };
-        closed.map_err(|error| not_written(&self.shown, error))?;
-        self.closed = true;
-        Ok(self.written)
-    }
-
-    /// Waits until the parts are gone: a program that is about to end would not get to it later.
-    async fn abort(mut self: Box<Self>) {
-        let aborted = match &mut self.upload {
-            Some(_) if self.closed => self.store.delete(&self.path).await,
-            Some(upload) => upload.abort().await,
-            None => Ok(()),
-        };
-        if let Err(error) = aborted {
-            tracing::warn!("{}: the unfinished file could not be removed: {error}", self.shown);
-        }
-    }
 }

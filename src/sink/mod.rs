@@ -6,8 +6,10 @@
 mod compression;
 mod encoder;
 mod epochs;
+mod file_writer;
 mod files;
 mod format;
+mod local;
 mod memory;
 mod null;
 mod parquet;

@@ -33,7 +33,7 @@ impl Epochs for NullSink {
         Ok(())
     }
 
-    fn file(&self, pipeline: usize, epoch: u64) -> String {
+    fn file(&self, pipeline: usize, epoch: u64, _: u64) -> String {
         format!("{pipeline}-{epoch}")
     }
 

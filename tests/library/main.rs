@@ -31,6 +31,7 @@ use streamlines::{
 };
 
 mod late_rows;
+mod stores;
 
 const HOURLY: &str = "SELECT origin, tumble(scheduled, INTERVAL '1 hour') AS hour, count(*) AS n FROM flights
     GROUP BY origin, tumble(scheduled, INTERVAL '1 hour')";

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,10 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream,
 };
-use futures::stream;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use object_store::path::Path as ObjectPath;
+use object_store::{ObjectStore, ObjectStoreExt};
 
 use crate::checkpoint::ROWS;
 use crate::error::Error;
@@ -26,19 +29,25 @@ use crate::exec::{no_expressions, streaming_properties};
 use crate::runtime::boundary::PipelinesExec;
 use crate::runtime::joined::joined;
 use crate::sink::{Epochs, FileSink, OutputFormat, Sink};
+use crate::store::root;
 
 /// A folder with the rows of a job's pipelines, in files of Arrow IPC.
 pub(super) struct KeptRows {
     folder: String,
+    sink: FileSink,
     schema: SchemaRef,
     workers: usize,
 }
 
 impl KeptRows {
     /// The rows of these pipelines, whose checkpoints are in `checkpoints`.
-    pub(super) fn of(pipelines: &PipelinesExec, checkpoints: &str) -> Self {
+    ///
+    /// # Errors
+    /// A folder that cannot be.
+    pub(super) fn of(pipelines: &PipelinesExec, checkpoints: &str, task: &TaskContext) -> Result<Self> {
         let folder = format!("{}/{ROWS}/", checkpoints.trim_end_matches('/'));
-        Self { folder, schema: pipelines.rows_schema(), workers: pipelines.workers() }
+        let sink = FileSink::open(&folder, OutputFormat::Arrow, &task.runtime_env(), task.session_config())?;
+        Ok(Self { folder, sink, schema: pipelines.rows_schema(), workers: pipelines.workers() })
     }
 
     /// Where the pipelines put them.
@@ -46,20 +55,33 @@ impl KeptRows {
     /// # Errors
     /// A folder that cannot be.
     pub(super) fn epochs(&self) -> Result<Arc<dyn Epochs>> {
-        let sink = FileSink::local(&self.folder, OutputFormat::Arrow)?;
-        sink.epochs().ok_or_else(|| Error::data("is no folder").in_file(&self.folder).into())
+        self.sink.epochs().ok_or_else(|| Error::data("is no folder").in_file(&self.folder).into())
     }
 
-    /// The same plan over the rows that are kept, once all of them are there: as many of each pipeline as it has given.
+    /// The same plan over the rows that are kept, once all of them are there: as many of each pipeline as it has given, in
+    /// so many epochs.
     ///
     /// # Errors
     /// A folder that cannot be read.
-    pub(super) fn under(&self, plan: &Arc<dyn ExecutionPlan>, given: &[u64]) -> Result<Arc<dyn ExecutionPlan>> {
+    pub(super) fn under(
+        &self,
+        plan: &Arc<dyn ExecutionPlan>,
+        given: &[u64],
+        epochs: &[u64],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let mut expected = vec![0; self.workers];
         given.iter().enumerate().for_each(|(pipeline, rows)| expected[pipeline % self.workers] += rows);
         let rows: Arc<dyn ExecutionPlan> = Arc::new(KeptRowsExec {
             folder: self.folder.clone(),
-            files: self.files()?,
+            files: match self.sink.remote() {
+                None => self.files()?.into_iter().map(Files::Local).collect(),
+                Some((store, folder)) => (0..self.workers)
+                    .map(|worker| Files::Remote {
+                        store: Arc::clone(store),
+                        objects: self.objects(folder, worker, epochs),
+                    })
+                    .collect(),
+            },
             expected,
             properties: streaming_properties(Arc::clone(&self.schema), self.workers),
         });
@@ -88,11 +110,58 @@ impl KeptRows {
     }
 }
 
+impl KeptRows {
+    /// The objects that there may be for a worker in a store: one of each epoch of each of its pipelines. They are asked
+    /// for by their names, because listings of stores may lag behind.
+    fn objects(&self, folder: &ObjectPath, worker: usize, epochs: &[u64]) -> Vec<ObjectPath> {
+        let of_worker = epochs.iter().enumerate().skip(worker).step_by(self.workers.max(1));
+        let names = of_worker.flat_map(|(pipeline, last)| (1..=*last).map(move |epoch| (pipeline, epoch)));
+        names.map(|(pipeline, epoch)| folder.clone().join(self.sink.name_in_epoch(pipeline, epoch))).collect()
+    }
+}
+
+/// Where the rows of a worker are.
+#[derive(Debug, Clone)]
+enum Files {
+    Local(Vec<PathBuf>),
+    /// Objects of a store, of which some may not be.
+    Remote {
+        store: Arc<dyn ObjectStore>,
+        objects: Vec<ObjectPath>,
+    },
+}
+
+impl Files {
+    fn batches(self) -> BoxStream<'static, Result<RecordBatch>> {
+        match self {
+            Self::Local(files) => stream::iter(files.into_iter().flat_map(|file| or_error(batches(&file)))).boxed(),
+            Self::Remote { store, objects } => {
+                let all = stream::iter(objects).then(move |object| {
+                    let store = Arc::clone(&store);
+                    async move { stream::iter(or_error(batches_of(store.as_ref(), &object).await)) }
+                });
+                all.flatten().boxed()
+            }
+        }
+    }
+}
+
+/// The batches of an object; of one that is not there none.
+async fn batches_of(store: &dyn ObjectStore, object: &ObjectPath) -> Result<Batches> {
+    let bytes = match store.get(object).await {
+        Err(object_store::Error::NotFound { .. }) => return Ok(Box::new(std::iter::empty())),
+        Ok(found) => found.bytes().await,
+        Err(error) => Err(error),
+    };
+    let bytes = bytes.map_err(|error| not_read(object.as_ref(), root(&error)))?;
+    read(Cursor::new(bytes), object.to_string())
+}
+
 /// Gives the rows that have been kept.
 #[derive(Debug)]
 struct KeptRowsExec {
     folder: String,
-    files: Vec<Vec<PathBuf>>,
+    files: Vec<Files>,
     /// Rows of each worker.
     expected: Vec<u64>,
     properties: Arc<PlanProperties>,
@@ -100,7 +169,7 @@ struct KeptRowsExec {
 
 impl DisplayAs for KeptRowsExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "KeptRowsExec: files={}", self.files.iter().map(Vec::len).sum::<usize>())
+        write!(f, "KeptRowsExec: folder={}", self.folder)
     }
 }
 
@@ -119,11 +188,8 @@ impl ExecutionPlan for KeptRowsExec {
         Ok(self)
     }
     fn execute(&self, worker: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let files = self.files.get(worker).cloned().unwrap_or_default();
-        let batches = files.into_iter().flat_map(|file| match batches(&file) {
-            Ok(batches) => batches,
-            Err(error) => Box::new(std::iter::once(Err(error))),
-        });
+        let files = self.files.get(worker).cloned().unwrap_or(Files::Local(vec![]));
+        let batches = files.batches();
         let left = AtomicU64::new(self.expected.get(worker).copied().unwrap_or_default());
         let (left, folder) = (Arc::new(left), self.folder.clone());
         let counted = Arc::clone(&left);
@@ -136,8 +202,8 @@ impl ExecutionPlan for KeptRowsExec {
             0 => None,
             _ => Some(Err(not_all(&folder).into())),
         });
-        let checked = batches.chain(end.flatten());
-        let rows = RecordBatchStreamAdapter::new(self.schema(), stream::iter(checked));
+        let checked = batches.chain(stream::iter(end.flatten()));
+        let rows = RecordBatchStreamAdapter::new(self.schema(), checked);
         Ok(joined(Box::pin(rows), task.session_config().batch_size()))
     }
 }
@@ -151,11 +217,19 @@ type Batches = Box<dyn Iterator<Item = Result<RecordBatch>> + Send>;
 
 fn batches(file: &Path) -> Result<Batches> {
     let shown = file.display().to_string();
-    let wrong = move |error: &dyn std::error::Error| {
-        let error = Error::data(format!("cannot be read: {error}")).in_file(&shown);
-        error.help("remove the folder of checkpoints, and run the job anew")
-    };
-    let bytes = BufReader::new(File::open(file).map_err(|error| wrong(&error))?);
-    let reader = FileReader::try_new(bytes, None).map_err(|error| wrong(&error))?;
-    Ok(Box::new(reader.map(move |batch| batch.map_err(|error| wrong(&error).into()))))
+    read(BufReader::new(File::open(file).map_err(|error| not_read(&shown, &error))?), shown)
+}
+
+fn read(bytes: impl Read + Seek + Send + 'static, shown: String) -> Result<Batches> {
+    let reader = FileReader::try_new(bytes, None).map_err(|error| not_read(&shown, &error))?;
+    Ok(Box::new(reader.map(move |batch| batch.map_err(|error| not_read(&shown, &error).into()))))
+}
+
+fn not_read(file: &str, error: &dyn std::error::Error) -> Error {
+    let error = Error::data(format!("cannot be read: {error}")).in_file(file);
+    error.help("remove the folder of checkpoints, and run the job anew")
+}
+
+fn or_error(batches: Result<Batches>) -> Batches {
+    batches.unwrap_or_else(|error| Box::new(std::iter::once(Err(error))))
 }

@@ -11,6 +11,8 @@
 mod kept_rows;
 mod pipeline;
 mod queued;
+#[cfg(test)]
+mod simulation;
 mod through;
 
 use std::path::Path;
@@ -24,7 +26,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
-use crate::checkpoint::{Checkpoint, CheckpointStore, Interval};
+use crate::checkpoint::{Checkpoint, CheckpointStore, Fingerprint, Interval};
 use crate::config::StreamlinesOptions;
 use crate::confinement::{self, Access};
 use crate::error::Error;
@@ -45,6 +47,8 @@ use through::Through;
 /// What the pipelines of a job share.
 struct Durable {
     store: CheckpointStore,
+    /// A number for what this run writes.
+    run: u64,
     epochs: Arc<dyn Epochs>,
     schema: SchemaRef,
     interval: Interval,
@@ -71,7 +75,7 @@ pub(super) async fn write(
     sink: &dyn Sink,
     options: &StreamlinesOptions,
 ) -> Result<Written> {
-    confinement::check(task.session_config(), Path::new(&options.checkpoint_dir), Access::Write)?;
+    confinement::check(task.session_config(), local_path(&options.checkpoint_dir), Access::Write)?;
     let pipelines = only_pipelines(plan)?;
     pipelines.check_saves(options)?;
     let is_all = plan.is::<PipelinesExec>();
@@ -82,24 +86,30 @@ pub(super) async fn write(
         return Err(Error::sql(what).help(help).into());
     }
     if let Some(epochs) = sink.epochs().filter(|_| is_all) {
-        let job = Durable::open(pipelines, epochs, format!("{sink:?}"), options).await?;
-        return job.run(pipelines, task).await;
+        let job = Durable::open(pipelines, epochs, format!("{sink:?}"), options, task).await?;
+        let ran = job.run(pipelines, task).await;
+        job.store.leave().await;
+        return ran;
     }
     if is_all && sink.writes_through() {
         let through = Arc::new(Through::new(sink.writer(0, pipelines.rows_schema())?));
-        let job = Durable::open(pipelines, Arc::clone(&through) as _, format!("{sink:?}"), options).await?;
-        job.run(pipelines, task).await?;
+        let job = Durable::open(pipelines, Arc::clone(&through) as _, format!("{sink:?}"), options, task).await?;
+        let ran = job.run(pipelines, task).await;
+        job.store.leave().await;
+        ran?;
         return through.close().await;
     }
-    let kept = KeptRows::of(pipelines, &options.checkpoint_dir);
+    let kept = KeptRows::of(pipelines, &options.checkpoint_dir, task)?;
     // What is done with the rows changes nothing about them.
-    let job = Durable::open(pipelines, kept.epochs()?, "rows for later".to_string(), options).await?;
-    job.run(pipelines, task).await?;
-    if pipelines.runs().is_stopped() {
-        return Ok(Written::default());
-    }
-    sink.begin_again().await?;
-    write_whole(kept.under(plan, &pipelines.rows_out())?, Arc::clone(task), sink, None).await
+    let job = Durable::open(pipelines, kept.epochs()?, "rows for later".to_string(), options, task).await?;
+    let ran = job.run_with_tail(plan, pipelines, task, sink, &kept).await;
+    job.store.leave().await;
+    ran
+}
+
+/// A folder of checkpoints as a path, if it is on this machine.
+fn local_path(folder: &str) -> &Path {
+    Path::new(folder.strip_prefix("file://").unwrap_or(folder))
 }
 
 /// The pipelines of a plan.
@@ -118,6 +128,11 @@ fn only_pipelines(plan: &Arc<dyn ExecutionPlan>) -> Result<&PipelinesExec> {
     }
 }
 
+async fn begin(store: &CheckpointStore, epochs: &dyn Epochs, job: &Fingerprint) -> Result<()> {
+    epochs.begin().await?;
+    store.begin(job).await
+}
+
 impl Durable {
     /// Takes the folder of checkpoints for the pipelines, whose output goes to `epochs`.
     async fn open(
@@ -125,15 +140,18 @@ impl Durable {
         epochs: Arc<dyn Epochs>,
         output: String,
         options: &StreamlinesOptions,
+        task: &TaskContext,
     ) -> Result<Arc<Self>> {
         let interval = Interval::parse(&options.checkpoint_interval)?;
         let job = pipelines.fingerprint(output);
-        let (store, is_new) = CheckpointStore::open(&options.checkpoint_dir, options.checkpoints_kept, &job).await?;
-        if is_new {
-            epochs.begin().await?;
-            store.begin(&job).await?;
+        let (folder, kept) = (&options.checkpoint_dir, options.checkpoints_kept);
+        let (store, is_new) = CheckpointStore::open(folder, kept, &job, task).await?;
+        if is_new && let Err(error) = begin(&store, epochs.as_ref(), &job).await {
+            store.leave().await;
+            return Err(error);
         }
         Ok(Arc::new(Self {
+            run: store.run(),
             store,
             epochs,
             schema: pipelines.rows_schema(),
@@ -142,6 +160,28 @@ impl Durable {
             begins: Mutex::default(),
             ended: AtomicUsize::new(0),
         }))
+    }
+
+    /// Runs the pipelines, and then what is above them over the rows that they have kept.
+    async fn run_with_tail(
+        self: &Arc<Self>,
+        plan: &Arc<dyn ExecutionPlan>,
+        pipelines: &PipelinesExec,
+        task: &Arc<TaskContext>,
+        sink: &dyn Sink,
+        kept: &KeptRows,
+    ) -> Result<Written> {
+        self.run(pipelines, task).await?;
+        if pipelines.runs().is_stopped() {
+            return Ok(Written::default());
+        }
+        sink.begin_again().await?;
+        self.store.check_held()?;
+        let mut epochs = vec![];
+        for pipeline in 0..pipelines.pipelines() {
+            epochs.push(self.store.epochs(pipeline).await?.last().copied().unwrap_or_default());
+        }
+        write_whole(kept.under(plan, &pipelines.rows_out(), &epochs)?, Arc::clone(task), sink, None).await
     }
 
     /// Runs the pipelines, as many at once as there are workers.
@@ -156,10 +196,23 @@ impl Durable {
             workers.spawn(async move { durable.work(work).await });
         }
         let mut total = Written::default();
+        let mut failed = None;
         while let Some(ended) = workers.join_next().await {
-            let written = ended.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))??;
-            total.rows += written.rows;
-            total.bytes += written.bytes;
+            match ended.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error))).flatten() {
+                Ok(written) => {
+                    total.rows += written.rows;
+                    total.bytes += written.bytes;
+                }
+                // None of the others is at work any more when the folder is left to the next run.
+                Err(error) if failed.is_none() => {
+                    failed = Some(error);
+                    workers.abort_all();
+                }
+                Err(_) => {}
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
         }
         if self.ended.load(Ordering::Relaxed) == pipelines.pipelines() {
             pipelines.warn(
@@ -208,7 +261,7 @@ impl Durable {
 
     async fn pipeline(&self, work: &Work, context: PipelineContext) -> Result<Written> {
         let index = context.index;
-        let saved = self.begin_of(index).await?;
+        let saved = self.store.fenced(index, self.begin_of(index).await?).await?;
         self.epochs.recover(index, saved.epoch, &saved.files).await?;
         context.metrics.restore(&saved);
         if saved.has_ended {

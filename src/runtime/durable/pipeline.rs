@@ -77,6 +77,7 @@ impl<'a> Pipeline<'a> {
     /// Ends the epoch.
     async fn save(&mut self, position: Position) -> Result<()> {
         let Durable { store, epochs, .. } = self.durable;
+        store.check_held()?;
         let files = self.output.close().await?;
         let begun = Instant::now();
         let counts = self.chain.context().metrics.checkpoint();
@@ -101,7 +102,7 @@ impl Output {
         let writer = match self.writer.take() {
             Some(writer) => writer,
             None => {
-                let file = durable.epochs.file(self.index, self.epoch);
+                let file = durable.epochs.file(self.index, self.epoch, durable.run);
                 let writer = durable.epochs.staging_writer(&file, Arc::clone(&durable.schema))?;
                 let is_queued = durable.handoff_rows.is_some();
                 (file, if is_queued { Box::new(QueuedWriter::of(writer)) } else { writer })

@@ -38,7 +38,7 @@ impl Epochs for Through {
         Ok(())
     }
 
-    fn file(&self, pipeline: usize, epoch: u64) -> String {
+    fn file(&self, pipeline: usize, epoch: u64, _: u64) -> String {
         format!("{pipeline}-{epoch}")
     }
 
