@@ -8,12 +8,12 @@ use datafusion::arrow::array::{
     ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array,
 };
 use datafusion::error::Result;
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{SessionConfig, SessionContext};
 use streamlines::{
     OutputFormat, SavedContent, SavedJob, SavedPipeline, Sink, StdoutSink, checkpoints, delete_checkpoints,
 };
 
-use super::{FAILED, errors};
+use super::{FAILED, errors, stores};
 
 #[derive(Subcommand)]
 pub enum Checkpoints {
@@ -38,7 +38,11 @@ pub enum Checkpoints {
 }
 
 pub async fn run(command: &Checkpoints) -> u8 {
-    match done(command, &SessionContext::new()).await {
+    let done = match stores::runtime_builder().build_arc() {
+        Ok(runtime) => done(command, &SessionContext::new_with_config_rt(SessionConfig::new(), runtime)).await,
+        Err(error) => Err(error),
+    };
+    match done {
         Ok(()) => 0,
         Err(error) => {
             errors::print("", &error);

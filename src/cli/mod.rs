@@ -14,6 +14,7 @@ mod panics;
 mod progress;
 mod run;
 mod session;
+mod stores;
 mod summary;
 
 use std::process::ExitCode;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
-use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::{LogicalPlan, SetVariable, Statement};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use streamlines::{
@@ -16,6 +16,7 @@ use streamlines::{
 
 use super::errors::say;
 use super::options::QueryOptions;
+use super::stores;
 use super::summary::count;
 
 /// How many of those that hold most memory an error names.
@@ -80,7 +81,7 @@ fn confined(config: SessionConfig, options: &QueryOptions) -> Result<SessionConf
 
 /// Memory, and where what there is none for goes.
 fn runtime(options: &QueryOptions) -> Result<Arc<RuntimeEnv>> {
-    let mut builder = RuntimeEnvBuilder::new();
+    let mut builder = stores::runtime_builder();
     if let Some(limit) = options.memory_limit {
         // Each operator that can spill has its share, so that one never has to wait for what another holds.
         let pool = TrackConsumersPool::new(FairSpillPool::new(limit), CONSUMERS_TOLD);
