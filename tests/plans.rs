@@ -3,11 +3,20 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::fmt::{self, Display};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use datafusion::arrow::array::AsArray;
 use datafusion::arrow::datatypes::Int64Type;
+use datafusion::error::Result;
+use datafusion::execution::memory_pool::{MemoryPool, MemoryReservation};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
-use streamlines::{Job, StreamlinesContext, StreamlinesOptions, streaming_session};
+use streamlines::{
+    Job, NullSink, StreamlinesContext, StreamlinesOptions, streaming_session, streaming_session_with_runtime,
+};
 
 const SPELLINGS: [&str; 4] = [
     "SELECT origin, window_start, count(*) AS n FROM flights GROUP BY origin, tumble(scheduled, INTERVAL '1 hour')",
@@ -22,6 +31,11 @@ const SPELLINGS: [&str; 4] = [
 async fn flights() -> SessionContext {
     let options = StreamlinesOptions { partitions: 2, ..StreamlinesOptions::default() };
     let ctx = streaming_session(SessionConfig::new().with_target_partitions(2).with_option_extension(options));
+    declare(&ctx).await;
+    ctx
+}
+
+async fn declare(ctx: &SessionContext) {
     for statement in [
         "CREATE STREAM flights (WATERMARK FOR scheduled AS scheduled - INTERVAL '3' HOUR) \
          STORED AS PARQUET LOCATION 'testdata/nycflights/flights-*.parquet' OPTIONS ('partitioned_by' 'origin')",
@@ -32,7 +46,6 @@ async fn flights() -> SessionContext {
     ] {
         ctx.stream_sql(statement).await.unwrap();
     }
-    ctx
 }
 
 /// The logical and the physical plan of a query, without the paths of this machine.
@@ -242,4 +255,102 @@ async fn no_plan_holds_a_row_back() {
             assert!(rows > 0, "{sql}");
         }
     }
+}
+
+/// A pool without a limit that remembers how much was held at once.
+#[derive(Debug, Default)]
+struct Peak {
+    held: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Display for Peak {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.name())
+    }
+}
+
+impl MemoryPool for Peak {
+    fn name(&self) -> &str {
+        "peak"
+    }
+    fn grow(&self, _: &MemoryReservation, additional: usize) {
+        let held = self.held.fetch_add(additional, Ordering::Relaxed) + additional;
+        self.most.fetch_max(held, Ordering::Relaxed);
+    }
+    fn shrink(&self, _: &MemoryReservation, shrink: usize) {
+        self.held.fetch_sub(shrink, Ordering::Relaxed);
+    }
+    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
+        self.grow(reservation, additional);
+        Ok(())
+    }
+    fn reserved(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+}
+
+/// The bytes that a plan's operators are estimated to hold in one pipeline, and whether that is only how many at most.
+fn estimated(plan: &str) -> Option<(f64, bool)> {
+    let (_, size) = plan.split_once("(estimate: ")?;
+    let (size, is_most) = match size.strip_prefix("at most ") {
+        Some(size) => (size, true),
+        None => (size.strip_prefix("about ")?, false),
+    };
+    let (number, unit) = size.split_once(')')?.0.split_once(' ')?;
+    let power = ["B", "KB", "MB", "GB"].iter().position(|known| *known == unit)?;
+    Some((number.parse::<f64>().ok()? * 1024f64.powi(power as i32), is_most))
+}
+
+/// What EXPLAIN says of state before a row is read is what is held at most, within a factor of eight: keys are taken to be
+/// independent of each other, and what tables and buffers take that are not full is not counted. Where nothing tells how
+/// many keys there are, it is not exceeded.
+#[tokio::test]
+async fn estimates_are_near_what_is_held() {
+    const FACTOR: f64 = 8.0;
+    let mut told = vec![];
+    for (sql, is_known) in [
+        ("SELECT dest, count(*), sum(distance), avg(dep_delay) FROM spread GROUP BY dest", true),
+        ("SELECT flight, origin, max(dep_delay), min(tailnum) FROM spread GROUP BY flight, origin", true),
+        ("SELECT dest, count(*) FROM spread GROUP BY dest, tumble(scheduled, INTERVAL '1 day')", true),
+        (
+            "SELECT flight, avg(dep_delay) FROM flights GROUP BY origin, flight, hop(scheduled, INTERVAL '1 day', INTERVAL '30 days')",
+            true,
+        ),
+        (
+            "SELECT carrier, count(DISTINCT tailnum) FROM spread GROUP BY carrier, tumble(scheduled, INTERVAL '30 days')",
+            true,
+        ),
+        ("SELECT flight, count(*), stddev(dep_delay) FROM spread GROUP BY flight EMIT CHANGES", true),
+        ("SELECT sum(distance) OVER (PARTITION BY flight ORDER BY scheduled ROWS 9 PRECEDING) FROM spread", true),
+        (
+            "SELECT count(*) OVER (PARTITION BY dest ORDER BY scheduled RANGE INTERVAL '30 days' PRECEDING) FROM spread",
+            true,
+        ),
+        (
+            "SELECT flight, dep_delay FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY flight ORDER BY dep_delay DESC) AS place \
+          FROM spread) WHERE place <= 3 EMIT CHANGES WITH OP",
+            true,
+        ),
+        ("SELECT tailnum, count(*) FROM spread GROUP BY tailnum", false),
+        ("SELECT tailnum, count(*) FROM spread GROUP BY tailnum, session(scheduled, INTERVAL '30 days')", false),
+    ] {
+        let pool = Arc::new(Peak::default());
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::clone(&pool) as _).build_arc().unwrap();
+        // One pipeline at a time. What is noted of each row of a batch is no state.
+        let options = StreamlinesOptions { partitions: 1, batch_rows: 500, ..StreamlinesOptions::default() };
+        let ctx = streaming_session_with_runtime(SessionConfig::new().with_option_extension(options), runtime);
+        declare(&ctx).await;
+        let job = Job::new(ctx.stream_sql(sql).await.unwrap()).await.unwrap();
+        let (estimate, is_most) = estimated(&job.display()).unwrap();
+        job.run(&NullSink).await.unwrap();
+        let most = pool.most.load(Ordering::Relaxed) as f64;
+        let is_near = match is_known {
+            true => (1.0 / FACTOR..FACTOR).contains(&(estimate / most)),
+            false => most < estimate,
+        };
+        told.push((is_near && is_most != is_known, format!("{:6.2} of {most:10} bytes: {sql}", estimate / most)));
+    }
+    let lines: Vec<_> = told.iter().map(|(_, line)| line.as_str()).collect();
+    assert!(told.iter().all(|(is_near, _)| *is_near), "{}", lines.join("\n"));
 }

@@ -24,9 +24,11 @@ pub(crate) mod operator;
 mod operator_stream;
 pub(crate) mod rank;
 mod row_order;
+mod rows_estimate;
 pub(crate) mod scan;
 pub(crate) mod source_rows;
 pub(crate) mod state_bound;
+pub(crate) mod state_size;
 pub(crate) mod unnest;
 pub(crate) mod used;
 

@@ -23,6 +23,7 @@ use crate::operator::{
 use super::operator_stream::OperatorStream;
 use super::source_rows::SourceRows;
 use super::state_bound::StateBound;
+use super::state_size::StateSize;
 use super::{no_expressions, streaming_node, streaming_properties};
 
 /// Which operator a node hosts, and its parameters.
@@ -249,7 +250,7 @@ impl DisplayAs for OperatorExec {
             Some(results) => write!(f, ", over windows by their {results}"),
             None => Ok(()),
         }?;
-        write!(f, ", state={}", StateBound::of(&self.spec))
+        write!(f, ", state={}{}", StateBound::of(&self.spec), StateSize::of(&self.spec, &self.input))
     }
 }
 

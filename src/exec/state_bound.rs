@@ -73,7 +73,7 @@ impl StateBound {
 }
 
 /// Whether an aggregate is known to keep the same of a group however many values it has.
-fn is_small(aggregate: &AggregateFunctionExpr) -> bool {
+pub(super) fn is_small(aggregate: &AggregateFunctionExpr) -> bool {
     const SMALL: [&str; 24] = [
         "approx_distinct",
         "approx_median",

@@ -22,6 +22,7 @@ use crate::config::StreamlinesOptions;
 use crate::error::Error;
 use crate::exec::operator::OperatorExec;
 use crate::exec::scan::StreamScanExec;
+use crate::exec::state_size::StateSize;
 use crate::exec::{find, streaming_properties};
 use crate::operator::{Merger, WATERMARK_MIN, watermark_behind};
 use crate::plan::{RoutingKind, Routings};
@@ -129,7 +130,7 @@ impl PipelinesExec {
         let nodes = plan.lines().map(str::trim).filter(|node| *node != "CooperativeExec");
         Fingerprint {
             version: env!("CARGO_PKG_VERSION").to_string(),
-            plan: nodes.map(str::to_string).collect(),
+            plan: nodes.map(|node| StateSize::left_out_of(node).to_string()).collect(),
             pipelines: format!("{} pipelines, {}", start_watermarks(&self.input).len(), self.routing),
             divided_for: self.divided_for,
             source: self.scan().map_or(vec![], |scan| scan.replay().versions()),

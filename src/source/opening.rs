@@ -28,6 +28,7 @@ use super::footer::Footer;
 use super::live::Place;
 use super::options::{StreamOptions, compression_of};
 use super::schema::{check_listed, common_schema, listed_columns, no_column};
+use super::statistics::FileStatistics;
 use super::table::{Coming, Inner, StreamFile, StreamTable};
 use super::text_parts::TextParts;
 use super::unreadable::while_opening;
@@ -156,6 +157,7 @@ impl Opening {
         let schema = Arc::new(builder.finish());
         let event_time = watermark.map(|watermark| EventTime::declared(watermark, &schema)).transpose()?;
         self.check_follows(&hive_columns, watermark)?;
+        let mut statistics = FileStatistics::default();
         if self.format == FileFormat::Parquet {
             // Where none is declared, a window may be built on any of them.
             let times: Vec<usize> = match &event_time {
@@ -165,6 +167,7 @@ impl Opening {
             for file in &mut files {
                 let metadata = self.metadata(file, store.as_ref(), state).await?;
                 file.footer = Some(Footer::read(&metadata, &file_schema, &times)?);
+                statistics.add(&metadata, &file_schema);
             }
         }
         let (partitioned_by, checks_keys) = self.partition_columns(&hive_columns, &schema)?;
@@ -182,6 +185,7 @@ impl Opening {
             partitioned_by,
             checks_keys,
             columns_apart,
+            statistics,
             partitions,
             coming,
             options: self.options,

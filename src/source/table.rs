@@ -33,6 +33,7 @@ use super::options::StreamOptions;
 use super::pieces::Division;
 use super::reader::ReaderCounts;
 use super::replay::ReplayPlan;
+use super::statistics::FileStatistics;
 use super::text_parts::TextParts;
 use super::text_rows::Counted;
 
@@ -124,6 +125,8 @@ pub(super) struct Inner {
     pub(super) checks_keys: bool,
     /// Columns each of whose values is in one partition only, as the statistics of the files have it.
     pub(super) columns_apart: Vec<String>,
+    /// What footers tell of the columns of those files that were there when the stream was created.
+    pub(super) statistics: FileStatistics,
     /// Files of each data partition, in order.
     pub(super) partitions: Vec<Vec<StreamFile>>,
     /// What comes besides the files that are there.

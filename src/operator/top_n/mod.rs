@@ -95,6 +95,16 @@ impl TopNSpec {
         Ok(Self { groups: Arc::new(groups), schema, best, kept, order: exprs })
     }
 
+    /// How many rows of a key are kept.
+    pub(crate) fn at_most(&self) -> usize {
+        self.best.at_most
+    }
+
+    /// What they are ordered by.
+    pub(crate) fn order(&self) -> &[Arc<dyn PhysicalExpr>] {
+        &self.order
+    }
+
     /// The best rows of each key of a batch, all of whose rows there are.
     pub(crate) fn rank(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let mut groups = Groups::try_new(&self.groups)?;
