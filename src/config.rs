@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt::Display;
 
+use datafusion::arrow::compute::kernels::cast_utils::parse_interval_month_day_nano;
 use datafusion::common::config::{ConfigEntry, ConfigExtension, ConfigField, ExtensionOptions, Visit};
 use datafusion::common::{Result, config_namespace};
 
@@ -46,6 +47,9 @@ config_namespace! {
         /// Whether a query over a stream that is followed may keep something of every key, or every value, that ever comes,
         /// and so grow for as long as new ones do.
         pub allow_unbounded_state: bool, default = false
+        /// How long what is kept of a key without a window lives after the key's last row, in event time: `1h`, `30 days`; empty
+        /// for ever. A row that comes later than that begins its key anew. It holds for EMIT CHANGES and OVER.
+        pub state_ttl: String, default = String::new()
         /// Bytes to spend on checking that the keys of a declared `partitioned_by` live in one partition each.
         pub key_check_bytes: usize, default = 64 * 1024 * 1024
     }
@@ -54,6 +58,8 @@ config_namespace! {
 impl ConfigExtension for StreamlinesOptions {
     const PREFIX: &'static str = "streamlines";
 }
+
+const DAY_NS: i64 = 86_400_000_000_000;
 
 /// How a query may run; `batch` is the oracle of all others.
 pub(crate) const STRATEGIES: [&str; 4] = ["partitioned", "inline", "single_queue", "batch"];
@@ -64,6 +70,25 @@ impl StreamlinesOptions {
     /// Whether jobs save themselves.
     pub(crate) fn saves(&self) -> bool {
         !self.checkpoint_dir.is_empty()
+    }
+
+    /// How long keys without a window live after their last row, in nanoseconds; none for ever.
+    ///
+    /// # Errors
+    /// Text that is no length of time, or none that is fixed.
+    pub(crate) fn ttl_ns(&self) -> std::result::Result<Option<i64>, Error> {
+        if self.state_ttl.is_empty() {
+            return Ok(None);
+        }
+        let parsed = parse_interval_month_day_nano(&self.state_ttl).ok().filter(|parsed| parsed.months == 0);
+        let ns = parsed.and_then(|parsed| i64::from(parsed.days).checked_mul(DAY_NS)?.checked_add(parsed.nanoseconds));
+        match ns.filter(|ns| *ns > 0) {
+            Some(ns) => Ok(Some(ns)),
+            None => {
+                let error = Error::sql(format!("state_ttl '{}' is no length of time", self.state_ttl));
+                Err(error.help("write 30min, 1h or 7 days; RESET streamlines.state_ttl keeps state for ever"))
+            }
+        }
     }
 
     /// Checks the settings that have few values. A program may have put anything into the fields.
@@ -84,6 +109,7 @@ impl StreamlinesOptions {
             return Err(error.help("streamlines.handoff_rows is 1 for each record by itself, or more"));
         }
         Interval::parse(&self.checkpoint_interval)?;
+        self.ttl_ns()?;
         Speed::parse(&self.speed).map(|_| ())
     }
 }

@@ -87,6 +87,7 @@ fn optional(progress: &Progress) -> Vec<String> {
         (progress.late_partial_rows, "late for some of their windows"),
         (progress.null_time_rows, "without event time"),
         (progress.windows_closed, "windows"),
+        (progress.forgotten_keys, "keys forgotten"),
     ];
     counts
         .into_iter()

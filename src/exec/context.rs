@@ -246,6 +246,7 @@ pub(crate) struct PipelineMetrics {
     pub(crate) null_time_rows: AtomicU64,
     pub(crate) windows_closed: AtomicU64,
     pub(crate) windows_open: AtomicU64,
+    pub(crate) forgotten_keys: AtomicU64,
     pub(crate) state_bytes: AtomicU64,
     pub(crate) spilled_bytes: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
@@ -269,6 +270,7 @@ impl Default for PipelineMetrics {
             null_time_rows: AtomicU64::new(0),
             windows_closed: AtomicU64::new(0),
             windows_open: AtomicU64::new(0),
+            forgotten_keys: AtomicU64::new(0),
             state_bytes: AtomicU64::new(0),
             spilled_bytes: AtomicU64::new(0),
             checkpoints: AtomicU64::new(0),
@@ -341,6 +343,7 @@ impl PipelineMetrics {
         add(&self.null_time_rows, before.null_time_rows, now.null_time_rows);
         add(&self.windows_closed, before.windows_closed, now.windows_closed);
         add(&self.windows_open, before.windows_open, now.windows_open);
+        add(&self.forgotten_keys, before.forgotten_keys, now.forgotten_keys);
         add(&self.state_bytes, bytes_before as u64, bytes as u64);
     }
 }

@@ -112,13 +112,26 @@ impl OperatorSpec {
         let groups = match self {
             Self::RowsWindow(spec) => return Some(Arc::new(Column::new("event time", spec.time))),
             Self::SessionRows(spec) => spec.groups(),
-            Self::WindowTopN(spec) | Self::MergedWindowTopN(spec) | Self::ChangelogTopN(spec, ..) => &spec.groups,
-            Self::WindowAggregate(spec)
-            | Self::MergedWindowAggregate(spec)
-            | Self::ChangelogAggregate(spec, _)
-            | Self::SessionAggregate(spec, ..) => spec,
+            _ => self.groups()?,
         };
-        groups.window.as_ref().map(|window| Arc::clone(&window.start))
+        let forgets = groups.ttl.as_ref().map(|ttl| &ttl.time);
+        groups.window.as_ref().map(|window| &window.start).or(forgets).cloned()
+    }
+
+    /// Whether it forgets keys by the event times of their rows: a row without one is late then, even where the stream ends.
+    pub(super) fn forgets(&self) -> bool {
+        match self {
+            Self::RowsWindow(spec) => spec.ttl.is_some(),
+            _ => self.groups().is_some_and(|groups| groups.ttl.is_some()),
+        }
+    }
+
+    /// The keys of a GROUP BY or a Top-N.
+    fn groups(&self) -> Option<&AggregateSpec> {
+        match self {
+            Self::WindowTopN(spec) | Self::MergedWindowTopN(spec) | Self::ChangelogTopN(spec, ..) => Some(&spec.groups),
+            _ => self.aggregate(),
+        }
     }
 
     pub(super) fn build(&self) -> Result<Box<dyn Operator>> {

@@ -56,7 +56,8 @@ impl OperatorStream {
     pub(super) fn open(node: &OperatorExec, partition: usize, task: Arc<TaskContext>) -> Result<Self> {
         let (spec, pipeline) = (node.spec(), PipelineContext::of(&task)?);
         let name = spec.name();
-        let mut operator = match spec.time().filter(|_| node.stage() == 0 && reads_endless(node.input())) {
+        let wants_times = spec.forgets() || reads_endless(node.input());
+        let mut operator = match spec.time().filter(|_| node.stage() == 0 && wants_times) {
             Some(time) => Box::new(TimedRows::new(spec.build()?, time)),
             None => spec.build()?,
         };

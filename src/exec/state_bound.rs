@@ -18,6 +18,8 @@ pub(crate) enum StateBound {
     Frames,
     /// One group, or the rows of one.
     OneGroup,
+    /// Something of every key that has had a row for as long as `streamlines.state_ttl` says.
+    StateTtl,
     /// Something of every key that has ever come.
     EveryKey,
     /// Every value that has ever come, or every other one.
@@ -34,17 +36,23 @@ impl StateBound {
             OperatorSpec::SessionAggregate(..) | OperatorSpec::SessionRows(_) => Self::OpenWindows,
             OperatorSpec::WindowTopN(spec)
             | OperatorSpec::MergedWindowTopN(spec)
-            | OperatorSpec::ChangelogTopN(spec, ..) => Self::of_groups(&spec.groups),
+            | OperatorSpec::ChangelogTopN(spec, ..) => Self::of_keys(&spec.groups, true),
             OperatorSpec::RowsWindow(spec) => Self::of_frames(spec),
         }
     }
 
     fn of_groups(spec: &AggregateSpec) -> Self {
-        match (&spec.window, spec.keys.is_empty()) {
-            (Some(_), _) => Self::OpenWindows,
-            (None, true) if spec.aggregates.iter().all(|aggregate| is_small(aggregate)) => Self::OneGroup,
-            (None, true) => Self::EveryValue,
-            (None, false) => Self::EveryKey,
+        Self::of_keys(spec, spec.aggregates.iter().all(|aggregate| is_small(aggregate)))
+    }
+
+    /// `is_small` says whether one key has always about as much.
+    fn of_keys(spec: &AggregateSpec, is_small: bool) -> Self {
+        match (&spec.window, spec.keys.is_empty(), is_small) {
+            (Some(_), ..) => Self::OpenWindows,
+            (None, true, true) => Self::OneGroup,
+            (None, false, true) if spec.ttl.is_some() => Self::StateTtl,
+            (None, false, _) if spec.ttl.is_none() => Self::EveryKey,
+            (None, ..) => Self::EveryValue,
         }
     }
 
@@ -53,7 +61,8 @@ impl StateBound {
         if spec.functions.iter().all(|function| leaves_keys(&function.frame)) {
             return Self::Frames;
         }
-        if !spec.functions.iter().all(|function| function.partition_by.is_empty()) {
+        let lasts = |function: &&RowsFunction| !leaves_keys(&function.frame) && !function.partition_by.is_empty();
+        if spec.functions.iter().filter(lasts).any(|function| spec.ttl.is_none() || !function.forgets()) {
             return Self::EveryKey;
         }
         let keeps_values = |function: &RowsFunction| {
@@ -62,6 +71,8 @@ impl StateBound {
         };
         match spec.functions.iter().any(keeps_values) {
             true => Self::EveryValue,
+            false if spec.ttl.is_some() => Self::StateTtl,
+            false if spec.functions.iter().any(|function| leaves_keys(&function.frame)) => Self::Frames,
             false => Self::OneGroup,
         }
     }
@@ -112,6 +123,7 @@ impl fmt::Display for StateBound {
             Self::OpenWindows => "bounded by open windows",
             Self::Frames => "bounded by frames",
             Self::OneGroup => "bounded, one group",
+            Self::StateTtl => "bounded by state_ttl",
             Self::EveryKey => "unbounded, every key",
             Self::EveryValue => "unbounded, every value",
         })

@@ -11,6 +11,7 @@ use datafusion::common::{Result, ScalarValue};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
+use super::lifetimes::moments;
 use super::open_windows::{Slice, Window};
 use super::passes::{Pass, passes};
 use super::ticks;
@@ -22,6 +23,15 @@ pub(crate) struct WindowSpec {
     /// Start of a row's pane, or of its window where that is one, of a timestamp type; null where the event time is.
     pub(crate) start: Arc<dyn PhysicalExpr>,
     pub(crate) shape: WindowShape,
+}
+
+/// How long what is kept of a key lives after its last row.
+#[derive(Debug, Clone)]
+pub(crate) struct Ttl {
+    /// The event time.
+    pub(crate) time: Arc<dyn PhysicalExpr>,
+    /// In ticks of it.
+    pub(crate) ticks: i64,
 }
 
 /// What a GROUP BY computes. Output: the window's start if there is a window, the keys, the aggregates.
@@ -40,6 +50,8 @@ pub(crate) struct AggregateSpec {
     pub(crate) is_numbered: bool,
     /// Last keys of the groups without other keys that are there even if no row came in: totals of several sets of keys.
     pub(crate) totals: Vec<ScalarValue>,
+    /// Without a window, how long keys live that no row comes for; none for ever.
+    pub(crate) ttl: Option<Ttl>,
     /// What follows from the others.
     pub(crate) derived: Derived,
 }
@@ -68,6 +80,12 @@ struct States {
     are_small: bool,
 }
 
+impl fmt::Display for Ttl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "forgotten after {} ticks of {}", self.ticks, self.time)
+    }
+}
+
 impl fmt::Display for AggregateSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(window) = &self.window {
@@ -75,7 +93,8 @@ impl fmt::Display for AggregateSpec {
         }
         let keys: Vec<_> = self.keys.iter().map(|(key, _)| key.to_string()).collect();
         let aggregates: Vec<_> = self.aggregates.iter().map(|aggregate| aggregate.name()).collect();
-        write!(f, "gby=[{}], aggr=[{}]", keys.join(", "), aggregates.join(", "))
+        write!(f, "gby=[{}], aggr=[{}]", keys.join(", "), aggregates.join(", "))?;
+        self.ttl.as_ref().map_or(Ok(()), |ttl| write!(f, ", {ttl}"))
     }
 }
 
@@ -233,6 +252,14 @@ impl AggregateSpec {
         self.output(None, rows, columns)
     }
 
+    /// Evaluates every expression over a batch that `watermark` judges, the moments of rows included.
+    pub(super) fn evaluate_at(&self, batch: &RecordBatch, watermark: i64) -> Result<Evaluated> {
+        let rows = self.evaluate(batch)?;
+        let Some(ttl) = &self.ttl else { return Ok(rows) };
+        let times = ticks(&ttl.time.evaluate(batch)?.into_array(batch.num_rows())?)?;
+        Ok(Evaluated { moments: moments(&times, watermark), ..rows })
+    }
+
     /// Evaluates every expression over a batch, but for arguments that nobody reads.
     pub(super) fn evaluate(&self, batch: &RecordBatch) -> Result<Evaluated> {
         let array = |expr: &Arc<dyn PhysicalExpr>| expr.evaluate(batch)?.into_array(batch.num_rows());
@@ -256,7 +283,7 @@ impl AggregateSpec {
             None => Ok(None),
         };
         let filters = self.filters.iter().map(filter).collect::<Result<_>>()?;
-        Ok(Evaluated { rows: batch.num_rows(), starts, keys, arguments, filters })
+        Ok(Evaluated { rows: batch.num_rows(), starts, keys, arguments, filters, moments: vec![] })
     }
 }
 
@@ -280,6 +307,8 @@ pub(super) struct Evaluated {
     /// Arguments of each aggregate, those of its ORDER BY after them.
     pub(super) arguments: Vec<Vec<ArrayRef>>,
     pub(super) filters: Vec<Option<BooleanArray>>,
+    /// Where keys are forgotten, see [`moments`].
+    pub(super) moments: Vec<i64>,
 }
 
 impl Evaluated {
@@ -310,6 +339,7 @@ impl Evaluated {
             None => Ok::<_, ArrowError>(None),
         };
         let filters = self.filters.iter().map(filter).collect::<Result<_, _>>()?;
-        Ok(Self { rows: length, starts: None, keys, arguments, filters })
+        // Keys are forgotten where rows are not divided.
+        Ok(Self { rows: length, starts: None, keys, arguments, filters, moments: vec![] })
     }
 }

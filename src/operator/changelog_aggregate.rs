@@ -16,7 +16,7 @@ use super::codes::DecodedDictionary;
 use super::open_windows::{OpenWindows, Slice, Window, slice_of};
 use super::running_groups::{ChangedRows, RunningGroups};
 use super::snapshot::{counters_batch, split_counters};
-use super::{Counters, MissedRows, Operator, Stamp, WATERMARK_MAX};
+use super::{Counters, MissedRows, Operator, Stamp, WATERMARK_MAX, WATERMARK_MIN};
 
 /// Gives the running values of each group.
 pub(crate) struct ChangelogAggregate {
@@ -74,7 +74,7 @@ impl ChangelogAggregate {
 
     fn take(&mut self, batch: &RecordBatch, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
         let spec = Arc::clone(&self.spec);
-        let rows = spec.evaluate(batch)?;
+        let rows = spec.evaluate_at(batch, watermark)?;
         let Some(window) = &spec.window else {
             self.state.counters.used_rows += rows.rows as u64;
             return self.change(None, rows, output);
@@ -127,6 +127,19 @@ impl ChangelogAggregate {
         Ok(())
     }
 
+    /// Forgets keys that no row has come for long enough, once they may be many: rows of theirs would begin them anew.
+    fn forget(&mut self, watermark: i64) -> Result<()> {
+        let Some(mut groups) = self.state.windows.take_last() else { return Ok(()) };
+        if groups.are_many() {
+            let state = groups.state(None, watermark)?;
+            self.state.counters.forgotten_keys += groups.take_forgotten();
+            groups = RunningGroups::try_new(&self.spec, self.is_deferred(), &self.changes)?;
+            groups.restore(&self.spec, &state)?;
+        }
+        self.state.counters.forgotten_keys += groups.take_forgotten();
+        self.state.windows.open(None, || Ok(groups)).map(|_| ())
+    }
+
     /// Forgets the windows that end at or before the watermark: no row can change them any more.
     fn close(&mut self, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
         for (slice, mut groups) in self.state.windows.due(watermark) {
@@ -162,6 +175,9 @@ impl Operator for ChangelogAggregate {
             }
             _ => {}
         }
+        if self.spec.ttl.is_some() {
+            self.forget(stamp.next_watermark)?;
+        }
         self.close(self.later(stamp.next_watermark), output)
     }
 
@@ -172,6 +188,10 @@ impl Operator for ChangelogAggregate {
             output.push(self.changes.output(&self.schema, &ops, answer)?);
         }
         self.flush(WATERMARK_MAX, output)?;
+        if let Some(mut groups) = self.state.windows.take_last() {
+            groups.end();
+            self.state.counters.forgotten_keys += groups.take_forgotten();
+        }
         self.state.counters.windows_closed += self.state.windows.count();
         self.state.windows = OpenWindows::default();
         Ok(())
@@ -179,8 +199,8 @@ impl Operator for ChangelogAggregate {
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
         let mut snapshot = vec![counters_batch(&self.state.counters)?, highest_batch(self.state.highest)?];
-        for (slice, groups) in self.state.windows.take() {
-            snapshot.push(groups.state(slice)?);
+        for (slice, mut groups) in self.state.windows.take() {
+            snapshot.push(groups.state(slice, WATERMARK_MIN)?);
         }
         // Taking the states out has emptied the groups.
         self.restore(&snapshot)?;
@@ -224,8 +244,8 @@ mod tests {
     use super::super::changes::Ops;
     use super::super::testing::{
         Naive, Row, Text, assert_same, assert_snapshot_law, batch, batch_lengths, column, common_group_by,
-        computed_freshly, every_aggregate, group_by, group_of, overlapping_group_by, overlapping_shapes, rows, run,
-        sorted, stamped, text, window_of, with_watermarks,
+        computed_freshly, every_aggregate, forget_lives, forgetting, group_by, group_of, lives, overlapping_group_by,
+        overlapping_shapes, rows, run, sorted, stamped, text, window_of, with_watermarks,
     };
     use super::super::ticks;
     use super::super::{Mode, WindowAggregate};
@@ -434,6 +454,74 @@ mod tests {
             let fresh = || ChangelogAggregate::new(Arc::clone(&spec), changes.clone());
             assert_snapshot_law(fresh, &stamped(&rows, &lengths, bound, 0, None), &cuts);
         }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// A key that is forgotten is another one when it comes back.
+        #[test]
+        fn each_life_of_a_key_is_a_key_of_its_own(
+            rows in rows(80), lengths in batch_lengths(), bound in 0i64..50, ttl in 0i64..60,
+            ops in prop_oneof![Just(Ops::None), Just(Ops::Op), Just(Ops::Retractions)], repeats: bool,
+        ) {
+            let (named, over) = lives(&rows, bound, ttl);
+            let timed: Vec<Row> = rows.into_iter().filter(|row| row.time.is_some()).collect();
+            let changes = ChangesSpec { often: Often::EachRow, ops, repeats };
+            let spec = match repeats {
+                true => common_group_by(None, true),
+                false => group_by(None, true, vec![], vec![]),
+            };
+            let mut lasting = ChangelogAggregate::new(Arc::clone(&spec), changes.clone());
+            let expected = text(&run(&mut lasting, &stamped(&named, &[7], bound, 0, None)));
+            let schema = lasting.schema();
+            drop(lasting);
+            let mut operator = ChangelogAggregate::new(forgetting(spec, ttl), changes);
+            let got = text(&run(&mut operator, &stamped(&timed, &lengths, bound, 0, None)));
+            assert_same(&schema, &got, &forget_lives(expected));
+            prop_assert_eq!(operator.counters().forgotten_keys, over);
+        }
+
+        #[test]
+        fn batches_and_snapshots_do_not_decide_what_is_forgotten(
+            rows in rows(80), lengths in batch_lengths(), bound in 0i64..50, ttl in 0i64..60, changes in forms(),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+        ) {
+            let timed: Vec<Row> = rows.into_iter().filter(|row| row.time.is_some()).collect();
+            let fresh = || ChangelogAggregate::new(forgetting(common_group_by(None, true), ttl), changes.clone());
+            let input = stamped(&timed, &lengths, bound, 0, None);
+            assert_snapshot_law(fresh, &input, &cuts);
+            if !matches!(changes.often, Often::EachBatch) {
+                let by_row = run(&mut fresh(), &stamped(&timed, &[1], bound, 0, None));
+                assert_same(&fresh().schema(), &text(&run(&mut fresh(), &input)), &text(&by_row));
+            }
+        }
+    }
+
+    /// Keys that come and go do not fill the memory.
+    #[test]
+    fn what_is_kept_is_what_lives() {
+        let spec = forgetting(common_group_by(None, true), 100);
+        let mut operator = ChangelogAggregate::new(spec, each_row());
+        let (mut output, mut most) = (vec![], vec![]);
+        for number in 0..200 {
+            let row = |index: i64| Row {
+                time: Some(number * 100 + index),
+                key: Some(format!("key {number} {index}").leak()),
+                value: Some(index),
+                price: None,
+            };
+            let rows: Vec<Row> = (0..100).map(row).collect();
+            let next_watermark = number * 100 + 99;
+            let stamp = Stamp { partition: 0, watermark: number * 100 - 1, next_watermark };
+            operator.push(&batch(&rows), stamp, &mut output).unwrap();
+            most.push(operator.memory());
+        }
+        let (early, late) = (most[..20].iter().max().unwrap(), most[20..].iter().max().unwrap());
+        assert!(*late <= early * 2, "{late} bytes after {early}");
+        operator.finish(&mut output).unwrap();
+        // The last row of the last hundred is at 19,999: keys before 19,899 are over.
+        assert_eq!(operator.counters().forgotten_keys, 19_899);
     }
 
     proptest! {

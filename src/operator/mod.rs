@@ -24,6 +24,7 @@ mod groups;
 mod key_values;
 mod keys;
 mod latest_rows;
+mod lifetimes;
 mod missed;
 mod near;
 mod numbers;
@@ -52,7 +53,7 @@ mod window_aggregate;
 mod window_merge;
 mod window_shape;
 
-pub(crate) use aggregate_spec::{AggregateSpec, Derived, WindowSpec};
+pub(crate) use aggregate_spec::{AggregateSpec, Derived, Ttl, WindowSpec};
 pub(crate) use calendar::{Calendar, Span, ticks_per_second};
 pub(crate) use changelog_aggregate::ChangelogAggregate;
 pub(crate) use changes::{ChangesSpec, OP, Often, Op, Ops};
@@ -121,6 +122,8 @@ pub struct Counters {
     pub null_time_rows: u64,
     /// Windows that have closed.
     pub windows_closed: u64,
+    /// Keys that were forgotten because no row had come for them for as long as state lives.
+    pub forgotten_keys: u64,
     /// Windows that are open now; of overlapping ones the panes.
     pub windows_open: u64,
 }
@@ -134,6 +137,7 @@ impl Counters {
         self.between_rows += other.between_rows;
         self.null_time_rows += other.null_time_rows;
         self.windows_closed += other.windows_closed;
+        self.forgotten_keys += other.forgotten_keys;
         self.windows_open += other.windows_open;
     }
 }

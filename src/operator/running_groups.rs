@@ -13,6 +13,7 @@ use super::changes::{ChangesSpec, Op, Ops};
 use super::key_values::{KeyValues, one_zero};
 use super::keys::Keys;
 use super::latest_rows::LatestRows;
+use super::lifetimes::{Lifetimes, Living, moments_of};
 use super::open_windows::{SLICE_COLUMNS, Slice, slice_columns};
 
 /// Rows that a batch has made, and what each of them does.
@@ -25,6 +26,8 @@ pub(super) struct ChangedRows {
 /// The groups of one window and their running values.
 pub(super) struct RunningGroups {
     keys: Keys,
+    /// Where keys are forgotten: a key is another group then, each time that it begins anew.
+    lifetimes: Option<Lifetimes>,
     aggregates: RunningAggregates,
     /// Whether a group is told of again.
     repeats: bool,
@@ -58,6 +61,7 @@ impl RunningGroups {
         };
         Ok(Self {
             keys: Keys::new(spec),
+            lifetimes: spec.ttl.as_ref().map(|ttl| Lifetimes::new(ttl.ticks)),
             aggregates: RunningAggregates::try_new(spec)?,
             repeats: changes.repeats,
             told: 0,
@@ -67,10 +71,39 @@ impl RunningGroups {
         })
     }
 
+    /// Numbers the groups of rows, and gives those whose keys begin anew.
+    fn number(&mut self, rows: &Evaluated) -> Result<Vec<usize>> {
+        self.keys.intern(&rows.keys, rows.rows)?;
+        Ok(match &mut self.lifetimes {
+            Some(lifetimes) => lifetimes.assign(&mut self.keys.groups, &rows.moments),
+            None => vec![],
+        })
+    }
+
+    /// How many groups there are.
+    fn total(&self) -> usize {
+        self.lifetimes.as_ref().map_or_else(|| self.keys.len(), Lifetimes::groups)
+    }
+
+    /// Whether there may be many keys to forget.
+    pub(super) fn are_many(&self) -> bool {
+        self.lifetimes.as_ref().is_some_and(Lifetimes::are_many)
+    }
+
+    /// Takes the number of keys that have been forgotten since it was taken.
+    pub(super) fn take_forgotten(&mut self) -> u64 {
+        self.lifetimes.as_mut().map_or(0, Lifetimes::take_forgotten)
+    }
+
+    /// Counts the keys whose time was over when the last row came.
+    pub(super) fn end(&mut self) {
+        self.lifetimes.iter_mut().for_each(Lifetimes::end);
+    }
+
     /// Takes rows, and gives the change that each of them makes; none if they make none.
     pub(super) fn changes(&mut self, rows: Evaluated, ops: Ops) -> Result<Option<ChangedRows>> {
-        self.keys.intern(&rows.keys, rows.rows)?;
-        let total = self.keys.len();
+        self.number(&rows)?;
+        let total = self.total();
         if !self.repeats {
             return self.new_groups(&rows, total);
         }
@@ -145,14 +178,15 @@ impl RunningGroups {
 
     /// Takes rows, whose changes are told later.
     pub(super) fn defer(&mut self, rows: &Evaluated) -> Result<()> {
-        self.keys.intern(&rows.keys, rows.rows)?;
-        let total = self.keys.len();
+        let ended = self.number(rows)?;
+        let total = self.total();
         if let Some(pending) = &mut self.pending {
             let keys = rows.keys.iter().cloned().map(one_zero).collect::<Result<Vec<_>>>()?;
             let known = pending.note(&self.keys.groups, total, self.told, self.repeats, &keys)?;
             if !known.is_empty() {
                 pending.before.push(self.aggregates.values(&known)?);
             }
+            pending.leave_out(&ended);
         }
         self.aggregates.accumulate(Slots::new(&self.keys.groups, total), rows)?;
         self.measure();
@@ -161,7 +195,8 @@ impl RunningGroups {
 
     /// The changes since the last time; none if there are none.
     pub(super) fn flush(&mut self) -> Result<Option<ChangedRows>> {
-        let told = std::mem::replace(&mut self.told, self.keys.len());
+        let total = self.total();
+        let told = std::mem::replace(&mut self.told, total);
         let Some(mut pending) = self.pending.take_if(|pending| !pending.groups.is_empty()) else { return Ok(None) };
         let mut groups = std::mem::take(&mut pending.groups);
         groups.sort_unstable();
@@ -191,17 +226,36 @@ impl RunningGroups {
         Ok(Some(ChangedRows { ops, columns }))
     }
 
-    /// Takes everything out: for each group its key, its state, whether it has been told of, whether its change is
-    /// still to be told, and its values before that.
-    pub(super) fn state(mut self, slice: Option<Slice>) -> Result<RecordBatch> {
-        let rows = self.keys.len();
+    /// Takes everything out: for each group whether it has been told of, where keys are forgotten the moment of its last row,
+    /// its key, its state, whether its change is still to be told, and its values before that. Keys whose time is over by
+    /// `watermark`, and that have nothing to tell, stay behind.
+    pub(super) fn state(&mut self, slice: Option<Slice>, watermark: i64) -> Result<RecordBatch> {
+        let (total, told) = (self.total(), self.told);
+        let pending = self.pending.take();
+        let stays = |group| pending.as_ref().is_some_and(|pending| pending.is_pending(group));
+        let living = self.lifetimes.as_mut().map(|lifetimes| lifetimes.living(watermark, stays));
+        let rows = living.as_ref().map_or(total, Vec::len);
+        let by = |number: fn(&Living) -> usize| {
+            living
+                .as_ref()
+                .map(|living| UInt32Array::from_iter_values(living.iter().map(|living| number(living) as u32)))
+        };
+        let (keys, groups) = (by(|living| living.key), by(|living| living.group));
+        let pick = |column: ArrayRef, of: &Option<UInt32Array>| match of {
+            Some(of) => take(&column, of, None),
+            None => Ok(column),
+        };
+        let told: ArrayRef = Arc::new(BooleanArray::from_iter((0..total).map(|group| Some(group < told))));
         let mut columns = slice_columns(slice, rows);
-        let told = self.told;
-        let before = self.pending.take().map(|pending| pending.state(rows)).transpose()?.unwrap_or_default();
-        columns.push(Arc::new(BooleanArray::from_iter((0..rows).map(|group| Some(group < told)))));
-        columns.extend(self.keys.emit()?);
-        columns.extend(self.aggregates.state()?);
-        columns.extend(before);
+        columns.push(pick(told, &groups)?);
+        columns.extend(living.iter().map(|living| moments_of(living)));
+        for key in self.keys.emit()? {
+            columns.push(pick(key, &keys)?);
+        }
+        let before = pending.map(|pending| pending.state(total)).transpose()?.unwrap_or_default();
+        for column in self.aggregates.state()?.into_iter().chain(before) {
+            columns.push(pick(column, &groups)?);
+        }
         let fields = columns
             .iter()
             .enumerate()
@@ -214,6 +268,14 @@ impl RunningGroups {
         let wrong = || internal_datafusion_err!("the state of another changelog");
         let (told, rest) = state.columns()[SLICE_COLUMNS..].split_first().ok_or_else(wrong)?;
         self.told = told.as_boolean().true_count();
+        let rest = match &mut self.lifetimes {
+            Some(lifetimes) => {
+                let (moments, rest) = rest.split_first().ok_or_else(wrong)?;
+                lifetimes.restore(moments)?;
+                rest
+            }
+            None => rest,
+        };
         let (keys, states) = rest.split_at_checked(spec.keys.len()).ok_or_else(wrong)?;
         self.keys.intern(keys, state.num_rows())?;
         let rest = self.aggregates.restore(states)?;
@@ -226,7 +288,8 @@ impl RunningGroups {
 
     fn measure(&mut self) {
         let pending = self.pending.as_ref().map_or(0, Pending::size);
-        self.size = self.keys.size() + self.aggregates.size() + pending + self.latest.size();
+        let lifetimes = self.lifetimes.as_ref().map_or(0, Lifetimes::size);
+        self.size = self.keys.size() + lifetimes + self.aggregates.size() + pending + self.latest.size();
     }
 }
 
@@ -261,6 +324,23 @@ impl Pending {
             }
         }
         Ok(known)
+    }
+
+    /// Whether a group's change is still to be told.
+    fn is_pending(&self, group: usize) -> bool {
+        self.is_pending.get(group) == Some(&true)
+    }
+
+    /// Tells nothing of groups whose keys have begun anew: of each key only the last change is told.
+    fn leave_out(&mut self, groups: &[usize]) {
+        if groups.is_empty() {
+            return;
+        }
+        for group in groups {
+            self.is_pending[*group] = false;
+            self.places[*group] = None;
+        }
+        self.groups.retain(|group| self.is_pending[*group]);
     }
 
     /// For each group whether its change is to be told, and its values before.

@@ -97,6 +97,7 @@ pub(super) fn numbered(spec: &AggregateSpec) -> AggregateSpec {
         is_ordered: spec.is_ordered,
         is_numbered: true,
         totals: vec![],
+        ttl: None,
         derived: Derived::default(),
     }
 }

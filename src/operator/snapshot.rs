@@ -9,17 +9,25 @@ use datafusion::common::{Result, internal_datafusion_err};
 use super::Counters;
 use super::pool::array_without_slack;
 
-const NAMES: [&str; 6] =
-    ["used_rows", "late_rows", "late_partial_rows", "between_rows", "null_time_rows", "windows_closed"];
+const NAMES: [&str; 7] = [
+    "used_rows",
+    "late_rows",
+    "late_partial_rows",
+    "between_rows",
+    "null_time_rows",
+    "windows_closed",
+    "forgotten_keys",
+];
 
 /// Counters as a batch of one row.
 pub(super) fn counters_batch(counters: &Counters) -> Result<RecordBatch> {
     let fields = NAMES.map(|name| Field::new(name, DataType::UInt64, false));
-    let Counters { used_rows, late_rows, late_partial_rows, between_rows, null_time_rows, windows_closed, .. } =
-        *counters;
-    let values = [used_rows, late_rows, late_partial_rows, between_rows, null_time_rows, windows_closed];
+    let Counters { used_rows, late_rows, late_partial_rows, between_rows, null_time_rows, .. } = *counters;
+    let (windows_closed, forgotten_keys) = (counters.windows_closed, counters.forgotten_keys);
+    let rows = [used_rows, late_rows, late_partial_rows, between_rows, null_time_rows];
+    let values = rows.into_iter().chain([windows_closed, forgotten_keys]);
     let columns = values.map(|value| Arc::new(UInt64Array::from(vec![value])) as _);
-    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields.to_vec())), columns.to_vec())?)
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields.to_vec())), columns.collect())?)
 }
 
 /// The counters of a snapshot, and its other batches.
@@ -40,6 +48,7 @@ pub(super) fn split_counters(snapshot: &[RecordBatch]) -> Result<(Counters, &[Re
         between_rows: value(3).ok_or_else(wrong)?,
         null_time_rows: value(4).ok_or_else(wrong)?,
         windows_closed: value(5).ok_or_else(wrong)?,
+        forgotten_keys: value(6).ok_or_else(wrong)?,
         windows_open: 0,
     };
     Ok((counters, rest))

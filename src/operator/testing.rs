@@ -1,7 +1,7 @@
 //! What the operators' property tests share: generated rows, batches stamped by definition, aggregates, and naive
 //! models to compare with.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use proptest::option::weighted;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::{AggregateSpec, Derived, Length, Operator, Stamp, WATERMARK_MIN, WindowShape, WindowSpec};
+use super::{AggregateSpec, Derived, Length, Operator, Stamp, Ttl, WATERMARK_MIN, WindowShape, WindowSpec};
 
 /// A row of the generated stream.
 #[derive(Debug, Clone, Copy)]
@@ -209,6 +209,7 @@ pub(super) fn group_by(
         is_ordered: true,
         is_numbered: false,
         totals: vec![],
+        ttl: None,
         derived: Derived::default(),
     })
 }
@@ -226,6 +227,39 @@ pub(super) fn common_group_by(size: Option<i64>, keyed: bool) -> Arc<AggregateSp
     let mut filters = vec![None; 5];
     filters.push(Some(is_positive()));
     group_by(size, keyed, aggregates, filters)
+}
+
+/// The same GROUP BY with keys that live so long after their last row.
+pub(super) fn forgetting(spec: Arc<AggregateSpec>, ticks: i64) -> Arc<AggregateSpec> {
+    let spec = Arc::try_unwrap(spec).unwrap();
+    Arc::new(AggregateSpec { ttl: Some(Ttl { time: column("ts"), ticks }), ..spec })
+}
+
+/// The rows that have a time, each life of a key under a name of its own, which [`forget_lives`] takes back; and how many
+/// lives were over when the last row came.
+pub(super) fn lives(rows: &[Row], bound: i64, ttl: i64) -> (Vec<Row>, u64) {
+    let timed: Vec<Row> = rows.iter().filter(|row| row.time.is_some()).copied().collect();
+    let mut keys = BTreeMap::<&str, (u64, i64)>::new();
+    let mut named = timed.clone();
+    for (row, (_, watermark)) in named.iter_mut().zip(with_watermarks(&timed, bound)) {
+        let (key, moment) = (row.key.unwrap_or("NULL"), row.time.unwrap().max(watermark));
+        let (life, touched) = keys.entry(key).or_insert((0, moment));
+        *life += u64::from(moment > *touched + ttl);
+        *touched = moment.max(*touched);
+        row.key = Some(format!("{key} {life}").leak());
+    }
+    let latest = keys.values().map(|(_, touched)| *touched).max();
+    let over = |(life, touched): &(u64, i64)| life + u64::from(Some(touched + ttl) < latest);
+    (named, keys.values().map(over).sum())
+}
+
+/// Rows with the names of keys that [`lives`] has given each of their lives another one.
+pub(super) fn forget_lives(rows: Text) -> Text {
+    let cell = |cell: String| match cell.split_once(' ') {
+        Some((key, _)) => key.to_string(),
+        None => cell,
+    };
+    rows.into_iter().map(|row| row.into_iter().map(cell).collect()).collect()
 }
 
 /// Hopping and cumulating windows, aligned to time 0.

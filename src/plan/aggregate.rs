@@ -28,6 +28,7 @@ use super::result_time::{comes_out_by_time, result_time, time_of_results};
 use super::routing::KeyedState;
 use super::session_rows::shape_over;
 use super::top_n_node::TopN;
+use super::ttl::Ttl;
 use super::window::{Recognised, interval_of};
 use super::{refuse, window};
 
@@ -134,6 +135,7 @@ pub(super) fn stream(
     aggregate: &Aggregate,
     emit: EmitMode,
     repeats: Repeats,
+    ttl_ns: Option<i64>,
 ) -> Result<Flow> {
     let Grouping { groups: exprs, aggregates, .. } = grouping;
     let input = below.plan.clone();
@@ -160,13 +162,17 @@ pub(super) fn stream(
     refuse::refuse_if(is_at_close && is_session && !emit.has_ops(), refuse::late_sessions)?;
     let window = window.map(|window| Window { start: window.start, shape: shape_over(window.shape, &below) });
     let input = Arc::new(input);
-    let every = match emit {
-        EmitMode::Changes(Changes { when: When::Every { .. }, .. }) => Some(event_time_column(&input)?),
-        _ => None,
+    let ttl = Ttl::of_keys(ttl_ns.filter(|_| emit.is_changes() && window.is_none()), &keys, &input)?;
+    let told_by = match emit {
+        EmitMode::Changes(Changes { when: When::Every { .. }, .. }) => {
+            Some(event_time_column(&input).ok_or_else(refuse::every_without_time)?)
+        }
+        _ => ttl.as_ref().map(|ttl| ttl.time.clone()),
     };
+    let time = time.or(ttl.as_ref().and_then(|ttl| ttl.of_stream));
     let is_free_of_order = aggregates.iter().all(is_free_of_order_of_rows);
-    let node = WindowAggregate::try_new(input, window, every, keys, aggregates.clone(), emit)?;
-    let node = node.over_results(results).with_repeats(repeats);
+    let node = WindowAggregate::try_new(input, window, told_by, keys, aggregates.clone(), emit)?;
+    let node = node.over_results(results).with_repeats(repeats).with_ttl(ttl.map(|ttl| ttl.ns));
     let op = emit.has_ops().then(|| Expr::Column(Column::new_unqualified(OP)));
     let columns = outputs.into_iter().map(GroupOutput::column).chain(aggregates.iter().map(column_of));
     let columns = columns
@@ -195,12 +201,11 @@ pub(super) fn time_behind(window: Option<&Recognised>, input: &LogicalPlan) -> R
 }
 
 /// The event-time column of rows.
-pub(super) fn event_time_column(input: &LogicalPlan) -> Result<Expr> {
+pub(super) fn event_time_column(input: &LogicalPlan) -> Option<Expr> {
     let is_time = |index: &usize| trace_index(*index, input).is_some_and(|column| column.bears_windows());
     let index = (0..input.schema().fields().len()).find(is_time);
     let index = index.or_else(|| time_of_results(input).map(|(index, _)| index));
-    let index = index.ok_or_else(refuse::every_without_time)?;
-    Ok(Expr::Column(Column::from(input.schema().qualified_field(index))))
+    Some(Expr::Column(Column::from(input.schema().qualified_field(index?))))
 }
 
 /// An expression under a name; a column that bears it already is left alone, as DataFusion's rules expect it.

@@ -43,7 +43,7 @@ use super::result_time::comes_out_by_time;
 use super::routing::{KeyedState, Routings, Stage};
 use super::session_rows::SessionRows;
 use super::top_n_node::Ranked;
-use super::{aggregate, changes, grouping_sets, over, ranked, refuse, refuse_endless, refuse_joins, ties, top_n};
+use super::{aggregate, changes, grouping_sets, over, ranked, refuse, refuse_endless, refuse_joins, ties, top_n, ttl};
 
 /// What flows out of a plan node.
 pub(super) enum Shape {
@@ -189,6 +189,10 @@ impl Rewriter {
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate, emit, Repeats::All),
             LogicalPlan::Distinct(Distinct::All(input)) => {
                 let columns = input.schema().columns().into_iter().map(Expr::Column).collect();
+                let input = match self.options.ttl_ns()? {
+                    Some(_) if emit.is_changes() => ttl::with_time(&input)?,
+                    _ => input,
+                };
                 self.aggregate(Aggregate::try_new(input, columns, vec![])?, changes::for_distinct(emit), Repeats::None)
             }
             LogicalPlan::Window(_) => self.over(plan, emit),
@@ -326,13 +330,13 @@ impl Rewriter {
         }
         let (input, grouping) = Grouping::of(&aggregate)?;
         let flow = self.rewrite(input, EmitMode::Final)?;
-        let is_whole = !grouping.is_pulled_up;
+        let (is_whole, ttl_ns) = (!grouping.is_pulled_up, self.options.ttl_ns()?);
         match flow.shape {
             Shape::Rows if grouping.nests_windows(&flow.plan) => self.rewrite(explode_aggregate(aggregate)?, emit),
-            Shape::Rows => aggregate::stream(flow, grouping, &aggregate, emit, repeats)
+            Shape::Rows => aggregate::stream(flow, grouping, &aggregate, emit, repeats, ttl_ns)
                 .map_err(|error| Error::locate(error, self.emit_at)),
             Shape::Results if aggregate::follows(&flow, &grouping, emit) => {
-                aggregate::stream(flow, grouping, &aggregate, emit, repeats)
+                aggregate::stream(flow, grouping, &aggregate, emit, repeats, ttl_ns)
                     .map_err(|error| Error::locate(error, self.emit_at))
             }
             Shape::Results | Shape::Table | Shape::Tail => {
@@ -385,7 +389,9 @@ impl Rewriter {
             Shape::Table | Shape::Tail => false,
         };
         match stack.divide(&flow.plan) {
-            (Some((time, columns)), others) if streams && others.is_empty() => over::stream(flow, time, columns),
+            (Some((time, columns)), others) if streams && others.is_empty() => {
+                over::stream(flow, time, columns, self.options.ttl_ns()?)
+            }
             (streaming, others) if streams => self.over_at_end(others, streaming, plan.schema().columns(), emit),
             _ => self.over_at_end(stack, None, plan.schema().columns(), emit),
         }
@@ -407,7 +413,7 @@ impl Rewriter {
         let flow = self.rewrite_below(&stack.below, emit)?;
         over::at_end(&stack, &flow.plan)?;
         let flow = match streaming {
-            Some((time, functions)) => over::stream(flow, time, functions)?,
+            Some((time, functions)) => over::stream(flow, time, functions, self.options.ttl_ns()?)?,
             None => flow,
         };
         let plan = Stack { below: self.close(flow)?, ..stack }.plan()?;
@@ -427,11 +433,11 @@ impl Rewriter {
     /// The first rows of a row number, where they can be kept without the others; else like any OVER column.
     fn top_n(&self, ranked: &Ranked, emit: EmitMode) -> Result<Flow> {
         let (input, query) = top_n::Query::of(ranked)?;
-        let flow = self.rewrite_below(&input, emit)?;
+        let (flow, ttl_ns) = (self.rewrite_below(&input, emit)?, self.options.ttl_ns()?);
         let found = match flow.shape {
-            Shape::Rows => query.over_rows(&flow, emit).map_err(|error| Error::locate(error, self.emit_at))?,
+            Shape::Rows => query.over_rows(&flow, emit, ttl_ns).map_err(|error| Error::locate(error, self.emit_at))?,
             Shape::Results => match query.over_results(&flow)? {
-                None if comes_out_by_time(&flow.plan) => query.over_rows(&flow, emit)?,
+                None if comes_out_by_time(&flow.plan) => query.over_rows(&flow, emit, ttl_ns)?,
                 found => found,
             },
             Shape::Table | Shape::Tail => None,

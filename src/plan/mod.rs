@@ -33,6 +33,7 @@ mod ties;
 mod time_column;
 mod top_n;
 mod top_n_node;
+mod ttl;
 mod window;
 
 pub(crate) use analyze::StreamAnalyzer;

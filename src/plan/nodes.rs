@@ -146,8 +146,10 @@ pub(crate) enum Repeats {
 pub(crate) struct WindowAggregate {
     pub(crate) input: Arc<LogicalPlan>,
     pub(crate) window: Option<Window>,
-    /// The event-time column, where changes are told by it.
+    /// The event-time column, where changes are told or keys forgotten by it.
     pub(crate) time: Option<Expr>,
+    /// Without a window, how long keys live after their last row; none for ever.
+    pub(crate) ttl_ns: Option<i64>,
     pub(crate) keys: Vec<Expr>,
     pub(crate) aggregates: Vec<Expr>,
     pub(crate) emit: EmitMode,
@@ -184,8 +186,13 @@ impl WindowAggregate {
             fields.push((None, Arc::new(field)));
         }
         let schema = Arc::new(DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?);
-        let (results, repeats, totals) = (None, Repeats::All, vec![]);
-        Ok(Self { input, window, time, keys, aggregates, emit, results, repeats, totals, schema })
+        let (ttl_ns, results, repeats, totals) = (None, None, Repeats::All, vec![]);
+        Ok(Self { input, window, time, ttl_ns, keys, aggregates, emit, results, repeats, totals, schema })
+    }
+
+    /// The same with keys that live so long after their last row.
+    pub(crate) fn with_ttl(self, ttl_ns: Option<i64>) -> Self {
+        Self { ttl_ns, ..self }
     }
 
     /// The same over the results of windows.
@@ -210,6 +217,7 @@ impl PartialEq for WindowAggregate {
         self.input == other.input
             && self.window == other.window
             && self.time == other.time
+            && self.ttl_ns == other.ttl_ns
             && self.keys == other.keys
             && self.aggregates == other.aggregates
             && self.emit == other.emit
@@ -222,7 +230,7 @@ impl Eq for WindowAggregate {}
 impl Hash for WindowAggregate {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (&self.input, &self.window, &self.time, &self.keys, &self.aggregates, &self.emit).hash(state);
-        (&self.results, self.repeats, &self.totals).hash(state);
+        (&self.results, self.repeats, &self.totals, self.ttl_ns).hash(state);
     }
 }
 
@@ -256,6 +264,7 @@ impl UserDefinedLogicalNodeCore for WindowAggregate {
             input: only(inputs, "WindowAggregate")?,
             window,
             time,
+            ttl_ns: self.ttl_ns,
             keys: exprs,
             aggregates,
             emit: self.emit,
@@ -314,6 +323,8 @@ pub(crate) struct RowsWindow {
     pub(crate) time: Expr,
     /// `Expr::WindowFunction`s, possibly aliased.
     pub(crate) functions: Vec<Expr>,
+    /// How long keys live after their last row, where nothing else lets go of them; none for ever.
+    pub(crate) ttl_ns: Option<i64>,
     /// Over the results of windows, which bound of theirs the time is.
     pub(crate) results: Option<ResultTime>,
     schema: DFSchemaRef,
@@ -330,7 +341,12 @@ impl RowsWindow {
             input.schema().iter().map(|(qualifier, field)| (qualifier.cloned(), Arc::clone(field))).collect();
         fields.extend(exprlist_to_fields(&functions, &input)?);
         let schema = Arc::new(DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?);
-        Ok(Self { input, time, functions, results, schema })
+        Ok(Self { input, time, functions, ttl_ns: None, results, schema })
+    }
+
+    /// The same with keys that live so long after their last row.
+    pub(crate) fn with_ttl(self, ttl_ns: Option<i64>) -> Self {
+        Self { ttl_ns, ..self }
     }
 }
 
@@ -339,13 +355,14 @@ impl PartialEq for RowsWindow {
         self.input == other.input
             && self.time == other.time
             && self.functions == other.functions
+            && self.ttl_ns == other.ttl_ns
             && self.results == other.results
     }
 }
 impl Eq for RowsWindow {}
 impl Hash for RowsWindow {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.input, &self.time, &self.functions, &self.results).hash(state);
+        (&self.input, &self.time, &self.functions, self.ttl_ns, &self.results).hash(state);
     }
 }
 
@@ -367,7 +384,8 @@ impl UserDefinedLogicalNodeCore for RowsWindow {
     }
     fn with_exprs_and_inputs(&self, mut exprs: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
         let functions = exprs.split_off(1);
-        Self::try_new(only(inputs, "RowsWindow")?, exprs.remove(0), functions, self.results.clone())
+        let node = Self::try_new(only(inputs, "RowsWindow")?, exprs.remove(0), functions, self.results.clone())?;
+        Ok(node.with_ttl(self.ttl_ns))
     }
     fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
         let columns = self.input.schema().fields().len();

@@ -13,8 +13,8 @@ use datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggrega
 use datafusion::physical_expr::create_physical_expr;
 
 use crate::operator::{
-    AggregateSpec, ChangesSpec, Derived, Often, Ops, SessionRowsSpec, TopNSpec, WindowShape, WindowSpec, by_arrival,
-    distinct, lacks_distinct, sorted,
+    AggregateSpec, ChangesSpec, Derived, Often, Ops, SessionRowsSpec, TopNSpec, Ttl, WindowShape, WindowSpec,
+    by_arrival, distinct, lacks_distinct, sorted,
 };
 use crate::sql::{self, Changes, EmitMode, When};
 
@@ -62,8 +62,23 @@ pub(super) fn aggregate_spec(
         is_ordered,
         is_numbered: false,
         totals: node.totals.clone(),
+        ttl: ttl(node.ttl_ns, node.time.as_ref(), &node.input, session, context)?,
         derived: Derived::default(),
     })
+}
+
+/// How long keys live, over a physical input.
+fn ttl(
+    ns: Option<i64>,
+    time: Option<&Expr>,
+    input: &LogicalPlan,
+    session: &dyn Session,
+    context: &PhysicalPlanningContext,
+) -> Result<Option<Ttl>> {
+    let Some((ns, time)) = ns.zip(time) else { return Ok(None) };
+    let logical = input.schema();
+    let ticks = window_ticks(&ScalarValue::DurationNanosecond(Some(ns)), &time.get_type(logical)?)?;
+    Ok(Some(Ttl { time: create_physical_expr(time, logical, session.execution_props(), context)?, ticks }))
 }
 
 /// The schema of the rows themselves.
@@ -144,7 +159,8 @@ pub(super) fn top_n_spec(
         Ok((physical(&order.expr)?, options))
     });
     let schema = Arc::new(without_op(node.schema().as_arrow(), node.emit));
-    TopNSpec::try_new(node.at_most, window.transpose()?, keys, order.collect::<Result<_>>()?, input, schema)
+    let ttl = ttl(node.by.ttl_ns, node.by.time.as_ref(), &node.input, session, context)?;
+    TopNSpec::try_new(node.at_most, window.transpose()?, keys, ttl, order.collect::<Result<_>>()?, input, schema)
 }
 
 /// The parameters of [`SessionRows`] over a physical input.

@@ -94,7 +94,7 @@ pub(super) fn at_end(stack: &Stack, input: &LogicalPlan) -> Result<()> {
 }
 
 /// Rewrites the OVER columns `functions` over what flows out of a plan, whose event time is `time`.
-pub(super) fn stream(below: Flow, time: Expr, functions: Vec<Expr>) -> Result<Flow> {
+pub(super) fn stream(below: Flow, time: Expr, functions: Vec<Expr>, ttl_ns: Option<i64>) -> Result<Flow> {
     let input = below.plan.clone();
     let mut keys: Option<Vec<String>> = None;
     for call in functions.iter().filter_map(window_function) {
@@ -107,7 +107,7 @@ pub(super) fn stream(below: Flow, time: Expr, functions: Vec<Expr>) -> Result<Fl
     }
     let column = trace(&time, &input).map(|column| column.index);
     let results = result_time(&time, &input);
-    let node = RowsWindow::try_new(Arc::new(input), time, functions, results)?;
+    let node = RowsWindow::try_new(Arc::new(input), time, functions, results)?.with_ttl(ttl_ns);
     Ok(Flow {
         plan: extension(node),
         shape: Shape::Results,

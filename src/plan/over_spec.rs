@@ -27,6 +27,7 @@ use datafusion::physical_planner::is_window_frame_bound_valid;
 
 use crate::operator::{Frame, RangeBound, RowsFunction, RowsFunctionKind, RowsWindowSpec};
 
+use super::interval::window_ticks;
 use super::nodes::RowsWindow;
 use super::over::window_function;
 
@@ -230,8 +231,11 @@ pub(super) fn rows_window_spec(
             field: Arc::clone(field),
         })
     });
-    let functions = functions.collect::<Result<_>>()?;
-    Ok(RowsWindowSpec { input_schema: Arc::clone(input), schema, time, functions })
+    let functions = functions.collect::<Result<Vec<_>>>()?;
+    let ttl_ns = node.ttl_ns.filter(|_| functions.iter().any(RowsFunction::forgets));
+    let in_ticks = |ns| window_ticks(&ScalarValue::DurationNanosecond(Some(ns)), input.field(time).data_type());
+    let ttl = ttl_ns.map(in_ticks).transpose()?;
+    Ok(RowsWindowSpec { input_schema: Arc::clone(input), schema, time, functions, ttl })
 }
 
 /// What a function computes, and from what.

@@ -9,6 +9,7 @@ use crate::config::StreamlinesOptions;
 use crate::error::{Error, Location};
 use crate::exec::operator::OperatorSpec;
 use crate::exec::state_bound::StateBound;
+use crate::operator::RowsWindowSpec;
 use crate::source::{PLACE, StreamTable};
 use crate::sql::EmitMode;
 
@@ -61,11 +62,19 @@ pub(super) fn growing<'a>(
             OperatorSpec::ChangelogTopN(..) => ("a ranking without a window", "windows in its PARTITION BY"),
             _ => ("GROUP BY without a window", "GROUP BY tumble(ts, INTERVAL '1 hour')"),
         };
+        let waits = |spec: &RowsWindowSpec| spec.functions.iter().any(|function| !function.forgets());
+        let ttl = match (StateBound::of(spec), spec) {
+            (_, OperatorSpec::RowsWindow(spec)) if waits(spec) => "",
+            (StateBound::EveryKey, _) => {
+                "SET streamlines.state_ttl = '1h', which forgets keys that have no row for so long; "
+            }
+            _ => "",
+        };
         let kept = if StateBound::of(spec) == StateBound::EveryKey { "something of every key" } else { "every value" };
         Error::refused(
             format!("{what} over a stream that is followed"),
             format!("{kept} is kept for ever, so that state grows as long as new ones come"),
-            format!("SET streamlines.allow_unbounded_state = true, if there are not too many; or {bounded}"),
+            format!("SET streamlines.allow_unbounded_state = true, if there are not too many; {ttl}or {bounded}"),
         )
         .at(place_of(exprs))
         .about(first_stream(input).as_ref().map(|stream| stream.name()))

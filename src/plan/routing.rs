@@ -162,7 +162,12 @@ impl Routings {
     /// # Errors
     /// A setting that a stage cannot take.
     pub(crate) fn pick(stream: &StreamTable, stages: &[Stage], options: &StreamlinesOptions) -> Result<Self, Error> {
-        let (order, setting) = (read_order(stages), options.routing.as_str());
+        let setting = options.routing.as_str();
+        let order = match read_order(stages) {
+            // Which batch comes when hangs on their size and speed, and these may be others when a job goes on.
+            ReadOrder::Together if options.saves() => ReadOrder::Canonical,
+            order => order,
+        };
         // A later stage may look at the order in which results come.
         let merges = |(index, stage): (usize, &Stage)| stage.is_mergeable() && (index == 0 || stage.is_free_of_order);
         let leaves_idle =

@@ -28,6 +28,7 @@ use super::nodes::{Window, WindowAggregate};
 use super::pull_up::pull_up_windows;
 use super::routing::KeyedState;
 use super::top_n_node::{RANK, Ranked, RankedBy, Ranking, TopN};
+use super::ttl::Ttl;
 use super::window::Recognised;
 use super::{refuse, window};
 
@@ -55,14 +56,14 @@ impl<'a> Query<'a> {
         let order = own.order.iter().zip(order).map(|(order, expr)| SortExpr { expr, ..order.clone() }).collect();
         let pulled = Self { ranked, columns, keys, order };
         // Where one operator cannot keep the windows, rows come to it once for each of them.
-        match pulled.over_rows(&Flow::stateless(below.clone(), Shape::Rows), EmitMode::Final)?.is_some() {
+        match pulled.over_rows(&Flow::stateless(below.clone(), Shape::Rows), EmitMode::Final, None)?.is_some() {
             true => Ok((below, pulled)),
             false => Ok((input.clone(), own)),
         }
     }
 
     /// The Top-N over rows; none if it keeps too much, or if it takes more than one row to know a window.
-    pub(super) fn over_rows(&self, below: &Flow, emit: EmitMode) -> Result<Option<Flow>> {
+    pub(super) fn over_rows(&self, below: &Flow, emit: EmitMode, ttl_ns: Option<i64>) -> Result<Option<Flow>> {
         let input = &below.plan;
         let window = self.window(input)?;
         let is_window = |key: &&Expr| Ok::<_, DataFusionError>(from_window(key, window.as_ref(), input)?.is_some());
@@ -88,11 +89,16 @@ impl<'a> Query<'a> {
         let results = (!below.stages.is_empty()).then(|| time_behind(window.as_ref(), input));
         let time = window.as_ref().and_then(|window| window::time_index(&window.start, input));
         let window = window.map(|window| Window { start: window.start, shape: window.shape });
-        let every = match emit {
-            EmitMode::Changes(Changes { when: When::Every { .. }, .. }) => Some(event_time_column(input)?),
-            _ => None,
+        let ttl = Ttl::of_keys(ttl_ns.filter(|_| emit.is_changes() && window.is_none()), &keys, input)?;
+        let told_by = match emit {
+            EmitMode::Changes(Changes { when: When::Every { .. }, .. }) => {
+                Some(event_time_column(input).ok_or_else(refuse::every_without_time)?)
+            }
+            _ => ttl.as_ref().map(|ttl| ttl.time.clone()),
         };
-        let by = RankedBy { window, keys, order: self.order.clone(), time: every, results };
+        let time = time.or(ttl.as_ref().and_then(|ttl| ttl.of_stream));
+        let ttl_ns = ttl.map(|ttl| ttl.ns);
+        let by = RankedBy { window, keys, order: self.order.clone(), time: told_by, ttl_ns, results };
         let ranking = if emit.is_changes() { Ranking::Changes { by_rank: true } } else { Ranking::Windows };
         let node = TopN::try_new(Arc::new(input.clone()), self.ranked.at_most, by, ranking, emit)?;
         Ok(Some(Flow {
@@ -143,7 +149,7 @@ impl<'a> Query<'a> {
         let mut stages = flow.stages.clone();
         stages.iter_mut().for_each(|stage| stage.keys.retain(|key| columns.contains(key)));
         let (keys, order) = (self.keys.clone(), self.order.clone());
-        let by = RankedBy { window: None, keys, order, time: None, results: None };
+        let by = RankedBy { window: None, keys, order, time: None, ttl_ns: None, results: None };
         let input = Arc::new(flow.plan.clone());
         let node = TopN::try_new(input, self.ranked.at_most, by, Ranking::Results, EmitMode::Final)?;
         Ok(Some(Flow {

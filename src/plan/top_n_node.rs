@@ -66,8 +66,10 @@ pub(crate) struct RankedBy {
     /// The partition keys besides the window.
     pub(crate) keys: Vec<Expr>,
     pub(crate) order: Vec<SortExpr>,
-    /// The event-time column, where changes are told by it.
+    /// The event-time column, where changes are told or keys forgotten by it.
     pub(crate) time: Option<Expr>,
+    /// Without a window, how long keys live after their last row; none for ever.
+    pub(crate) ttl_ns: Option<i64>,
     /// Over the results of windows, which bound of theirs the event time is.
     pub(crate) results: Option<ResultTime>,
 }
@@ -199,7 +201,8 @@ impl UserDefinedLogicalNodeCore for TopN {
         let time = by.time.as_ref().map(|_| exprs.remove(0));
         let order = exprs.split_off(by.keys.len());
         let order = by.order.iter().zip(order).map(|(order, expr)| SortExpr { expr, ..order.clone() });
-        let by = RankedBy { window, keys: exprs, order: order.collect(), time, results: by.results.clone() };
+        let (ttl_ns, results) = (by.ttl_ns, by.results.clone());
+        let by = RankedBy { window, keys: exprs, order: order.collect(), time, ttl_ns, results };
         Self::try_new(only(inputs, "TopN")?, self.at_most, by, self.ranking, self.emit)
     }
     fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {

@@ -87,6 +87,8 @@ pub struct Progress {
     pub windows_closed: u64,
     /// Windows that are open now.
     pub windows_open: u64,
+    /// Keys that were forgotten because no row had come for them for as long as `streamlines.state_ttl` says.
+    pub forgotten_keys: u64,
     /// Bytes of operator state in memory now.
     pub state_bytes: u64,
     /// Bytes of operator state that went to disk because memory was short.
@@ -400,6 +402,7 @@ fn add_boundary(progress: &mut Progress, boundary: &PipelinesExec) {
         progress.bytes.0 += metrics.reader.bytes.load(Ordering::Relaxed);
         progress.early_rows += metrics.reader.early_rows.load(Ordering::Relaxed);
         progress.windows_open += metrics.windows_open.load(Ordering::Relaxed);
+        progress.forgotten_keys += metrics.forgotten_keys.load(Ordering::Relaxed);
         progress.state_bytes += metrics.state_bytes.load(Ordering::Relaxed);
         progress.checkpoints += metrics.checkpoints.load(Ordering::Relaxed);
         progress.checkpoint_bytes += metrics.checkpoint_bytes.load(Ordering::Relaxed);

@@ -97,11 +97,14 @@ impl Growing {
 const ROWS: &str = "SELECT scheduled, carrier, flight FROM flights";
 const HOURS: &str =
     "SELECT carrier, tumble(scheduled, INTERVAL '1 hour') AS hour, count(*), sum(distance) FROM flights GROUP BY 1, 2";
-const QUERIES: [&str; 4] = [
+const QUERIES: [&str; 6] = [
     ROWS,
     HOURS,
     "SELECT carrier, count(*), max(dep_delay) FROM flights GROUP BY carrier EMIT CHANGES",
     "SELECT flight, scheduled, sum(distance) OVER (PARTITION BY carrier ORDER BY scheduled ROWS 9 PRECEDING) FROM flights",
+    "SET streamlines.state_ttl = '6 hours'; SELECT dest, count(*), max(dep_delay) FROM flights GROUP BY dest EMIT CHANGES",
+    "SET streamlines.state_ttl = '6 hours'; SELECT dest, scheduled, sum(distance) OVER (PARTITION BY dest ORDER BY scheduled) \
+     FROM flights",
 ];
 
 #[test]

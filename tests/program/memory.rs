@@ -8,6 +8,10 @@ use crate::sql;
 const FLIGHTS: &str = "CREATE STREAM flights (WATERMARK FOR scheduled)
     STORED AS PARQUET LOCATION 'testdata/nycflights/flights-*.parquet'; ";
 
+/// The same rows, each airport's by itself.
+const SPREAD: &str = "CREATE STREAM spread (WATERMARK FOR scheduled)
+    STORED AS PARQUET LOCATION 'testdata/nycflights/flights-*.parquet' OPTIONS ('partitions' 'files'); ";
+
 const VALUES: &str = "count(*), count(dep_delay), sum(distance), avg(dep_delay), min(air_time), max(tailnum)";
 
 /// The rows of a query in any order, and what the run says of itself.
@@ -50,6 +54,40 @@ fn what_cannot_go_to_disk_says_what_it_holds() {
     let over = "SELECT flight, count(*) OVER (PARTITION BY flight ORDER BY scheduled ROWS 99 PRECEDING) FROM flights";
     let told = contains("RowsWindow of pipeline").and(contains(" of state")).and(contains("--memory-limit"));
     sql(&format!("{FLIGHTS}{over}")).args(["--memory-limit", "100KB", "-q"]).assert().code(1).stderr(told);
+}
+
+/// However the rows come, the same keys are forgotten.
+#[test]
+fn keys_that_no_row_comes_for_are_forgotten_and_counted() {
+    let queries = [
+        "SELECT tailnum, count(*), sum(distance) FROM flights GROUP BY tailnum EMIT CHANGES WITH OP",
+        "SELECT tailnum, scheduled, row_number() OVER (PARTITION BY tailnum ORDER BY scheduled) FROM flights",
+        "SELECT tailnum, count(*), sum(distance) FROM spread GROUP BY tailnum EMIT CHANGES WITH OP",
+        "SELECT tailnum, scheduled, sum(distance) OVER (PARTITION BY tailnum ORDER BY scheduled) FROM spread",
+    ];
+    let queries = queries.map(|query| format!("{SPREAD}{query}"));
+    for query in queries {
+        let ttl = ["--set", "streamlines.state_ttl=2 days"];
+        let forgotten = |told: &str| {
+            let count = told.split(", ").find_map(|part| part.strip_suffix(" keys forgotten")).map(str::to_string);
+            count.unwrap_or_else(|| panic!("{told}")).replace(',', "").parse::<u64>().unwrap()
+        };
+        let (expected, told) = run(&query, &ttl);
+        let count = forgotten(&told);
+        assert!(count > 10_000, "{told}");
+        assert_ne!(run(&query, &[]).0, expected);
+        for arguments in [
+            ["--partitions", "1"],
+            ["--partitions", "3"],
+            ["--set", "streamlines.batch_rows=100"],
+            ["--strategy", "inline"],
+        ] {
+            let (rows, told) = run(&query, &[&ttl[..], &arguments].concat());
+            assert!(rows == expected, "{query} {arguments:?}");
+            // Each of several pipelines knows how far event time has come in its own rows.
+            assert!(forgotten(&told).abs_diff(count) * 100 < count, "{query} {arguments:?}: {told}, not {count}");
+        }
+    }
 }
 
 #[test]

@@ -59,6 +59,15 @@ impl RowsState for Counting {
         Ok(Arc::new(values.collect::<UInt64Array>()))
     }
 
+    fn forget(&mut self, groups: &[usize]) -> Result<()> {
+        for group in groups {
+            if let Some(place) = self.groups.get_mut(*group) {
+                *place = Place::default();
+            }
+        }
+        Ok(())
+    }
+
     fn snapshot(&mut self) -> Result<RecordBatch> {
         let column = |of: fn(&Place) -> i64| self.groups.iter().map(of).collect::<Int64Array>();
         let times: Int64Array = self.groups.iter().map(|place| place.time).collect();

@@ -30,6 +30,11 @@ pub(super) trait Framed: Send {
     fn values(&mut self, due: &[Due], groups_total: usize, rows: &Rows<'_>) -> Result<ArrayRef>;
     /// No row of the key so far is needed any more.
     fn forget(&mut self, _: usize) {}
+    /// Another key has the number from now on.
+    fn restart(&mut self, group: usize) -> Result<()> {
+        self.forget(group);
+        Ok(())
+    }
     /// What the held rows do not say, as rows.
     fn snapshot(&mut self) -> Result<RecordBatch> {
         Ok(RecordBatch::new_empty(Arc::new(Schema::empty())))

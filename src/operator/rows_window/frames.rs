@@ -165,6 +165,13 @@ impl FrameState {
         }
     }
 
+    /// Another key has the number from now on.
+    pub(super) fn restart(&mut self, group: usize) {
+        if let Some(marks) = self.marks.get_mut(group) {
+            *marks = Marks::default();
+        }
+    }
+
     pub(super) fn size(&self) -> usize {
         self.marks.capacity() * size_of::<Marks>()
             + self.awaited.capacity() * size_of::<Awaited>()

@@ -199,6 +199,20 @@ impl Held {
         }
     }
 
+    /// Lets go of all that is held of some keys of a partitioning, whose rows have all been answered: others have their
+    /// numbers from now on.
+    pub(super) fn restart(&mut self, partitioning: usize, groups: &[usize]) -> Result<()> {
+        let Some(history) = &mut self.histories[partitioning] else { return Ok(()) };
+        for group in groups {
+            history.restart(*group, &mut self.pool);
+            for framing in self.framings.iter_mut().filter(|framing| framing.partitioning == partitioning) {
+                framing.state.restart(*group);
+                framing.columns.iter_mut().try_for_each(|column| column.function.restart(*group))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Bytes held.
     pub(super) fn size(&self) -> usize {
         let framing = |framing: &Framing| {

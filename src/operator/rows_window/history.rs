@@ -109,6 +109,13 @@ impl History {
         self.keys[group].rows = VecDeque::new();
     }
 
+    /// Lets go of all of a key's rows, also those that stay, and begins to number rows anew.
+    pub(super) fn restart(&mut self, group: usize, pool: &mut Pool) {
+        let Some(key) = self.keys.get_mut(group).map(std::mem::take) else { return };
+        let ids = key.rows.iter().map(|(_, id)| id).chain(&key.pinned);
+        ids.for_each(|id| pool.release(*id));
+    }
+
     /// Keys whose last row is before `moment`, asked once in as many rows as there are keys.
     pub(super) fn idle(&mut self, moment: Moment) -> Vec<usize> {
         if self.rows_since_sweep < self.keys.len() {

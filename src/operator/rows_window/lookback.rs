@@ -166,6 +166,16 @@ impl RowsState for Lookback {
         }
     }
 
+    fn forget(&mut self, groups: &[usize]) -> Result<()> {
+        for group in groups {
+            if let Some(kept) = self.groups.get_mut(*group) {
+                self.kept_rows -= kept.len();
+                *kept = VecDeque::new();
+            }
+        }
+        Ok(())
+    }
+
     fn snapshot(&mut self) -> Result<RecordBatch> {
         let places: Vec<Place> = self.groups.iter().flatten().copied().collect();
         let groups = self.groups.iter().enumerate().flat_map(|(group, kept)| kept.iter().map(move |_| group as u64));

@@ -38,7 +38,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use super::snapshot::{counters_batch, split_counters};
 use super::{Counters, Missed, MissedRows, Operator, Stamp, WATERMARK_MAX, ticks};
 use held::Held;
-use partitioning::{Partitioning, same_exprs};
+use partitioning::Partitioning;
 pub(crate) use spec::{Frame, RangeBound, RowsFunction, RowsFunctionKind, RowsWindowSpec};
 use waiting::Waiting;
 
@@ -52,6 +52,8 @@ trait RowsState: Send {
         arguments: &[ArrayRef],
         live: Option<&BooleanArray>,
     ) -> Result<ArrayRef>;
+    /// Empties keys, so that others can have their numbers.
+    fn forget(&mut self, groups: &[usize]) -> Result<()>;
     /// The state as rows.
     fn snapshot(&mut self) -> Result<RecordBatch>;
     /// Puts such rows into a fresh state.
@@ -86,7 +88,7 @@ impl RowsWindow {
         let mut partitions: Vec<Partitioning> = vec![];
         let (mut functions, mut held_functions) = (vec![], vec![]);
         for (index, function) in spec.functions.iter().enumerate() {
-            let known = partitions.iter().position(|known| same_exprs(&known.exprs, &function.partition_by));
+            let known = partitions.iter().position(|known| known.is_of(function, &spec));
             let partitioning = match known {
                 Some(known) => known,
                 None => {
@@ -138,8 +140,9 @@ impl RowsWindow {
 
     /// The rows' columns, and after them the values that are known at once.
     fn compute(&mut self, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        let times = ticks(rows.column(self.spec.time))?;
         for partitioning in &mut self.partitions {
-            partitioning.number(rows)?;
+            partitioning.number(rows, &times)?;
         }
         let mut columns = rows.columns().to_vec();
         for function in &mut self.functions {
@@ -182,6 +185,25 @@ impl RowsWindow {
         }
         for answered in self.held.answer(watermark)? {
             output.push(self.complete(answered.columns, answered.values)?);
+        }
+        match self.spec.ttl {
+            Some(_) => self.forget(watermark),
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets keys that no row has come for long enough. All of their rows have been answered.
+    fn forget(&mut self, watermark: i64) -> Result<()> {
+        for (index, partitioning) in self.partitions.iter_mut().enumerate() {
+            let groups = partitioning.forget(watermark)?;
+            self.counters.forgotten_keys += partitioning.take_forgotten(watermark == WATERMARK_MAX);
+            if groups.is_empty() {
+                continue;
+            }
+            for function in self.functions.iter_mut().filter(|function| function.partitioning == index) {
+                function.state.forget(&groups)?;
+            }
+            self.held.restart(index, &groups)?;
         }
         Ok(())
     }

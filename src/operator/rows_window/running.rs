@@ -47,6 +47,10 @@ impl RowsState for Running {
         self.aggregate.update(Slots::new(groups, groups_total), arguments, live)
     }
 
+    fn forget(&mut self, groups: &[usize]) -> Result<()> {
+        self.aggregate.clear(groups)
+    }
+
     fn snapshot(&mut self) -> Result<RecordBatch> {
         if self.groups_total == 0 {
             return Ok(RecordBatch::new_empty(Arc::new(Schema::empty())));
@@ -100,6 +104,13 @@ impl Framed for Running {
         }
         let values = self.aggregate.update(Slots::new(&groups, groups_total), &arguments, Some(&live))?;
         Ok(take(&values, &UInt64Array::from(steps), None)?)
+    }
+
+    fn restart(&mut self, group: usize) -> Result<()> {
+        if let Some(reached) = self.reached.get_mut(group) {
+            *reached = 0;
+        }
+        self.aggregate.clear(&[group])
     }
 
     fn snapshot(&mut self) -> Result<RecordBatch> {

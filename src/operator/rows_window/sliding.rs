@@ -121,9 +121,12 @@ impl<T: ArrowPrimitiveType> Sliding<T> {
         Self { frame_rows, finish, output, combine, groups: vec![], room: 0, reached: vec![] }
     }
 
+    fn empty() -> TwoStacks<T::Native> {
+        TwoStacks { front: vec![], back: vec![], back_total: (T::default_value(), 0) }
+    }
+
     fn grow(&mut self, groups_total: usize) {
-        let empty = TwoStacks { front: vec![], back: vec![], back_total: (T::default_value(), 0) };
-        self.groups.resize(groups_total, empty);
+        self.groups.resize(groups_total, Self::empty());
     }
 
     fn finished(&self, totals: Vec<Total<T::Native>>) -> ArrayRef {
@@ -170,6 +173,16 @@ impl<T: ArrowPrimitiveType> RowsState for Sliding<T> {
         });
         let totals = totals.collect();
         Ok(self.finished(totals))
+    }
+
+    fn forget(&mut self, groups: &[usize]) -> Result<()> {
+        for group in groups {
+            if let Some(stacks) = self.groups.get_mut(*group) {
+                self.room -= stacks.room();
+                *stacks = Self::empty();
+            }
+        }
+        Ok(())
     }
 
     fn snapshot(&mut self) -> Result<RecordBatch> {

@@ -75,6 +75,19 @@ pub(crate) struct RowsFunction {
     pub(crate) field: FieldRef,
 }
 
+impl RowsFunction {
+    /// Whether what it keeps of a key is forgotten when no row comes for it: its frame lets go of no row by time, and none
+    /// waits in it for a later one.
+    pub(crate) fn forgets(&self) -> bool {
+        let lasts = match &self.frame {
+            Frame::Rows { end, .. } => *end <= 0,
+            Frame::Range { start: None, end } => !matches!(end, RangeBound::Following(_)),
+            Frame::Range { .. } => false,
+        };
+        lasts && !self.partition_by.is_empty()
+    }
+}
+
 /// What an OVER query computes. Output: the input's columns, then one column for each function.
 #[derive(Debug)]
 pub(crate) struct RowsWindowSpec {
@@ -83,6 +96,8 @@ pub(crate) struct RowsWindowSpec {
     /// The event-time column of the input.
     pub(crate) time: usize,
     pub(crate) functions: Vec<RowsFunction>,
+    /// How many ticks keys live that no row comes for, where functions forget them; none for ever.
+    pub(crate) ttl: Option<i64>,
 }
 
 impl RowsWindowSpec {
@@ -95,6 +110,8 @@ impl RowsWindowSpec {
 impl fmt::Display for RowsWindowSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.functions.iter().map(|function| function.field.name().as_str()).collect();
-        write!(f, "order_by={}, over=[{}]", self.input_schema.field(self.time).name(), names.join(", "))
+        let time = self.input_schema.field(self.time).name();
+        write!(f, "order_by={time}, over=[{}]", names.join(", "))?;
+        self.ttl.map_or(Ok(()), |ticks| write!(f, ", forgotten after {ticks} ticks of {time}"))
     }
 }

@@ -14,8 +14,8 @@ use datafusion::physical_expr::expressions::Literal;
 use proptest::prelude::*;
 
 use super::super::testing::{
-    Row, Text, aggregate, assert_same, assert_snapshot_law, batch_lengths, column, input_schema, is_positive, or_null,
-    rows, run, sorted, stamped, text, with_watermarks,
+    Row, Text, aggregate, assert_same, assert_snapshot_law, batch, batch_lengths, column, forget_lives, input_schema,
+    is_positive, lives, or_null, rows, run, sorted, stamped, text, with_watermarks,
 };
 use super::*;
 
@@ -169,7 +169,7 @@ fn spec(overs: &[Over]) -> Arc<RowsWindowSpec> {
     let input_schema = input_schema();
     let fields = input_schema.fields().iter().chain(functions.iter().map(|function| &function.field));
     let schema = Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()));
-    Arc::new(RowsWindowSpec { input_schema, schema, time: 0, functions })
+    Arc::new(RowsWindowSpec { input_schema, schema, time: 0, functions, ttl: None })
 }
 
 /// The rows that are not late, by time and arrival, with their cells.
@@ -218,6 +218,70 @@ proptest! {
     }
 }
 
+/// The same of functions whose keys are forgotten, and with keys that live so long.
+fn forgetful(overs: &[Over], ttl: Option<i64>) -> Arc<RowsWindowSpec> {
+    let functions = overs.iter().flat_map(|over| Over { keyed: true, ..*over }.functions());
+    let functions: Vec<RowsFunction> = functions.filter(RowsFunction::forgets).collect();
+    let input_schema = input_schema();
+    let fields = input_schema.fields().iter().chain(functions.iter().map(|function| &function.field));
+    let schema = Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()));
+    Arc::new(RowsWindowSpec { input_schema, schema, time: 0, functions, ttl })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// A key that is forgotten is another one when it comes back.
+    #[test]
+    fn each_life_of_a_key_is_a_key_of_its_own(
+        rows in rows(80), lengths in batch_lengths(), bound in 0i64..60, ttl in 0i64..60,
+        overs in prop::collection::vec(overs(), 1..4), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+    ) {
+        // Some functions look at keys, of which each life has a name here.
+        let timed: Vec<Row> = rows.into_iter().filter(|row| row.time.is_some() && row.key.is_some()).collect();
+        // Rows come out in order of their times, those that are late left out.
+        let in_time = with_watermarks(&timed, bound).into_iter().filter(|(row, watermark)| row.time >= Some(*watermark));
+        let mut in_order: Vec<Row> = in_time.map(|(row, _)| row).collect();
+        in_order.sort_by_key(|row| row.time);
+        let (named, over) = lives(&in_order, 1_000, ttl);
+        let mut lasting = RowsWindow::try_new(forgetful(&overs, None)).unwrap();
+        let expected = text(&run(&mut lasting, &stamped(&named, &[7], 1_000, 0, None)));
+        let spec = forgetful(&overs, Some(ttl));
+        let fresh = || RowsWindow::try_new(Arc::clone(&spec)).unwrap();
+        let (mut operator, input) = (fresh(), stamped(&timed, &lengths, bound, 0, None));
+        let got = text(&run(&mut operator, &input));
+        assert_same(&spec.schema, &sorted(got), &sorted(forget_lives(expected)));
+        if !spec.functions.is_empty() {
+            prop_assert_eq!(operator.counters().forgotten_keys, over);
+        }
+        assert_snapshot_law(fresh, &input, &cuts);
+    }
+}
+
+/// Keys that come and go do not fill the memory, whatever is kept of them.
+#[test]
+fn what_is_kept_is_what_lives() {
+    let rows = Over { is_range: false, start: Some(-3), end: 0, keyed: true, offset: -2, default: None };
+    let running = Over { is_range: true, start: None, ..rows };
+    let mut operator = RowsWindow::try_new(forgetful(&[rows, running], Some(100))).unwrap();
+    let (mut output, mut most) = (vec![], vec![]);
+    for number in 0..200 {
+        let row = |index: i64| Row {
+            time: Some(number * 100 + index),
+            key: Some(format!("key {number} {index}").leak()),
+            value: Some(index),
+            price: Some(0.5),
+        };
+        let rows: Vec<Row> = (0..100).map(row).collect();
+        let stamp = Stamp { partition: 0, watermark: number * 100 - 1, next_watermark: number * 100 + 99 };
+        operator.push(&batch(&rows), stamp, &mut output).unwrap();
+        output.clear();
+        most.push(operator.memory());
+    }
+    let (early, late) = (most[..20].iter().max().unwrap(), most[20..].iter().max().unwrap());
+    assert!(*late <= early * 2, "{late} bytes after {early}");
+}
+
 /// Rows of event times 0, 1, 2 …, most of them of one key.
 fn many_rows(keys: &[&'static str]) -> Vec<Row> {
     let row = |index: i64| Row {
@@ -238,7 +302,7 @@ fn rows_leave_in_order_and_values_are_still_found_after_many_batches() {
     let functions: Vec<RowsFunction> = at_once.collect();
     let fields = schema.fields().iter().chain(functions.iter().map(|function| &function.field));
     let schema = Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()));
-    let spec = Arc::new(RowsWindowSpec { input_schema: input_schema(), schema, time: 0, functions });
+    let spec = Arc::new(RowsWindowSpec { input_schema: input_schema(), schema, time: 0, functions, ttl: None });
     let rows = many_rows(&["usual", "usual", "usual", "usual", "rare", "usual"]);
     let mut operator = RowsWindow::try_new(Arc::clone(&spec)).unwrap();
     let output = run(&mut operator, &stamped(&rows, &[1, 2], 0, 0, None));
@@ -255,7 +319,7 @@ fn frames_of_time_free_what_they_have_passed() {
     let fields = input_schema().fields().iter().cloned().collect::<Vec<_>>();
     let fields = fields.into_iter().chain(functions.iter().map(|function| Arc::clone(&function.field)));
     let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-    let spec = Arc::new(RowsWindowSpec { input_schema: input_schema(), schema, time: 0, functions });
+    let spec = Arc::new(RowsWindowSpec { input_schema: input_schema(), schema, time: 0, functions, ttl: None });
     let mut operator = RowsWindow::try_new(spec).unwrap();
     // Each key has its time and does not come back.
     let (mut rows, keys) = (many_rows(&["a"]), ["a", "b", "c", "d", "e", "f", "g", "h"]);

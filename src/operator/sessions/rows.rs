@@ -61,6 +61,7 @@ impl SessionRowsSpec {
             is_ordered: false,
             is_numbered: false,
             totals: vec![],
+            ttl: None,
             derived: Derived::default(),
         };
         let apart = Apart::of(&groups)?;

@@ -311,6 +311,19 @@ impl BestRows {
         order.into_iter().filter_map(|group| Some((group as usize, told.remove(&group)?))).collect()
     }
 
+    /// Whether changes of a group's list are still to be told.
+    pub(super) fn has_told(&self, group: usize) -> bool {
+        self.told.contains_key(&(group as u32))
+    }
+
+    /// Tells nothing of the lists of groups whose keys have begun anew.
+    pub(super) fn leave_out(&mut self, groups: &[usize]) {
+        let removed = groups.iter().filter(|group| self.told.remove(&(**group as u32)).is_some()).count();
+        if removed > 0 {
+            self.told_order.retain(|group| self.told.contains_key(group));
+        }
+    }
+
     /// The lists that have changed, and what they were.
     pub(super) fn told(&self) -> impl Iterator<Item = (usize, &[Place])> {
         self.told_order.iter().filter_map(|group| Some((*group as usize, self.told.get(group)?.as_slice())))

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, PrimitiveArray, RecordBatch, UInt32Array, UInt64Array};
-use arrow::compute::cast;
+use arrow::compute::{cast, take};
 use arrow::datatypes::{Field, Int64Type, Schema, SchemaRef, UInt32Type};
 use datafusion::common::{Result, internal_datafusion_err};
 
@@ -16,9 +16,10 @@ use super::best_rows::{BestRows, Entered, Listed, Place};
 use crate::operator::aggregate_spec::Evaluated;
 use crate::operator::changes::{ChangesSpec, Often, Op, Ops, highest_batch, highest_of};
 use crate::operator::keys::Keys;
-use crate::operator::open_windows::{OpenWindows, Slice, slice_columns, slice_of};
+use crate::operator::lifetimes::{Lifetimes, Living, moments_of};
+use crate::operator::open_windows::{OpenWindows, SLICE_COLUMNS, Slice, slice_columns, slice_of};
 use crate::operator::snapshot::{counters_batch, split_counters};
-use crate::operator::{Counters, MissedRows, Operator, Stamp, WATERMARK_MAX};
+use crate::operator::{Counters, MissedRows, Operator, Stamp, WATERMARK_MAX, WATERMARK_MIN};
 
 /// Gives the changes of the best rows of each key.
 pub(crate) struct ChangelogTopN {
@@ -42,6 +43,8 @@ struct State {
 /// The best rows of one window, or of all there are.
 struct Ranked {
     keys: Keys,
+    /// Where keys are forgotten: a key is another group then, each time that it begins anew.
+    lifetimes: Option<Lifetimes>,
     best: BestRows,
 }
 
@@ -108,17 +111,32 @@ impl Told {
 
 impl Ranked {
     fn try_new(spec: &TopNSpec) -> Result<Self> {
-        Ok(Self { keys: Keys::new(&spec.groups), best: BestRows::try_new(&spec.best)? })
+        let lifetimes = spec.groups.ttl.as_ref().map(|ttl| Lifetimes::new(ttl.ticks));
+        Ok(Self { keys: Keys::new(&spec.groups), lifetimes, best: BestRows::try_new(&spec.best)? })
+    }
+
+    /// How many groups there are.
+    fn total(&self) -> usize {
+        self.lifetimes.as_ref().map_or_else(|| self.keys.len(), Lifetimes::groups)
+    }
+
+    fn take_forgotten(&mut self) -> u64 {
+        self.lifetimes.as_mut().map_or(0, Lifetimes::take_forgotten)
     }
 
     /// Takes rows, and gives the changes that each of them makes if they are to be told at once, with their columns.
     fn take(&mut self, spec: &TopNSpec, rows: &Evaluated, now: Option<Form>) -> Result<(Told, Vec<ArrayRef>)> {
         self.keys.intern(&rows.keys, rows.rows)?;
+        let ended = match &mut self.lifetimes {
+            Some(lifetimes) => lifetimes.assign(&mut self.keys.groups, &rows.moments),
+            None => vec![],
+        };
+        let total = self.total();
         let arguments = rows.arguments.first().map_or(&[][..], Vec::as_slice);
         let (columns, order) = arguments
             .split_at_checked(spec.kept)
             .ok_or_else(|| internal_datafusion_err!("rows without what they are ranked by"))?;
-        self.best.begin(columns, order, self.keys.len())?;
+        self.best.begin(columns, order, total)?;
         let mut told = Told::default();
         for (row, group) in self.keys.groups.iter().enumerate() {
             let Some(entered) = self.best.offer(row, *group) else { continue };
@@ -127,6 +145,7 @@ impl Ranked {
                 None => self.best.remember_before(*group, &entered),
             }
         }
+        self.best.leave_out(&ended);
         let columns = self.best.gather(&told.places)?;
         self.best.end()?;
         Ok((told, columns))
@@ -142,27 +161,37 @@ impl Ranked {
         Ok((told, columns))
     }
 
-    /// The keys; the rows of all lists and of what they were, each with its group, whether it is of what was, and the
-    /// row of the list that it is the same as; and the groups whose changes are to be told. Leaves no keys.
-    fn state(&mut self, slice: Option<Slice>) -> Result<[RecordBatch; 3]> {
+    /// The keys, where they are forgotten with the moments of their last rows; the rows of all lists and of what they were,
+    /// each with its group, whether it is of what was, and the row of the list that it is the same as; and the groups whose
+    /// changes are to be told. Keys whose time is over by `watermark`, and that have nothing to tell, stay behind. Leaves
+    /// no keys.
+    fn state(&mut self, slice: Option<Slice>, watermark: i64) -> Result<[RecordBatch; 3]> {
+        let living =
+            self.lifetimes.as_mut().map(|lifetimes| lifetimes.living(watermark, |group| self.best.has_told(group)));
+        let groups_now: Vec<usize> = match &living {
+            Some(living) => living.iter().map(|living| living.group).collect(),
+            None => (0..self.keys.len()).collect(),
+        };
+        let mut numbers = vec![0; self.total()];
         let (mut groups, mut is_told, mut same, mut places) = (vec![], vec![], vec![], vec![]);
         let mut begins = vec![];
-        for group in 0..self.keys.len() {
+        for (number, group) in groups_now.iter().enumerate() {
+            numbers[*group] = number;
             begins.push(places.len());
-            places.extend_from_slice(self.best.places(group));
-            groups.resize(places.len(), group as u32);
+            places.extend_from_slice(self.best.places(*group));
+            groups.resize(places.len(), number as u32);
         }
         is_told.resize(places.len(), false);
         same.resize(places.len(), None);
         for (group, list) in self.best.told() {
-            let now = self.best.places(group);
-            let known = |place| now.iter().position(|other| other == place).map(|rank| (begins[group] + rank) as u32);
+            let (now, number) = (self.best.places(group), numbers[group]);
+            let known = |place| now.iter().position(|other| other == place).map(|rank| (begins[number] + rank) as u32);
             same.extend(list.iter().map(known));
             places.extend_from_slice(list);
-            groups.resize(places.len(), group as u32);
+            groups.resize(places.len(), number as u32);
             is_told.resize(places.len(), true);
         }
-        let pending = self.best.told().map(|(group, _)| group as u32);
+        let pending = self.best.told().map(|(group, _)| numbers[group] as u32);
         let pending: Vec<ArrayRef> = vec![Arc::new(UInt32Array::from_iter_values(pending))];
         let mut rows: Vec<ArrayRef> = vec![
             Arc::new(UInt32Array::from(groups)),
@@ -171,15 +200,31 @@ impl Ranked {
         ];
         rows.extend(self.best.gather(&places)?);
         rows.extend(self.best.gather_order(&places)?);
-        let mut keys = slice_columns(slice, self.keys.len());
-        keys.extend(self.keys.emit()?);
+        let mut keys = slice_columns(slice, groups_now.len());
+        keys.extend(self.living_keys(living.as_deref())?);
         Ok([unnamed(keys)?, unnamed(rows)?, unnamed(pending)?])
+    }
+
+    /// Takes all keys out; of those that are forgotten some time the living ones, after the moments of their last rows.
+    fn living_keys(&mut self, living: Option<&[Living]>) -> Result<Vec<ArrayRef>> {
+        let keys = self.keys.emit()?;
+        let Some(living) = living else { return Ok(keys) };
+        let numbers = UInt32Array::from_iter_values(living.iter().map(|living| living.key as u32));
+        let keys = keys.iter().map(|key| Ok(take(key, &numbers, None)?));
+        std::iter::once(Ok(moments_of(living))).chain(keys).collect()
     }
 
     fn restore(&mut self, spec: &TopNSpec, state: &[RecordBatch]) -> Result<()> {
         let wrong = || internal_datafusion_err!("the state of another changelog");
         let [keys, rows, pending] = state else { return Err(wrong()) };
-        self.keys.intern(&keys.columns()[2..], keys.num_rows())?;
+        let key_columns = match (&mut self.lifetimes, &keys.columns()[SLICE_COLUMNS..]) {
+            (Some(lifetimes), [moments, key_columns @ ..]) => {
+                lifetimes.restore(moments)?;
+                key_columns
+            }
+            (_, key_columns) => key_columns,
+        };
+        self.keys.intern(key_columns, keys.num_rows())?;
         let [groups, is_told, same, columns @ ..] = rows.columns() else { return Err(wrong()) };
         let groups = groups.as_primitive_opt::<UInt32Type>().ok_or_else(wrong)?;
         let is_told = is_told.as_boolean_opt().ok_or_else(wrong)?;
@@ -210,7 +255,7 @@ impl ChangelogTopN {
 
     fn take(&mut self, batch: &RecordBatch, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
         let spec = Arc::clone(&self.spec);
-        let rows = spec.groups.evaluate(batch)?;
+        let rows = spec.groups.evaluate_at(batch, watermark)?;
         let Some(window) = &spec.groups.window else {
             self.state.counters.used_rows += rows.rows as u64;
             return self.change(None, &rows, output);
@@ -258,6 +303,19 @@ impl ChangelogTopN {
         flushed.into_iter().try_for_each(|(slice, (told, columns))| self.tell(slice, told, columns, output))
     }
 
+    /// Forgets keys that no row has come for long enough, once they may be many: rows of theirs would begin them anew.
+    fn forget(&mut self, watermark: i64) -> Result<()> {
+        let Some(mut ranked) = self.state.windows.take_last() else { return Ok(()) };
+        if ranked.lifetimes.as_ref().is_some_and(Lifetimes::are_many) {
+            let state = ranked.state(None, watermark)?;
+            self.state.counters.forgotten_keys += ranked.take_forgotten();
+            ranked = Ranked::try_new(&self.spec)?;
+            ranked.restore(&self.spec, &state)?;
+        }
+        self.state.counters.forgotten_keys += ranked.take_forgotten();
+        self.state.windows.open(None, || Ok(ranked)).map(|_| ())
+    }
+
     /// Forgets the windows that end at or before the watermark: no row can change them any more.
     fn close(&mut self, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
         for (slice, mut ranked) in self.state.windows.due(watermark) {
@@ -287,12 +345,19 @@ impl Operator for ChangelogTopN {
         if matches!(self.changes.often, Often::EachBatch) {
             self.flush(output)?;
         }
+        if self.spec.groups.ttl.is_some() {
+            self.forget(stamp.next_watermark)?;
+        }
         self.close(stamp.next_watermark, output)
     }
 
     fn finish(&mut self, output: &mut Vec<RecordBatch>) -> Result<()> {
         self.close(WATERMARK_MAX, output)?;
         self.flush(output)?;
+        if let Some(mut ranked) = self.state.windows.take_last() {
+            ranked.lifetimes.iter_mut().for_each(Lifetimes::end);
+            self.state.counters.forgotten_keys += ranked.take_forgotten();
+        }
         self.state.windows = OpenWindows::default();
         Ok(())
     }
@@ -300,7 +365,7 @@ impl Operator for ChangelogTopN {
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
         let mut snapshot = vec![counters_batch(&self.state.counters)?, highest_batch(self.state.highest)?];
         for (slice, mut ranked) in self.state.windows.take() {
-            snapshot.extend(ranked.state(slice)?);
+            snapshot.extend(ranked.state(slice, WATERMARK_MIN)?);
         }
         // Taking the keys out has emptied them.
         self.restore(&snapshot)?;
@@ -321,7 +386,10 @@ impl Operator for ChangelogTopN {
     }
 
     fn memory(&self) -> usize {
-        self.state.windows.groups().map(|ranked| ranked.keys.size() + ranked.best.size()).sum()
+        let size = |ranked: &Ranked| {
+            ranked.keys.size() + ranked.lifetimes.as_ref().map_or(0, Lifetimes::size) + ranked.best.size()
+        };
+        self.state.windows.groups().map(size).sum()
     }
 
     fn counters(&self) -> Counters {

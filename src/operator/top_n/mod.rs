@@ -26,7 +26,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{Column, Literal};
 use datafusion::scalar::ScalarValue;
 
-use super::aggregate_spec::{AggregateSpec, Derived, WindowSpec};
+use super::aggregate_spec::{AggregateSpec, Derived, Ttl, WindowSpec};
 use super::groups::Groups;
 use super::window_merge::{CompleteWindow, merge_windows};
 use aggregate::best_rows;
@@ -48,7 +48,7 @@ pub(crate) struct TopNSpec {
 }
 
 impl TopNSpec {
-    /// Ranks rows of `input` by `order` for each window and key. `schema` is that of the output.
+    /// Ranks rows of `input` by `order` for each window and key, for as long as keys live. `schema` is that of the output.
     ///
     /// # Errors
     /// Expressions that have no type over this input.
@@ -56,6 +56,7 @@ impl TopNSpec {
         at_most: usize,
         window: Option<WindowSpec>,
         keys: Vec<Arc<dyn PhysicalExpr>>,
+        ttl: Option<Ttl>,
         order: Vec<(Arc<dyn PhysicalExpr>, SortOptions)>,
         input: &SchemaRef,
         schema: SchemaRef,
@@ -90,6 +91,7 @@ impl TopNSpec {
             is_ordered: true,
             is_numbered: false,
             totals: vec![],
+            ttl,
             derived: Derived::default(),
         };
         Ok(Self { groups: Arc::new(groups), schema, best, kept, order: exprs })
@@ -160,6 +162,7 @@ impl fmt::Display for TopNSpec {
         let order =
             self.order.iter().zip(&self.best.order).map(|(expr, (_, options))| format!("{expr}{}", way(options)));
         let order = order.collect::<Vec<_>>().join(", ");
-        write!(f, "first {} by [{order}] of [{}]", self.best.at_most, keys.join(", "))
+        write!(f, "first {} by [{order}] of [{}]", self.best.at_most, keys.join(", "))?;
+        self.groups.ttl.as_ref().map_or(Ok(()), |ttl| write!(f, ", {ttl}"))
     }
 }

@@ -11,14 +11,15 @@ use proptest::prelude::*;
 use super::{ChangelogTopN, TopNSpec, WindowTopN};
 use crate::operator::changes::{ChangesSpec, Often, Ops};
 use crate::operator::testing::{
-    Row, Text, assert_same, assert_snapshot_law, batch, batch_lengths, column, common_group_by, group_of, input_schema,
-    overlapping_group_by, overlapping_shapes, rows, run, sorted, stamped, text, windows_of, with_watermarks,
+    Row, Text, assert_same, assert_snapshot_law, batch, batch_lengths, column, common_group_by, forget_lives,
+    forgetting, group_of, input_schema, lives, overlapping_group_by, overlapping_shapes, rows, run, sorted, stamped,
+    text, windows_of, with_watermarks,
 };
 use crate::operator::{AggregateSpec, Operator, Stamp, WindowSpec};
 
 /// A ranking by `value` and then by `key` of each window and, if `keyed`, key.
 fn spec(at_most: usize, groups: Arc<AggregateSpec>, keyed: bool, options: SortOptions) -> Arc<TopNSpec> {
-    let window = Arc::try_unwrap(groups).unwrap().window;
+    let AggregateSpec { window, ttl, .. } = Arc::try_unwrap(groups).unwrap();
     let mut fields = input_schema().fields().to_vec();
     if let Some(WindowSpec { shape, .. }) = &window {
         let bound = |name: &str| Arc::new(Field::new(name, DataType::Timestamp(TimeUnit::Microsecond, None), true));
@@ -29,7 +30,7 @@ fn spec(at_most: usize, groups: Arc<AggregateSpec>, keyed: bool, options: SortOp
     let keys = if keyed { vec![column("key")] } else { vec![] };
     let order = vec![(column("value"), options), (column("key"), SortOptions::default())];
     let schema = Arc::new(Schema::new(fields));
-    Arc::new(TopNSpec::try_new(at_most, window, keys, order, &input_schema(), schema).unwrap())
+    Arc::new(TopNSpec::try_new(at_most, window, keys, ttl, order, &input_schema(), schema).unwrap())
 }
 
 /// The first rows of each group, with their ranks.
@@ -201,6 +202,32 @@ proptest! {
             text(&run(&mut operator, &stamped(&rows, lengths, 0, 0, None)))
         };
         prop_assert_eq!(told(&lengths), told(&[1]));
+    }
+
+    /// A key that is forgotten is another one when it comes back.
+    #[test]
+    fn each_life_of_a_key_is_a_key_of_its_own(
+        rows in rows(80), lengths in batch_lengths(), bound in 0i64..50, ttl in 0i64..60, by_rank: bool,
+        at_most in 1usize..5, options in options(), changes in forms(),
+        cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..4),
+    ) {
+        let (named, over) = lives(&rows, bound, ttl);
+        let timed: Vec<Row> = rows.into_iter().filter(|row| row.time.is_some()).collect();
+        let forgetful = spec(at_most, forgetting(common_group_by(None, true), ttl), true, options);
+        let fresh = |changes: &ChangesSpec| ChangelogTopN::new(Arc::clone(&forgetful), changes.clone(), by_rank);
+        let input = stamped(&timed, &lengths, bound, 0, None);
+        assert_snapshot_law(|| fresh(&changes), &input, &cuts);
+        if !matches!(changes.often, Often::EachBatch) {
+            let by_row = text(&run(&mut fresh(&changes), &stamped(&timed, &[1], bound, 0, None)));
+            prop_assert_eq!(text(&run(&mut fresh(&changes), &input)), by_row);
+        }
+        let each_row = ChangesSpec { often: Often::EachRow, ..changes };
+        let lasting = spec(at_most, common_group_by(None, true), true, options);
+        let mut lasting = ChangelogTopN::new(lasting, each_row.clone(), by_rank);
+        let expected = text(&run(&mut lasting, &stamped(&named, &[7], bound, 0, None)));
+        let mut operator = fresh(&each_row);
+        prop_assert_eq!(text(&run(&mut operator, &input)), forget_lives(expected));
+        prop_assert_eq!(operator.counters().forgotten_keys, over);
     }
 
     #[test]

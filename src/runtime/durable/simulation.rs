@@ -28,11 +28,12 @@ use crate::sink::{FileSink, OutputFormat};
 use crate::store::Policy;
 use crate::store::faulty::FaultyStore;
 
-const QUERIES: [&str; 6] = [
+const QUERIES: [&str; 7] = [
     "SELECT ts, k, g, v * 2 AS w FROM parted WHERE v > 3",
     "SELECT k, tumble(ts, INTERVAL '1 minute') AS minute, count(*), sum(v) FROM parted GROUP BY 1, 2",
     "SELECT g, tumble(ts, INTERVAL '1 minute') AS minute, count(*), sum(v) FROM spread GROUP BY 1, 2",
     "SELECT k, g, count(*), sum(v) FROM parted GROUP BY k, g EMIT CHANGES WITH RETRACTIONS",
+    "SELECT g, session(ts, INTERVAL '3 seconds') AS s, count(*) FROM spread GROUP BY 1, 2",
     "SELECT k, ts, sum(v) OVER (PARTITION BY k, g ORDER BY ts ROWS 3 PRECEDING) FROM parted",
     "SELECT g, tumble(ts, INTERVAL '1 minute') AS minute, count(*), sum(v) FROM spread GROUP BY 1, 2 ORDER BY 2, 1",
 ];
