@@ -115,6 +115,7 @@ impl Inner {
             partitioned_by: None,
             checks_keys: false,
             columns_apart: vec![],
+            statistics: Default::default(),
             partitions: vec![vec![]],
             coming,
             options: StreamOptions::default(),
