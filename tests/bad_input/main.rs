@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 #[cfg(unix)]
+mod fuzz;
+#[cfg(unix)]
 mod mutated;
 mod output;
 mod rows;

@@ -1,5 +1,6 @@
 //! Input that something has happened to: good files, statements and checkpoints with a few bytes changed, taken out, put in or
 //! moved. Whatever becomes of them, the program ends with rows or with an error: no panic, no hang, no memory without bound.
+//! (`fuzz` tries many more of them within one process.)
 //!
 //! `STREAMLINES_MUTATIONS=10000 STREAMLINES_SEED=7 cargo test --test bad_input -- --ignored any_number` tries as many as it is
 //! told to, and says each failure's seed and number.
@@ -14,41 +15,13 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::fuzz::mutated;
 use crate::{Folder, PROGRAM};
 
 /// Longer than any of these runs takes, also where tests run side by side.
 const LONGEST: Duration = Duration::from_secs(60);
 /// Kilobytes of address space: the allocator takes a gigabyte of it before anything happens.
 const MOST_MEMORY: u64 = 8 << 20;
-
-/// What becomes of some bytes.
-fn mutated(bytes: &[u8], random: &mut ChaCha8Rng) -> Vec<u8> {
-    let mut bytes = bytes.to_vec();
-    for _ in 0..random.random_range(1..4) {
-        let length = bytes.len().max(1);
-        let at = random.random_range(0..length).min(bytes.len());
-        let end = (at + random.random_range(0..20)).min(bytes.len());
-        match random.random_range(0..7) {
-            0 if !bytes.is_empty() => bytes[at.min(length - 1)] ^= 1 << random.random_range(0..8),
-            1 if !bytes.is_empty() => {
-                bytes[at.min(length - 1)] = *b"\0\xff\x7f\x80,\"'\n\\{}[]()*-.;09eE".choose(random).unwrap();
-            }
-            2 => _ = bytes.drain(at..end),
-            3 => bytes.truncate(at),
-            4 => {
-                let part = bytes[at..end].to_vec();
-                let to = random.random_range(0..length).min(bytes.len());
-                bytes.splice(to..to, part);
-            }
-            5 => {
-                let more: Vec<u8> = (0..random.random_range(1..9)).map(|_| random.random()).collect();
-                bytes.splice(at..at, more);
-            }
-            _ => bytes[at..end].reverse(),
-        }
-    }
-    bytes
-}
 
 /// Runs the program, which ends by itself with 0 or 1, and gives its rows if there are any.
 fn ends_well(folder: &Folder, arguments: &[&str], case: &str) -> Option<String> {
@@ -88,7 +61,7 @@ fn ends_well(folder: &Folder, arguments: &[&str], case: &str) -> Option<String> 
     status.success().then(|| rows.join().unwrap().unwrap())
 }
 
-const CSV: &str = "origin,ts,distance,fare,note
+pub(crate) const CSV: &str = "origin,ts,distance,fare,note
 EWR,2013-01-01T06:00:00,1400,10.5,\"a, b\"
 JFK,2013-01-01T06:00:10,1089,,\"said \"\"no\"\"\"
 LGA,2013-01-01T06:00:20,,7.25,
@@ -97,14 +70,14 @@ lines\"
 JFK,2013-01-01T06:01:40.5,762,-1e3,x
 ";
 
-const JSON: &str = r#"{"origin": "EWR", "ts": "2013-01-01T06:00:00", "distance": 1400, "fare": 10.5, "note": [{"a": "x"}, {"b": 1}]}
+pub(crate) const JSON: &str = r#"{"origin": "EWR", "ts": "2013-01-01T06:00:00", "distance": 1400, "fare": 10.5, "note": [{"a": "x"}, {"b": 1}]}
 {"origin": "JFK", "ts": "2013-01-01T06:00:10", "distance": 1089, "fare": null, "note": []}
 {"origin": "L\u0047A", "ts": "2013-01-01T06:00:20", "distance": null, "fare": 7.25}
 {"origin": null, "ts": null, "distance": 719, "fare": -1e3, "note": null}
 "#;
 
 /// Columns to list, where the file does not say them.
-fn columns(format: &str) -> &'static str {
+pub(crate) fn columns(format: &str) -> &'static str {
     match format {
         "csv" => "origin VARCHAR, ts TIMESTAMP, distance BIGINT, fare DOUBLE, note VARCHAR,",
         "json" => "origin VARCHAR, ts TIMESTAMP, distance BIGINT, fare DOUBLE, note STRUCT<a VARCHAR, b BIGINT>[],",
@@ -113,7 +86,7 @@ fn columns(format: &str) -> &'static str {
 }
 
 /// A stream over files of a format, and queries of it.
-fn queries(format: &str, bound: &str, more: &str) -> String {
+pub(crate) fn queries(format: &str, bound: &str, more: &str) -> String {
     format!(
         "CREATE STREAM trips ({} WATERMARK FOR ts{bound}) STORED AS {format} LOCATION 'trips.{format}' {more};
          SELECT origin, tumble(ts, INTERVAL '1 minute') AS minute, count(*), sum(distance), max(fare) FROM trips GROUP BY 1, 2;
