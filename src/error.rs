@@ -147,8 +147,10 @@ impl Error {
                 ArrowError::ExternalError(inner) => inner
                     .downcast_ref::<Self>()
                     .or_else(|| inner.downcast_ref::<DataFusionError>().and_then(Self::find)),
+                ArrowError::IoError(_, inner) => inner.get_ref()?.downcast_ref::<Self>(),
                 _ => None,
             },
+            DataFusionError::IoError(inner) => inner.get_ref()?.downcast_ref::<Self>(),
             _ => None,
         }
     }

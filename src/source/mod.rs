@@ -46,6 +46,7 @@ mod table;
 mod text_parts;
 mod text_rows;
 mod together;
+mod unchanged;
 mod unreadable;
 mod wait;
 

@@ -27,10 +27,12 @@ use super::keys_first::{Begun, Decoded, KeysFirst, put, unread};
 use super::rows::Wanted;
 use super::share::Own;
 use super::table::StreamFile;
+use super::unchanged::Version;
 
 /// Reads row groups of one file.
 pub(super) struct ParquetRows {
     file: File,
+    version: Version,
     groups: Range<usize>,
     current: Option<Group>,
     /// What tells the rows of the pipeline's own, and the places of its columns; none if all rows are.
@@ -130,6 +132,7 @@ impl ParquetRows {
         });
         Ok(Self {
             file: file.open()?,
+            version: Version::of(file),
             groups,
             current: None,
             own,
@@ -172,6 +175,7 @@ impl ParquetRows {
             }
             let Some(group) = self.groups.next() else {
                 self.current = None;
+                self.version.check_ended(&self.file)?;
                 return Ok(None);
             };
             self.current = Some(match self.own.is_some() {

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
-use chrono::{DateTime, Utc};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::config::TableParquetOptions;
 use datafusion::common::parsers::CompressionTypeVariant;
@@ -35,7 +34,7 @@ use super::reader::ReaderCounts;
 use super::replay::ReplayPlan;
 use super::statistics::FileStatistics;
 use super::text_parts::TextParts;
-use super::text_rows::Counted;
+use super::unchanged::{Unchanged, Version};
 
 /// A file of a stream, ready to be read.
 #[derive(Debug, Clone)]
@@ -63,12 +62,7 @@ impl StreamFile {
     pub(super) fn open(&self) -> std::result::Result<std::fs::File, Error> {
         let wrong = |error: std::io::Error| Error::data(error.to_string()).in_file(&self.name);
         let file = std::fs::File::open(&self.path).map_err(wrong)?;
-        let found = file.metadata().map_err(wrong)?;
-        let modified = found.modified().ok().map(DateTime::<Utc>::from);
-        if found.len() != self.object.size || modified.is_some_and(|modified| modified != self.object.last_modified) {
-            let error = Error::data("has changed since the stream was created").in_file(&self.name);
-            return Err(error.help("CREATE OR REPLACE STREAM … reads its footer and columns again"));
-        }
+        Version::of(self).check_begun(&file)?;
         Ok(file)
     }
 
@@ -81,15 +75,14 @@ impl StreamFile {
         bytes: Option<Range<u64>>,
         counts: Option<&Arc<ReaderCounts>>,
     ) -> Result<Box<dyn Read + Send>> {
-        let file = Counted { file: self.open()?, counts: counts.cloned().unwrap_or_default() };
-        Ok(match (self.compression, bytes) {
-            (CompressionTypeVariant::UNCOMPRESSED, None) => Box::new(file),
-            (CompressionTypeVariant::UNCOMPRESSED, Some(bytes)) => {
-                let mut file = file;
-                file.file.seek(SeekFrom::Start(bytes.start))?;
-                Box::new(file.take(bytes.end - bytes.start))
-            }
-            (compression, _) => Box::new(FileCompressionType::from(compression).convert_read(file)?),
+        let (mut file, counts) = (self.open()?, counts.cloned().unwrap_or_default());
+        let bytes = bytes.filter(|_| self.compression == CompressionTypeVariant::UNCOMPRESSED);
+        let bytes = bytes.unwrap_or(0..self.object.size);
+        file.seek(SeekFrom::Start(bytes.start))?;
+        let file = Unchanged { file, left: bytes.end - bytes.start, version: Version::of(self), counts };
+        Ok(match self.compression {
+            CompressionTypeVariant::UNCOMPRESSED => Box::new(file),
+            compression => Box::new(FileCompressionType::from(compression).convert_read(file)?),
         })
     }
 }

@@ -1,9 +1,7 @@
 //! CSV and JSON by arrow's decoders: of a file, of a part of one, or of text that comes piece by piece.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::csv;
@@ -17,7 +15,6 @@ use crate::error::Error;
 use crate::sql::FileFormat;
 
 use super::pieces::{Part, TextStart};
-use super::reader::ReaderCounts;
 use super::rows::Wanted;
 use super::table::StreamFile;
 use super::text_parts;
@@ -193,19 +190,5 @@ impl Decoder {
             Self::Csv(decoder) => decoder.flush(),
             Self::Json { decoder, .. } => decoder.flush(),
         }
-    }
-}
-
-/// A file that tells how much of it has been read.
-pub(super) struct Counted {
-    pub(super) file: File,
-    pub(super) counts: Arc<ReaderCounts>,
-}
-
-impl Read for Counted {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let bytes = self.file.read(buffer)?;
-        self.counts.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        Ok(bytes)
     }
 }

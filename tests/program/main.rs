@@ -6,6 +6,8 @@ mod check;
 mod checkpoint;
 mod confined;
 #[cfg(unix)]
+mod faults;
+#[cfg(unix)]
 mod follow;
 mod generate;
 mod interrupt;
