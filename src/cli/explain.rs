@@ -2,10 +2,13 @@
 
 use std::io::Write;
 
+use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionContext;
 use streamlines::{Error, Job, StreamlinesContext, parse_statements};
 
+use super::interrupts::Interrupts;
 use super::options::QueryOptions;
+use super::time_limit::{ends_at_last, in_time, init};
 use super::{FAILED, USAGE, errors, session};
 
 /// Prints the logical plan and the plan of a partition, in which the boundary names strategy, routing and reason.
@@ -17,7 +20,9 @@ pub async fn explain(sql: &str, options: &QueryOptions) -> u8 {
             return USAGE;
         }
     };
-    match explain_text(&ctx, sql, options).await {
+    let interrupts = Interrupts::listen(options.time_limit);
+    ends_at_last(options, &ctx);
+    match explain_text(&ctx, sql, options, &interrupts).await {
         Ok(text) => {
             // That nobody reads it is no failure.
             let _ = writeln!(std::io::stdout(), "{text}");
@@ -34,17 +39,21 @@ async fn explain_text(
     ctx: &SessionContext,
     sql: &str,
     options: &QueryOptions,
-) -> Result<String, (String, datafusion::error::DataFusionError)> {
-    let here = |error| (sql.to_string(), error);
-    session::init(ctx, options.init.as_deref(), options.quiet).await?;
+    interrupts: &Interrupts,
+) -> Result<String, (String, DataFusionError)> {
+    init(ctx, options, interrupts).await?;
+    in_time(plans_of(ctx, sql), options, interrupts).await.map_err(|error| (sql.to_string(), error))
+}
+
+async fn plans_of(ctx: &SessionContext, sql: &str) -> Result<String, DataFusionError> {
     let mut plans = vec![];
-    for statement in parse_statements(ctx, sql).map_err(here)? {
-        let planned = ctx.plan_statement(statement).await.map_err(here)?;
+    for statement in parse_statements(ctx, sql)? {
+        let planned = ctx.plan_statement(statement).await?;
         if planned.logical_plan().schema().fields().is_empty() {
             continue;
         }
-        let logical = ctx.state().optimize(planned.logical_plan()).map_err(here)?;
-        let job = Job::new(planned).await.map_err(here)?;
+        let logical = ctx.state().optimize(planned.logical_plan())?;
+        let job = Job::new(planned).await?;
         plans.push(format!(
             "logical plan\n{}\n\nplan of a partition\n{}",
             indent(&logical.display_indent()),
@@ -53,7 +62,7 @@ async fn explain_text(
     }
     if plans.is_empty() {
         let error = Error::sql("no query among the statements").help("explain takes a SELECT, COPY or INSERT");
-        return Err(here(error.into()));
+        return Err(error.into());
     }
     Ok(plans.join("\n\n"))
 }

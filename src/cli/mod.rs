@@ -16,6 +16,7 @@ mod run;
 mod session;
 mod stores;
 mod summary;
+mod time_limit;
 
 use std::process::ExitCode;
 

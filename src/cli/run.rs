@@ -12,6 +12,7 @@ use streamlines::{
 use super::interrupts::Interrupts;
 use super::options::QueryOptions;
 use super::progress::Progress;
+use super::time_limit::{ends_at_last, in_time, init, out_of_time, remove_temporary_files};
 use super::{FAILED, INTERRUPTED, USAGE, errors, session, summary};
 
 /// Runs the statements of a file, or of standard input for `-`.
@@ -41,7 +42,9 @@ pub async fn text(sql: &str, options: &QueryOptions) -> u8 {
             return USAGE;
         }
     };
-    if let Err((sql, error)) = session::init(&ctx, options.init.as_deref(), options.quiet).await {
+    ends_at_last(options, &ctx);
+    if let Err((sql, error)) = init(&ctx, options, &interrupts).await {
+        remove_temporary_files(&ctx);
         return failed(&sql, &error);
     }
     let statements = match parse_statements(&ctx, sql) {
@@ -60,35 +63,6 @@ pub async fn text(sql: &str, options: &QueryOptions) -> u8 {
         Err(error) if is_broken_pipe(&error) => 0,
         Err(error) => failed(sql, &error),
     }
-}
-
-/// What is left of a query that was ended may hold on to its files for longer than the program.
-fn remove_temporary_files(ctx: &SessionContext) {
-    for folder in ctx.runtime_env().disk_manager.temp_dir_paths() {
-        // Where nobody holds them any more they are gone.
-        let _ = std::fs::remove_dir_all(folder);
-    }
-}
-
-/// What is done before rows are read, unless it takes longer than it may.
-async fn in_time<T>(
-    work: impl Future<Output = Result<T>>,
-    options: &QueryOptions,
-    interrupts: &Interrupts,
-) -> Result<T> {
-    tokio::select! {
-        done = work => done,
-        () = interrupts.timed_out() => Err(out_of_time(options).into()),
-    }
-}
-
-fn out_of_time(options: &QueryOptions) -> Error {
-    let limit = options.time_limit.unwrap_or_default();
-    let help = match &options.checkpoint_dir {
-        Some(_) => "--time-limit gives it more, and the next run goes on from here",
-        None => "--time-limit gives it more; with --checkpoint-dir a query over a stream goes on in the next run",
-    };
-    Error::data(format!("it has taken longer than {limit:?}, and was ended")).help(help)
 }
 
 fn failed(sql: &str, error: &DataFusionError) -> u8 {

@@ -144,3 +144,17 @@ fn a_query_that_takes_too_long_is_ended() {
     }
     assert_eq!(names(place.0.path().join("out").as_path()), ["a.csv"]);
 }
+
+/// The time is that of all of it: statements of --init, the planning of a query, one value that takes for ever.
+#[test]
+fn whatever_takes_too_long_is_ended() {
+    let place = Place::new();
+    let long = "CREATE TABLE t AS SELECT a.value FROM generate_series(1, 300000000) a ORDER BY value DESC";
+    fs::write(place.path("init.sql"), long).unwrap();
+    let told = || contains("it has taken longer than 300ms");
+    let limit = ["--time-limit", "300ms", "--init", &place.path("init.sql")];
+    place.run("SELECT 1", &limit).code(1).stderr(told());
+    program().args(["explain", "SELECT 1"]).args(limit).assert().code(1).stderr(told());
+    let value = "SELECT levenshtein(repeat('a', 1000000), repeat('b', 1000000))";
+    place.run(value, &limit[..2]).code(1).stderr(told());
+}
