@@ -54,13 +54,8 @@ pub async fn open(options: &QueryOptions) -> Result<SessionContext> {
     for (key, value) in &settings {
         config.options_mut().set(key, value).map_err(|error| not_set(key, value, error))?;
     }
-    let ctx = streaming_session_with_runtime(confined(config, options)?, runtime(options)?);
-    for (variable, value) in of_runtime {
-        let set = SetVariable { variable: variable.clone(), value: value.clone() };
-        let plan = LogicalPlan::Statement(Statement::SetVariable(set));
-        ctx.execute_logical_plan(plan).await.map_err(|error| not_set(&variable, &value, error))?;
-    }
-    Ok(ctx)
+    let runtime = runtime(options, of_runtime).await?;
+    Ok(streaming_session_with_runtime(confined(config, options)?, runtime))
 }
 
 /// What SQL may reach.
@@ -79,15 +74,22 @@ fn confined(config: SessionConfig, options: &QueryOptions) -> Result<SessionConf
     Ok(confinement.on(config))
 }
 
-/// Memory, and where what there is none for goes.
-fn runtime(options: &QueryOptions) -> Result<Arc<RuntimeEnv>> {
+/// Memory, and where what there is none for goes, with settings that DataFusion takes as statements alone. A confined session
+/// could not change them any more.
+async fn runtime(options: &QueryOptions, settings: Vec<(String, String)>) -> Result<Arc<RuntimeEnv>> {
     let mut builder = stores::runtime_builder();
     if let Some(limit) = options.memory_limit {
         // Each operator that can spill has its share, so that one never has to wait for what another holds.
         let pool = TrackConsumersPool::new(FairSpillPool::new(limit), CONSUMERS_TOLD);
         builder = builder.with_memory_pool(Arc::new(pool));
     }
-    builder.build_arc()
+    let ctx = SessionContext::new_with_config_rt(SessionConfig::new(), builder.build_arc()?);
+    for (variable, value) in settings {
+        let set = SetVariable { variable: variable.clone(), value: value.clone() };
+        let plan = LogicalPlan::Statement(Statement::SetVariable(set));
+        ctx.execute_logical_plan(plan).await.map_err(|error| not_set(&variable, &value, error))?;
+    }
+    Ok(ctx.runtime_env())
 }
 
 fn not_set(key: &str, value: &str, error: DataFusionError) -> Error {

@@ -1,8 +1,8 @@
 //! What SQL that comes from somebody else may reach: the files of one folder, and perhaps only to read them.
 //!
 //! Every place that SQL can name is asked for here: LOCATION, quoted paths, COPY, `streamlines.late` and
-//! `streamlines.checkpoint_dir` where they are used, and whatever DataFusion reads or writes itself at the object store
-//! of local files (`store.rs`).
+//! `streamlines.checkpoint_dir` where they are used, and whatever DataFusion reads or writes itself at the object stores
+//! (`store.rs`), those of other places among them.
 
 mod store;
 
@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use datafusion::common::Result;
+use datafusion::execution::cache::cache_manager::{CacheManager, CacheManagerConfig};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::prelude::SessionConfig;
 
@@ -33,10 +34,12 @@ use store::ConfinedRegistry;
 /// ```
 ///
 /// Links are followed first: what counts is where a path leads to when it is opened. Who can change links in the folder
-/// while a query runs can lead it elsewhere; SQL cannot. Settings of `datafusion.runtime` stay as they are.
+/// while a query runs can lead it elsewhere; SQL cannot. Object stores of other places are outside of any folder. Settings of
+/// `datafusion.runtime` stay as they are.
 ///
-/// It holds for statements that come by [`StreamlinesContext`](crate::StreamlinesContext). `SessionContext::sql` knows of the
-/// files alone, and not of settings and of CREATE UNBOUNDED EXTERNAL TABLE: SQL of others is not for it.
+/// SQL of others is for [`StreamlinesContext`](crate::StreamlinesContext), which refuses a statement before anything has been done
+/// for it. By `SessionContext::sql` it reaches no more; but a setting of `datafusion.runtime` that has been changed there ends
+/// the use of the session, and so it is an error with each query then.
 #[derive(Debug, Clone, Default)]
 pub struct Confinement {
     root: Option<PathBuf>,
@@ -82,7 +85,13 @@ impl Confinement {
     /// The same environment, in which DataFusion itself is confined too.
     pub(crate) fn confine(self: Arc<Self>, runtime: &RuntimeEnv) -> Arc<RuntimeEnv> {
         let registry = ConfinedRegistry::new(Arc::clone(&runtime.object_store_registry), self);
-        Arc::new(RuntimeEnv { object_store_registry: Arc::new(registry), ..runtime.clone() })
+        let cache_manager = empty_caches(&runtime.cache_manager);
+        Arc::new(RuntimeEnv { object_store_registry: Arc::new(registry), cache_manager, ..runtime.clone() })
+    }
+
+    /// Whether a path may be read. What a glob or a folder leads to and may not be read is not there for it.
+    pub(crate) fn sees(&self, path: &Path) -> bool {
+        self.check(path, Access::Read).is_ok()
     }
 
     /// Whether a path may be read or written.
@@ -91,22 +100,48 @@ impl Confinement {
     /// Why not.
     pub(crate) fn check(&self, path: &Path, access: Access) -> std::result::Result<(), Error> {
         let shown = || path.display().to_string();
-        if access == Access::Write && self.reads_only {
-            let error = Error::data("may not be written: this session only reads").in_file(shown());
-            return Err(error.help("who has started it can allow that, by leaving --read-only out"));
-        }
+        self.check_access(shown, access)?;
         let Some(root) = &self.root else { return Ok(()) };
         // What is in an object store is in no folder of this machine.
         let leads_to = if is_url(&path.to_string_lossy()) { Ok(None) } else { resolved(path) };
         let leads_to = leads_to.map_err(|error| Error::data(error.to_string()).in_file(shown()))?;
         match leads_to.is_some_and(|place| place.starts_with(root)) {
             true => Ok(()),
-            false => {
-                let what = format!("is outside of {}, to which this session is confined", root.display());
-                Err(Error::data(what).in_file(shown()).help("who has started it can allow more, by another --root"))
-            }
+            false => Err(outside(root, shown())),
         }
     }
+
+    /// Whether an object of another place than this machine may be read or written.
+    ///
+    /// # Errors
+    /// Why not.
+    fn check_elsewhere(&self, url: &str, access: Access) -> std::result::Result<(), Error> {
+        self.check_access(|| url.to_string(), access)?;
+        self.root.as_ref().map_or(Ok(()), |root| Err(outside(root, url.to_string())))
+    }
+
+    fn check_access(&self, shown: impl Fn() -> String, access: Access) -> std::result::Result<(), Error> {
+        if access == Access::Write && self.reads_only {
+            let error = Error::data("may not be written: this session only reads").in_file(shown());
+            return Err(error.help("who has started it can allow that, by leaving --read-only out"));
+        }
+        Ok(())
+    }
+}
+
+fn outside(root: &Path, shown: String) -> Error {
+    let what = format!("is outside of {}, to which this session is confined", root.display());
+    Error::data(what).in_file(shown).help("who has started it can allow more, by another --root")
+}
+
+/// Caches of the same sizes: what another session has read may be of files that this one may not.
+fn empty_caches(like: &CacheManager) -> Arc<CacheManager> {
+    let config = CacheManagerConfig::default()
+        .with_file_statistics_cache_limit(like.get_file_statistic_cache_limit())
+        .with_list_files_cache_limit(like.get_list_files_cache_limit())
+        .with_list_files_cache_ttl(like.get_list_files_cache_ttl())
+        .with_metadata_cache_limit(like.get_metadata_cache_limit());
+    CacheManager::try_new(&config).unwrap_or_else(|_| Arc::clone(&RuntimeEnv::default().cache_manager))
 }
 
 /// Checks a path that SQL has named in a session.
@@ -117,18 +152,15 @@ pub(crate) fn check(config: &SessionConfig, path: &Path, access: Access) -> Resu
     Confinement::of(config).map_or(Ok(()), |confinement| Ok(confinement.check(path, access)?))
 }
 
+/// Whether files that a glob or a folder leads to are there for a session.
+pub(crate) fn sees(config: &SessionConfig, path: &Path) -> bool {
+    Confinement::of(config).is_none_or(|confinement| confinement.sees(path))
 /// Checks that a session may read what is no file, like a connection.
 ///
 /// # Errors
 /// It is confined to the files of a folder.
 pub(crate) fn check_outside(config: &SessionConfig, place: &str) -> Result<()> {
-    match Confinement::of(config).is_some_and(|confinement| confinement.root.is_some()) {
-        true => {
-            let error = Error::data("is no file of the folder to which this session is confined").in_file(place);
-            Err(error.help("who has started it can allow more, by leaving --root out").into())
-        }
-        false => Ok(()),
-    }
+    Confinement::of(config).map_or(Ok(()), |confinement| Ok(confinement.check_elsewhere(place, Access::Read)?))
 }
 
 /// Where a path leads, links followed as far as it is there; none if the rest of it goes back.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::common::Result;
 use datafusion::dataframe::DataFrame;
-use datafusion::execution::context::SessionContext;
+use datafusion::execution::context::{QueryPlanner, SessionContext};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::SessionConfig;
@@ -26,6 +26,7 @@ use crate::sink::NullSink;
 use crate::source::{LiveStream, StreamTable};
 use crate::sql::{self, StreamStatement};
 
+use confined::ConfinedPlanner;
 pub use lateness::{LatenessQuestion, lateness};
 use statement::{Planned, planned};
 
@@ -51,16 +52,18 @@ impl StreamlinesStateBuilder for SessionStateBuilder {
         if config.options().extensions.get::<StreamlinesOptions>().is_none() {
             config = config.with_option_extension(StreamlinesOptions::default());
         }
+        let mut planner: Arc<dyn QueryPlanner + Send + Sync> = Arc::new(StreamQueryPlanner);
         if let Some(confinement) = Confinement::of(&config) {
-            let runtime = self.runtime_env().take().unwrap_or_default();
-            *self.runtime_env() = Some(confinement.confine(&runtime));
+            let runtime = confinement.confine(&self.runtime_env().take().unwrap_or_default());
+            planner = Arc::new(ConfinedPlanner::new(Arc::clone(&runtime)));
+            *self.runtime_env() = Some(runtime);
         }
         let mut scalar = self.scalar_functions().take().unwrap_or_default();
         scalar.extend(functions::all_functions());
         self.with_config(config)
             .with_scalar_functions(scalar)
             .with_analyzer_rule(Arc::new(StreamAnalyzer))
-            .with_query_planner(Arc::new(StreamQueryPlanner))
+            .with_query_planner(planner)
     }
 }
 

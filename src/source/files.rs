@@ -34,27 +34,35 @@ pub(super) fn format_of(name: &str) -> Option<FileFormat> {
     }
 }
 
+/// What a session may see of what a glob or a folder leads to; the rest is not there for it.
+pub(super) type Sees<'a> = &'a dyn Fn(&Path) -> bool;
+
 /// All files of a location, in natural order of their paths.
 ///
 /// # Errors
 /// Nothing is there, or a folder that cannot be read.
-pub(super) fn find(location: &str, format: Option<FileFormat>, at: Option<Location>) -> Result<Vec<FoundFile>> {
+pub(super) fn find(
+    location: &str,
+    format: Option<FileFormat>,
+    at: Option<Location>,
+    sees: Sees,
+) -> Result<Vec<FoundFile>> {
     for part in parts(location) {
-        if find_part(part, format)?.is_empty() {
+        if find_part(part, format, sees)?.is_empty() {
             return Err(nothing_found(part, format, at).into());
         }
     }
-    find_any(location, format)
+    find_any(location, format, sees)
 }
 
 /// The same, of which there may be none.
 ///
 /// # Errors
 /// A folder that cannot be read.
-pub(super) fn find_any(location: &str, format: Option<FileFormat>) -> Result<Vec<FoundFile>> {
+pub(super) fn find_any(location: &str, format: Option<FileFormat>, sees: Sees) -> Result<Vec<FoundFile>> {
     let mut files = vec![];
     for part in parts(location) {
-        files.extend(find_part(part, format)?);
+        files.extend(find_part(part, format, sees)?);
     }
     files.sort_by(|a, b| natural_order(&a.path.to_string_lossy(), &b.path.to_string_lossy()));
     files.dedup();
@@ -102,7 +110,7 @@ fn nothing_found(part: &str, format: Option<FileFormat>, at: Option<Location>) -
         .help(format!("LOCATION takes a file, a folder, a glob or a comma list; relative paths start at {folder}"))
 }
 
-fn find_part(part: &str, format: Option<FileFormat>) -> Result<Vec<FoundFile>> {
+fn find_part(part: &str, format: Option<FileFormat>, sees: Sees) -> Result<Vec<FoundFile>> {
     if part.contains("://") {
         let error = Error::data("is no local path").in_file(part);
         return Err(error.help("a stream reads local files; CREATE EXTERNAL TABLE reads object stores").into());
@@ -110,20 +118,27 @@ fn find_part(part: &str, format: Option<FileFormat>) -> Result<Vec<FoundFile>> {
     let path = Path::new(part);
     if path.is_dir() {
         let mut files = vec![];
-        walk(path, format, &mut vec![], &mut files)?;
+        walk(path, format, sees, &mut vec![], &mut files)?;
         return Ok(files);
     }
     if path.is_file() {
-        return Ok(vec![FoundFile { path: absolute(path)?, hive: vec![] }]);
+        let file = FoundFile { path: absolute(path)?, hive: vec![] };
+        return Ok(if sees(path) { vec![file] } else { vec![] });
     }
     let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::default() };
     let paths = glob_with(part, options).map_err(|error| Error::data(format!("'{part}' is no glob: {error}")))?;
     let mut files = vec![];
     let fixed = path.components().take_while(|part| !has_wildcard(&part.as_os_str().to_string_lossy())).count();
     for path in paths {
-        let path = path.map_err(|error| Error::data(error.to_string()))?;
+        let path = match path {
+            Err(error) if !sees(error.path()) => continue,
+            path => path.map_err(|error| Error::data(error.to_string()))?,
+        };
+        if !sees(&path) {
+            continue;
+        }
         match path.is_dir() {
-            true => walk(&path, format, &mut hive_of(&path, fixed), &mut files)?,
+            true => walk(&path, format, sees, &mut hive_of(&path, fixed), &mut files)?,
             false => {
                 let hive = path.parent().map_or(vec![], |folder| hive_of(folder, fixed));
                 files.push(FoundFile { path: absolute(&path)?, hive });
@@ -147,6 +162,7 @@ fn hive_of(folder: &Path, fixed: usize) -> Vec<(String, String)> {
 fn walk(
     folder: &Path,
     format: Option<FileFormat>,
+    sees: Sees,
     hive: &mut Vec<(String, String)>,
     files: &mut Vec<FoundFile>,
 ) -> Result<()> {
@@ -154,13 +170,13 @@ fn walk(
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with('.') || name.starts_with('_') {
+        if name.starts_with('.') || name.starts_with('_') || !sees(&path) {
             continue;
         }
         if path.is_dir() {
             let part = hive_part(&name);
             hive.extend(part.clone());
-            walk(&path, format, hive, files)?;
+            walk(&path, format, sees, hive, files)?;
             part.map(|_| hive.pop());
         } else if format_of(&name).is_some_and(|found| format.is_none_or(|format| format == found)) {
             files.push(FoundFile { path: absolute(&path)?, hive: hive.clone() });
@@ -240,12 +256,13 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "").unwrap();
         }
-        let files = find(&folder.path().to_string_lossy(), Some(FileFormat::Parquet), None).unwrap();
+        let files = find(&folder.path().to_string_lossy(), Some(FileFormat::Parquet), None, &|_| true).unwrap();
         let hive: Vec<_> = files.into_iter().map(|file| file.hive).collect();
         let origin = |name: &str| vec![("origin".to_string(), name.to_string())];
         assert_eq!(hive, [vec![], origin("EWR"), origin("New York")]);
         for glob in ["*=*", "origin=*/*.parquet", "*/[bf].parquet"] {
-            let files = find(&folder.path().join(glob).to_string_lossy(), Some(FileFormat::Parquet), None).unwrap();
+            let files =
+                find(&folder.path().join(glob).to_string_lossy(), Some(FileFormat::Parquet), None, &|_| true).unwrap();
             let hive = files.into_iter().filter(|file| !file.path.ends_with("_tmp.parquet")).map(|file| file.hive);
             assert_eq!(hive.collect::<Vec<_>>(), [origin("EWR"), origin("New York")], "{glob}");
         }
@@ -259,7 +276,7 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         let expected = std::fs::canonicalize(&file).unwrap();
         for location in ["..", "../a.csv", "../*.csv", "../in/../a.csv"] {
-            let files = find(&inner.join(location).to_string_lossy(), None, None).unwrap();
+            let files = find(&inner.join(location).to_string_lossy(), None, None, &|_| true).unwrap();
             let paths: Vec<_> = files.into_iter().map(|file| file.path).collect();
             assert_eq!(paths, std::slice::from_ref(&expected), "{location}");
         }
@@ -267,7 +284,7 @@ mod tests {
 
     #[test]
     fn nothing_there_is_an_error_that_says_where_it_looked() {
-        let error = find("no/such/*.parquet", None, None).unwrap_err().to_string();
+        let error = find("no/such/*.parquet", None, None, &|_| true).unwrap_err().to_string();
         assert!(
             error.contains("no file at 'no/such/*.parquet'") && error.contains("relative paths start at"),
             "{error}"

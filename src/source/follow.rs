@@ -11,7 +11,7 @@ use datafusion::common::Result;
 use datafusion::execution::TaskContext;
 use datafusion::execution::object_store::ObjectStoreUrl;
 
-use crate::confinement::{self, Access};
+use crate::confinement;
 use crate::error::Error;
 
 use super::files::{self, FoundFile};
@@ -119,13 +119,13 @@ impl Follower {
     async fn look(&mut self, plan: &ReplayPlan, task: &TaskContext) -> Result<Vec<Chunk>> {
         let inner = &plan.stream().inner;
         let Coming::Files(location) = &inner.coming else { return Ok(vec![]) };
-        let found = files::find_any(location, Some(inner.format))?;
+        let sees = |path: &Path| confinement::sees(task.session_config(), path);
+        let found = files::find_any(location, Some(inner.format), &sees)?;
         self.forget_others(&found);
         let new: Vec<FoundFile> = found.into_iter().filter(|file| !self.known.contains(&file.path)).collect();
         let store = task.runtime_env().object_store(ObjectStoreUrl::local_filesystem())?;
         let mut chunks = vec![];
         for file in new {
-            confinement::check(task.session_config(), &file.path, Access::Read)?;
             self.known.insert(file.path.clone());
             let file = follow_file(inner, &file, &store).await?;
             let found = Some(Arc::new(file));

@@ -23,7 +23,7 @@ use super::apart::Apart;
 use super::csv_rows;
 use super::early_pass::FoundTimes;
 use super::event_time::{EventTime, overlap};
-use super::files::{self, FoundFile, format_of};
+use super::files::{self, FoundFile, Sees, format_of};
 use super::footer::Footer;
 use super::live::Place;
 use super::options::{StreamOptions, compression_of};
@@ -47,10 +47,7 @@ impl StreamTable {
         for place in files::places(&definition.location) {
             confinement::check(state.config(), &place, Access::Read)?;
         }
-        let found = found_files(definition, at)?;
-        for file in &found {
-            confinement::check(state.config(), &file.path, Access::Read)?;
-        }
+        let found = found_files(definition, at, &|path| confinement::sees(state.config(), path))?;
         let by_name = || format_of(&found.first()?.path.to_string_lossy());
         let format = match definition.format.or_else(by_name) {
             Some(format) => format,
@@ -417,11 +414,11 @@ impl Opening {
 }
 
 /// The files of a stream. Where further ones are looked for, there may be none yet if it is said what they hold.
-fn found_files(definition: &CreateStream, at: Option<Location>) -> Result<Vec<FoundFile>> {
+fn found_files(definition: &CreateStream, at: Option<Location>, sees: Sees) -> Result<Vec<FoundFile>> {
     let follows = definition.options.iter().any(|(name, value)| name == "follow" && value.eq_ignore_ascii_case("true"));
     match follows && !definition.columns.is_empty() && definition.format.is_some() {
-        true => files::find_any(&definition.location, definition.format),
-        false => files::find(&definition.location, definition.format, at),
+        true => files::find_any(&definition.location, definition.format, sees),
+        false => files::find(&definition.location, definition.format, at, sees),
     }
 }
 

@@ -30,6 +30,7 @@ use streamlines::{
     Job, Sink, StreamlinesContext, StreamlinesOptions, StreamlinesStateBuilder, Writer, Written, streaming_session,
 };
 
+mod confined;
 mod late_rows;
 mod stores;
 
