@@ -23,7 +23,7 @@ config_namespace! {
         pub routing: String, default = "auto".to_string()
         /// How many pipelines run at once; 0 means one for each core.
         pub partitions: usize, default = 0
-        /// Rows of a batch that a pipeline reads; 0 means `datafusion.execution.batch_size`, by which a tail goes in any case.
+        /// Rows of a batch that a pipeline reads, up to 1048576; 0 means `datafusion.execution.batch_size`, by which a tail goes in any case.
         /// Where there are more keys than the processor's cache holds, a larger batch meets each of them more often.
         pub batch_rows: usize, default = 16_384
         /// Rows that the reader of `single_queue` hands over at once: 1 is each record by itself, 16384 whole batches.

@@ -60,6 +60,8 @@ pub struct SavedPipeline {
 pub struct SavedContent {
     /// Rows that the reader had given.
     pub rows_read: u64,
+    /// Of text that can be read from the middle, or files that are followed: where the next run goes on.
+    pub goes_on_at: Option<String>,
     /// Rows that had left the pipeline.
     pub rows_out: u64,
     /// Rows that were late.
@@ -190,6 +192,7 @@ impl Folder {
         };
         Ok(Some(Checkpoint::decode(&bytes).map(|checkpoint| SavedContent {
             rows_read: checkpoint.rows_read,
+            goes_on_at: checkpoint.position.shown().filter(|_| !checkpoint.has_ended),
             rows_out: checkpoint.rows_out,
             late_rows: checkpoint.late_rows,
             has_ended: checkpoint.has_ended,

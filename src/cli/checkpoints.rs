@@ -118,10 +118,11 @@ fn shown(job: &SavedJob) -> String {
             Ok(content) => {
                 let end = if content.has_ended { ", ended" } else { "" };
                 let counts = format!("  {} rows read, {} out{end}", content.rows_read, content.rows_out);
+                let goes_on = content.goes_on_at.iter().map(|place| format!("  goes on at {place}"));
                 let states = content.state_rows.iter().enumerate();
                 let states = states.map(|(stage, rows)| format!("  operator {}: {rows} rows of state", stage + 1));
                 let files = content.files.iter().map(|file| format!("  file {file}"));
-                std::iter::once(counts).chain(states).chain(files).collect()
+                std::iter::once(counts).chain(goes_on).chain(states).chain(files).collect()
             }
         });
     }

@@ -111,15 +111,32 @@ enum Command {
     },
 }
 
+/// Stacks of the thread that plans, and of those that read rows. Statements nest as deep as whoever writes them likes, and
+/// so do calls; of what is not used no memory is taken.
+const PLANNING_STACK_BYTES: usize = 512 << 20;
+const STACK_BYTES: usize = 64 << 20;
+
 /// Reads the arguments and runs the command.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let planning = std::thread::Builder::new().name("main".to_string()).stack_size(PLANNING_STACK_BYTES);
+    match planning.spawn(|| run(arguments)).map(std::thread::JoinHandle::join) {
+        Ok(Ok(code)) => code,
+        Ok(Err(panic)) => std::panic::resume_unwind(panic),
+        Err(error) => not_started(&error),
+    }
+}
+
+fn not_started(error: &std::io::Error) -> ExitCode {
+    errors::say(&format!("error: {error}"));
+    ExitCode::from(FAILED)
+}
+
+fn run(arguments: Arguments) -> ExitCode {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match runtime.enable_all().thread_stack_size(STACK_BYTES).build() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            errors::say(&format!("error: {error}"));
-            return ExitCode::from(FAILED);
-        }
+        Err(error) => return not_started(&error),
     };
     let run = || match arguments.command {
         Command::Run { file, options } => runtime.block_on(run::file(&file, &options)),

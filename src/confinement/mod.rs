@@ -155,6 +155,8 @@ pub(crate) fn check(config: &SessionConfig, path: &Path, access: Access) -> Resu
 /// Whether files that a glob or a folder leads to are there for a session.
 pub(crate) fn sees(config: &SessionConfig, path: &Path) -> bool {
     Confinement::of(config).is_none_or(|confinement| confinement.sees(path))
+}
+
 /// Checks that a session may read what is no file, like a connection.
 ///
 /// # Errors

@@ -13,6 +13,21 @@ pub(crate) struct Position {
     pub(crate) text: Option<TextPosition>,
 }
 
+impl Position {
+    /// Where it goes on, for a person; none where that is for the rows that were read to say.
+    pub(crate) fn shown(&self) -> Option<String> {
+        let begun = self.followed.as_ref().filter(|followed| followed.begun.is_some());
+        let of = match begun.and_then(|followed| followed.files.last()) {
+            Some(file) => format!(" of {file}"),
+            None => String::new(),
+        };
+        match &self.text {
+            Some(text) => Some(format!("byte {}{of}, after {} rows", text.next.byte, text.rows)),
+            None => begun.map(|followed| format!("a row{of}, after {} rows of those before", followed.rows)),
+        }
+    }
+}
+
 /// How far a reader has come in text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct TextPosition {

@@ -48,6 +48,9 @@ impl Wanted<'_> {
     }
 }
 
+/// Rows of a batch at most: room is made for as many before one is read.
+const BATCH_ROWS_MOST: usize = 1 << 20;
+
 /// How many rows a batch has.
 pub(super) fn batch_rows(task: &TaskContext) -> usize {
     let config = task.session_config();
@@ -55,7 +58,7 @@ pub(super) fn batch_rows(task: &TaskContext) -> usize {
         Some(StreamlinesOptions { batch_rows: rows @ 1.., .. }) => *rows,
         _ => config.batch_size(),
     };
-    rows.min(batch_rows_at_most(task))
+    rows.min(batch_rows_at_most(task)).min(BATCH_ROWS_MOST)
 }
 
 /// The rows of one file.

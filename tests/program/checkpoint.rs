@@ -237,6 +237,31 @@ fn checkpoints_are_listed_shown_and_deleted() {
     command("list").assert().failure().stderr(contains("holds no checkpoints"));
 }
 
+/// What is read of text is not read again: the next run goes on at the byte.
+#[test]
+fn text_goes_on_at_its_byte() {
+    let folder = TempDir::new().unwrap();
+    let query = "SELECT scheduled, carrier, flight FROM january";
+    let job = Saving { folder: folder.path(), query, more: &["--speed", "8000rows/s"] };
+    let mut child = job.start();
+    std::thread::sleep(Duration::from_millis(500));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut show = program();
+    show.args(["checkpoints", "show", &folder.path().join("checkpoints").display().to_string()]);
+    let shown = String::from_utf8(show.assert().success().get_output().stdout.clone()).unwrap();
+    let (_, place) = shown.split_once("goes on at byte ").unwrap();
+    let (byte, rows) = place.lines().next().unwrap().split_once(", after ").unwrap();
+    let text = fs::read("testdata/nycflights/flights-LGA-january.csv").unwrap();
+    let before = &text[..byte.parse().unwrap()];
+    // The header is a line, and no row.
+    let lines = before.iter().filter(|byte| **byte == b'\n').count();
+    assert_eq!(rows, format!("{} rows", lines - 1));
+    assert!(before.ends_with(b"\n") && lines > 1 && before.len() < text.len(), "{shown}");
+    assert!(job.start().wait().unwrap().success());
+    assert_eq!(job.rows(), undisturbed(query));
+}
+
 /// What is open is saved, and nothing of what was saved before: views of text would keep all of their buffers.
 #[test]
 fn many_checkpoints_are_no_larger_than_few() {

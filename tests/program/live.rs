@@ -378,6 +378,26 @@ fn killed_runs_read_each_line_once() {
     }
 }
 
+/// What is there is read before the end: also the file after the one that was being read.
+#[test]
+fn draining_goes_through_a_rotation() {
+    let mut log = Log::new("CSV");
+    log.write(50);
+    let child = log.saving(ROWS, &[]);
+    wait_until(|| log.rows().len() == 50);
+    child.signal("-TERM");
+    child.code();
+    log.write(50);
+    log.rotate();
+    log.write(50);
+    // It reads slowly enough to be told while it is in the first file.
+    let child = log.saving(ROWS, &["--drain", "--speed", "50rows/s", "--batch-rows", "1"]);
+    std::thread::sleep(Duration::from_millis(500));
+    child.signal("-TERM");
+    assert_eq!(child.code(), Some(0));
+    assert_eq!(log.rows(), of_file("CSV", 150, ROWS));
+}
+
 #[test]
 fn a_file_that_was_lost_is_told() {
     let mut log = Log::new("CSV");

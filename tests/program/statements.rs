@@ -100,3 +100,13 @@ fn explain_shows_plans_and_runs_nothing() {
     explain(&format!("COPY (SELECT 1 AS a) TO '{}'", path.display())).success();
     assert!(!path.exists());
 }
+
+#[test]
+fn statements_may_be_deep_and_batches_as_large_as_anybody_writes() {
+    let chain = format!("SELECT 1 = 1{} AS deep", " IS NULL".repeat(10_000));
+    sql(&chain).args(["--quiet", "--format", "csv"]).assert().success().stdout(contains("false"));
+    let rows = "SELECT count(*) FROM 'testdata/nycflights/flights-LGA-january.csv'";
+    let mut large = sql(rows);
+    large.args(["--quiet", "--format", "csv", "--set", "streamlines.batch_rows=1000000000000"]);
+    large.assert().success().stdout(contains("7950"));
+}

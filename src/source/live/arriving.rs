@@ -21,6 +21,7 @@ use crate::source::wait::Wait;
 use super::batches::LiveBatches;
 use super::feed::Feed;
 use super::handed::Handed;
+use super::identity::number;
 use super::place::Bytes;
 use super::rows::LiveRows;
 use super::tail::Tail;
@@ -31,6 +32,8 @@ pub(in crate::source) struct Live {
     counts: Arc<ReaderCounts>,
     wait: Wait,
     has_begun: bool,
+    /// The number of the file that was opened last.
+    file: Option<(u64, u64)>,
     /// Where it goes on.
     begin: Option<TextPosition>,
     /// What has been opened, until somebody reads it.
@@ -45,7 +48,7 @@ enum Opened {
 impl Live {
     pub(in crate::source) fn new(signals: &Arc<Signals>, counts: &Arc<ReaderCounts>) -> Self {
         let (signals, counts) = (Arc::clone(signals), Arc::clone(counts));
-        Self { signals, counts, wait: Wait::default(), has_begun: false, begin: None, opened: None }
+        Self { signals, counts, wait: Wait::default(), has_begun: false, file: None, begin: None, opened: None }
     }
 
     /// Goes on where somebody has been.
@@ -58,9 +61,13 @@ impl Live {
     /// # Errors
     /// What cannot be opened, or is not there any more.
     pub(in crate::source) async fn next(&mut self, inner: &Inner) -> Result<Option<Vec<Chunk>>> {
-        // What is there when it is to end is read before.
-        let ends = self.signals.is_stopped() || self.signals.is_draining();
-        if ends && self.has_begun {
+        // What is there when it is to end is read before: also the file that has come in place of the one that was read.
+        let ends = self.signals.is_draining();
+        let is_last = match &inner.coming {
+            Coming::Lines(path) => path.metadata().map_or(true, |found| self.file == Some(number(&found))),
+            _ => true,
+        };
+        if self.signals.is_stopped() || ends && self.has_begun && is_last {
             return Ok(None);
         }
         let chunk = match &inner.coming {
@@ -125,6 +132,7 @@ impl Live {
         let byte = from.map_or(0, |from| from.byte);
         let tail = Tail::open(path, &found, byte, &self.signals, Arc::clone(&self.counts));
         let tail = tail.map_err(|error| Error::data(format!("cannot be read: {error}")).in_file(&name))?;
+        self.file = tail.identity().map(|file| (file.inode, file.device));
         self.opened = Some(Opened::Text(Feed::Tail(tail)));
         Ok(Some(chunk(&name, from, highest.flatten())))
     }

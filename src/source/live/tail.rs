@@ -4,7 +4,7 @@
 //! after it has been copied. The file is read to its end first; who writes into it may go on for a moment after the
 //! renaming.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -74,7 +74,8 @@ impl Tail {
             return Ok(Arrival::Text(text));
         }
         if ends {
-            return Ok(Arrival::End { is_whole: false });
+            // Whoever writes to a file of another name ends with it.
+            return Ok(Arrival::End { is_whole: self.is_renamed(&self.metadata()?) });
         }
         if self.has_ended()? {
             return Ok(Arrival::End { is_whole: true });
@@ -101,19 +102,26 @@ impl Tail {
 
     /// Whether nothing more comes of this file, all of which has been read.
     fn has_ended(&mut self) -> Result<bool> {
-        let own = self.file.metadata().map_err(|error| self.unreadable(&error))?;
+        let own = self.metadata()?;
         if own.len() < self.byte {
             tracing::warn!("{}: has been cut off, and is read from its beginning", self.path.display());
             return Ok(true);
         }
-        // Under the old name there may be nothing yet.
-        let is_other = self.path.metadata().is_ok_and(|found| number(&found) != number(&own));
-        match (is_other, self.renamed) {
+        match (self.is_renamed(&own), self.renamed) {
             (false, _) => self.renamed = None,
             (true, None) => self.renamed = Some(Instant::now()),
             (true, Some(since)) => return Ok(since.elapsed() >= STILL),
         }
         Ok(false)
+    }
+
+    fn metadata(&self) -> Result<Metadata> {
+        Ok(self.file.metadata().map_err(|error| self.unreadable(&error))?)
+    }
+
+    /// Whether there is another file under the old name; there may be nothing yet.
+    fn is_renamed(&self, own: &Metadata) -> bool {
+        self.path.metadata().is_ok_and(|found| number(&found) != number(own))
     }
 
     fn unreadable(&self, error: &std::io::Error) -> Error {
