@@ -19,8 +19,9 @@ use crate::running::Running;
 /// How often files appear, and how many rows each has.
 const EVERY: Duration = Duration::from_millis(50);
 const ROWS: usize = 1_000;
-/// What has been read and written is taken away after so many files more.
+/// What has been written, and what has been read long ago, is taken away after so many files more.
 const KEPT: usize = 100;
+const KEPT_INPUT: usize = 1_200;
 
 /// Rows of ever new keys: a second of event time has a hundred, each for ten seconds.
 fn text(file: usize) -> String {
@@ -81,7 +82,7 @@ fn memory_and_open_files_stay_flat() {
         fs::write(&hidden, text(file)).unwrap();
         fs::rename(&hidden, folder.path().join(format!("in/{file:08}.ndjson"))).unwrap();
         file += 1;
-        keep_last(&folder.path().join("in"), KEPT);
+        keep_last(&folder.path().join("in"), KEPT_INPUT);
         keep_last(&folder.path().join("out"), KEPT);
         std::thread::sleep((EVERY * file as u32).saturating_sub(begun.elapsed()));
         assert!(child.0.try_wait().unwrap().is_none(), "it has ended");
