@@ -163,8 +163,12 @@ impl Opening {
             };
             for file in &mut files {
                 let metadata = self.metadata(file, store.as_ref(), state).await?;
-                file.footer = Some(Footer::read(&metadata, &file_schema, &times)?);
-                statistics.add(&metadata, &file_schema);
+                let read = caught(|| {
+                    statistics.add(&metadata, &file_schema);
+                    Footer::read(&metadata, &file_schema, &times)
+                });
+                let footer = read.map_err(|error| while_opening(file, self.format, &self.options, &error))?;
+                file.footer = Some(footer);
             }
         }
         let (partitioned_by, checks_keys) = self.partition_columns(&hive_columns, &schema)?;
@@ -341,7 +345,7 @@ impl Opening {
             for file in files {
                 metadata.push(self.metadata(file, store, state).await?);
             }
-            apart.add(&metadata)?;
+            caught(|| apart.add(&metadata))?;
         }
         Ok(apart.names())
     }
@@ -438,7 +442,9 @@ pub(super) async fn follow_file(inner: &Inner, found: &FoundFile, store: &Arc<dy
             let schema = parquet_to_arrow_schema(parquet.schema_descr(), parquet.key_value_metadata())?;
             check_listed(listed(), &file.name, &Arc::new(schema), inner.format)?;
             let times: Vec<usize> = inner.event_time.iter().map(|time| time.index).collect();
-            file.footer = Some(Footer::read(&metadata, &inner.file_schema, &times)?);
+            let read = caught(|| Footer::read(&metadata, &inner.file_schema, &times));
+            let footer = read.map_err(|error| while_opening(&file, inner.format, &inner.options, &error))?;
+            file.footer = Some(footer);
         }
         FileFormat::Csv if file.object.size > 0 && inner.options.csv.has_header != Some(false) => {
             check_listed(listed(), &file.name, &csv_rows::header(&file, &inner.options.csv)?, inner.format)?;
