@@ -11,6 +11,7 @@
 mod apart;
 mod arrivals;
 mod bounded_watermark;
+mod chunk_rows;
 mod csv_rows;
 mod csv_time;
 mod early_pass;

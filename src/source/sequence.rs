@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, PrimitiveArray, RecordBatch, UInt64Array};
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, PrimitiveArray, RecordBatch};
 use arrow::compute::min;
 use arrow::datatypes::Int64Type;
 use datafusion::common::parsers::CompressionTypeVariant;
@@ -17,16 +17,17 @@ use crate::error::Error;
 use crate::operator::{Stamp, WATERMARK_MIN, ticks};
 
 use super::arrivals::Arrivals;
+use super::chunk_rows::{ChunkRows, OpenChunk};
 use super::early_pass::{self, unreadable};
 use super::event_time::EventTime;
 use super::follow::{Follower, Signals};
 use super::footer::Stretch;
 use super::idle::Idle;
 use super::key_check::{KeyCheck, ReaderKeys};
-use super::live::{Came, Live, LiveRows};
+use super::live::{Came, Live};
 use super::origin::{Origin, Places, row_before};
 use super::pacing::Speed;
-use super::pieces::{Chunk, Part, ReadOrder, TextStart};
+use super::pieces::{Chunk, Part, ReadOrder};
 use super::position::{Position, TextPosition};
 use super::reader::{Read, ReaderCounts};
 use super::replay::ReplayPlan;
@@ -87,66 +88,6 @@ enum Next {
     /// Nothing yet: it may still appear.
     Later,
     End,
-}
-
-struct OpenChunk {
-    chunk: Chunk,
-    name: Arc<str>,
-    rows: ChunkRows,
-    /// The next row of the file, counted from 1.
-    next_row: u64,
-    /// Whether a file's bytes are its text.
-    is_plain: bool,
-    /// Rows whose event times have been seen.
-    seen: u64,
-}
-
-impl OpenChunk {
-    /// Where the next row is, after so many chunks and rows.
-    fn position(&self, chunk: usize, rows: u64, highest: Option<i64>) -> Option<TextPosition> {
-        let next = self.rows.next_row().filter(|_| self.is_plain)?;
-        let file = match &self.rows {
-            ChunkRows::Live(rows) => rows.identity(),
-            ChunkRows::Found(_) => None,
-        };
-        Some(TextPosition { rows, chunk, next, seen: self.seen, highest, file })
-    }
-}
-
-/// The rows of a chunk: there, or still to come.
-enum ChunkRows {
-    Found(Rows),
-    Live(LiveRows),
-}
-
-impl ChunkRows {
-    async fn next(&mut self, skipped_rows: &mut u64) -> Result<Came> {
-        match self {
-            Self::Found(rows) => Ok(rows.next(skipped_rows)?.map_or(Came::End, Came::Rows)),
-            Self::Live(rows) => rows.next(skipped_rows).await,
-        }
-    }
-
-    fn numbers(&self) -> Option<UInt64Array> {
-        match self {
-            Self::Found(rows) => rows.numbers(),
-            Self::Live(rows) => rows.numbers(),
-        }
-    }
-
-    fn next_row(&self) -> Option<TextStart> {
-        match self {
-            Self::Found(rows) => rows.next_row(),
-            Self::Live(rows) => rows.next_row(),
-        }
-    }
-
-    fn own_rows(&self) -> Option<&BooleanArray> {
-        match self {
-            Self::Found(rows) => rows.own_rows(),
-            Self::Live(_) => None,
-        }
-    }
 }
 
 impl Sequence {

@@ -87,8 +87,13 @@ fn of_file(format: &str, rows: usize, query: &str) -> Vec<String> {
 #[test]
 fn standard_input_is_a_stream_that_ends() {
     for format in ["CSV", "JSON"] {
-        for query in [ROWS, HOURS, TOTALS, "SELECT k, max(v) FROM s GROUP BY k ORDER BY k"] {
-            let mut reading = Reading::start(&format!("{} {query}", stream(format, "-", "")), &[]);
+        for (query, options) in [
+            (ROWS, ""),
+            (HOURS, "OPTIONS ('follow' 'true')"),
+            (TOTALS, ""),
+            ("SELECT k, max(v) FROM s GROUP BY k ORDER BY k", "OPTIONS ('follow' 'true')"),
+        ] {
+            let mut reading = Reading::start(&format!("{} {query}", stream(format, "-", options)), &[]);
             let mut stdin = reading.stdin();
             let text: String = (0..400).map(|index| row(format, index)).collect();
             // Without the last line's end, and in two parts that are no whole rows.

@@ -39,9 +39,6 @@ impl Feed {
     }
 
     /// The file, if it can be read again.
-    ///
-    /// # Errors
-    /// What the file system has to say.
     pub(super) fn identity(&self) -> Option<FileIdentity> {
         match self {
             Self::Tail(tail) => tail.identity(),

@@ -80,6 +80,8 @@ static STANDARD_INPUT_IS_READ: AtomicBool = AtomicBool::new(false);
 
 impl Bytes {
     pub(in crate::source) fn new(place: Place, follows: bool) -> Self {
+        // Standard input has one writer.
+        let follows = follows && place != Place::StandardInput;
         Self { place, follows, is_read: Arc::default() }
     }
 

@@ -86,7 +86,7 @@ impl LiveRows {
     /// Where the next row begins, if it can be read again.
     pub(in crate::source) fn next_row(&self) -> Option<TextStart> {
         match self {
-            Self::Text(text) => text.feed.identity().map(|_| text.decoder.next_row()),
+            Self::Text(text) => matches!(text.feed, Feed::Tail(_)).then(|| text.decoder.next_row()),
             Self::Batches(_) => None,
         }
     }
