@@ -46,7 +46,7 @@ fn a_job_goes_on_after_its_disk_was_full() {
         "SELECT flight, dest, tumble(scheduled, INTERVAL '300 days') AS w, count(*) FROM flights GROUP BY 1, 2, 3";
     let much_output = "SELECT flight, dest, scheduled FROM flights WHERE dep_delay > 60";
     for (case, query, interval, told) in [
-        ("state", many_keys, "50ms", "cannot hold checkpoints: "),
+        ("state", many_keys, "20000rows", "cannot hold checkpoints: "),
         ("output", much_output, "1h", "cannot be written: "),
         ("kept", "SELECT flight, dest FROM flights WHERE dep_delay > 60 ORDER BY 1, 2", "1h", "cannot be written: "),
     ] {
