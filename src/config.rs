@@ -44,6 +44,12 @@ config_namespace! {
         pub checkpoint_interval: String, default = "10s".to_string()
         /// How many checkpoints of each pipeline are kept.
         pub checkpoints_kept: usize, default = 3
+        /// The bytes with which a file in a folder of output ends, and the next one begins; 0 for no end but that of the rows or,
+        /// of a job that saves itself, of the epoch.
+        pub roll_bytes: usize, default = 0
+        /// How long a file in a folder of output is written to, or how many rows it gets: `15min` or `1000000rows`; empty for
+        /// no end, as with `roll_bytes`.
+        pub roll_interval: String, default = String::new()
         /// Whether a query over a stream that is followed may keep something of every key, or every value, that ever comes,
         /// and so grow for as long as new ones do.
         pub allow_unbounded_state: bool, default = false
@@ -91,6 +97,15 @@ impl StreamlinesOptions {
         }
     }
 
+    /// When a file in a folder of output ends; none for never.
+    ///
+    /// # Errors
+    /// Text that is no interval.
+    pub(crate) fn roll_interval(&self) -> std::result::Result<Option<Interval>, Error> {
+        let text = self.roll_interval.as_str();
+        if text.is_empty() { Ok(None) } else { Interval::parse(text).map(Some) }
+    }
+
     /// Checks the settings that have few values. A program may have put anything into the fields.
     ///
     /// # Errors
@@ -109,6 +124,7 @@ impl StreamlinesOptions {
             return Err(error.help("streamlines.handoff_rows is 1 for each record by itself, or more"));
         }
         Interval::parse(&self.checkpoint_interval)?;
+        self.roll_interval()?;
         self.ttl_ns()?;
         Speed::parse(&self.speed).map(|_| ())
     }

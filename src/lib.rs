@@ -45,7 +45,7 @@ pub use session::{
     LatenessQuestion, StreamlinesContext, StreamlinesStateBuilder, lateness, parse_statements, streaming_session,
     streaming_session_with_runtime,
 };
-pub use sink::{Epochs, FileSink, NullSink, OutputFormat, Sink, StdoutSink, Writer, Written, is_broken_pipe};
+pub use sink::{Epochs, FileSink, InEpoch, NullSink, OutputFormat, Sink, StdoutSink, Writer, Written, is_broken_pipe};
 pub use source::{Culprit, Latency, Lateness, LiveStream, SequenceLateness};
 pub use sql::StreamStatement;
 

@@ -267,7 +267,7 @@ impl Writer for ChecksumWriter {
     }
 
     async fn close(&mut self) -> Result<Written> {
-        Ok(self.written)
+        Ok(self.written.clone())
     }
 }
 

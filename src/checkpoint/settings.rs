@@ -1,14 +1,13 @@
-//! How often checkpoints are taken.
+//! How often checkpoints are taken, or files ended.
 
 use std::time::Duration;
 
 use crate::error::Error;
 
-/// How often a pipeline saves itself.
+/// How often something is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interval {
     Time(Duration),
-    /// Rows that it has read.
     Rows(u64),
 }
 
@@ -30,11 +29,11 @@ impl Interval {
             _ => None,
         });
         interval.ok_or_else(|| {
-            Error::sql(format!("checkpoint interval '{text}'")).help("write 10s, 200ms, 5min or 1000000rows")
+            Error::sql(format!("'{text}' is no interval")).help("write 10s, 200ms, 5min, 1h or 1000000rows")
         })
     }
 
-    /// Whether a checkpoint is due, after that long and that many rows.
+    /// Whether it is due, after that long and that many rows.
     pub(crate) fn is_over(self, elapsed: Duration, rows: u64) -> bool {
         match self {
             Self::Time(time) => elapsed >= time,

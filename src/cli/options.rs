@@ -45,6 +45,12 @@ pub struct QueryOptions {
     /// A file, or a folder (ending in /) with one file for each pipeline; or the URL of one in an object store.
     #[arg(long, short, value_name = "PATH")]
     pub output: Option<String>,
+    /// In a folder of output, ends a file that has so many bytes (64MB), and begins another one.
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub roll_bytes: Option<usize>,
+    /// In a folder of output, ends a file that has been written for so long, or has so many rows: 15min or 1000000rows.
+    #[arg(long, value_name = "INTERVAL")]
+    pub roll_interval: Option<String>,
     /// Writes late rows there, each with its file and row: a file, or a folder (ending in /).
     #[arg(long, value_name = "PATH")]
     pub late: Option<String>,

@@ -45,6 +45,8 @@ pub async fn open(options: &QueryOptions) -> Result<SessionContext> {
         settings.push(("streamlines.partitions".to_string(), partitions.to_string()));
         settings.push(("datafusion.execution.target_partitions".to_string(), partitions.to_string()));
     }
+    settings.extend(options.roll_bytes.iter().map(|bytes| ("streamlines.roll_bytes".to_string(), bytes.to_string())));
+    settings.extend(options.roll_interval.iter().map(|roll| ("streamlines.roll_interval".to_string(), roll.clone())));
     if let Some(rows) = options.batch_rows {
         settings.push(("streamlines.batch_rows".to_string(), rows.to_string()));
     }

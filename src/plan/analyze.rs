@@ -295,13 +295,12 @@ impl Rewriter {
         Ok(Flow { is_changelog, ..Flow::stateless(plan, Shape::Tail) })
     }
 
-    /// COPY: the pipelines write files themselves, unless DataFusion is to divide the rows by columns, or to compress
-    /// text as only it can.
+    /// COPY: the pipelines write files themselves, unless DataFusion is to compress text as only it can.
     fn copy(&self, copy: CopyTo, emit: EmitMode) -> Result<Flow> {
         let format = copy.file_type.get_ext().trim_start_matches('.').parse::<OutputFormat>();
         let compression = copy.options.iter().find(|(key, _)| key.trim_start_matches("format.") == "compression");
         let foreign = compression.and_then(|(_, name)| name.parse().ok()).is_some_and(|name| !compresses(name));
-        let by_pipelines = copy.partition_by.is_empty() && (!foreign || matches!(format, Ok(OutputFormat::Parquet)));
+        let by_pipelines = !foreign || matches!(format, Ok(OutputFormat::Parquet));
         let (Ok(format), true) = (format, by_pipelines) else {
             return self.tail(LogicalPlan::Copy(copy), emit);
         };
@@ -312,9 +311,11 @@ impl Rewriter {
         options.sort();
         let schema = copy.output_schema;
         // As DataFusion has it, a path without an extension is a folder.
-        let is_folder = Path::new(&copy.output_url).extension().is_none() && !copy.output_url.ends_with('/');
+        let is_file = Path::new(&copy.output_url).extension().is_some() && copy.partition_by.is_empty();
+        let is_folder = !is_file && !copy.output_url.ends_with('/');
         let path = if is_folder { format!("{}/", copy.output_url) } else { copy.output_url };
-        let node = WriteFiles { input: Arc::new(input), path, format, options, schema };
+        let (input, partition_by) = (Arc::new(input), copy.partition_by);
+        let node = WriteFiles { input, path, format, options, partition_by, schema };
         Ok(Flow::stateless(extension(node), Shape::Tail))
     }
 

@@ -438,6 +438,8 @@ pub(crate) struct WriteFiles {
     pub(crate) format: OutputFormat,
     /// The options of the statement, sorted by key.
     pub(crate) options: Vec<(String, String)>,
+    /// The columns by which rows are divided into folders.
+    pub(crate) partition_by: Vec<String>,
     pub(crate) schema: DFSchemaRef,
 }
 
@@ -455,7 +457,11 @@ impl UserDefinedLogicalNodeCore for WriteFiles {
         vec![]
     }
     fn fmt_for_explain(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "WriteFiles: path={}, format={}", self.path, self.format)
+        write!(f, "WriteFiles: path={}, format={}", self.path, self.format)?;
+        match self.partition_by.is_empty() {
+            true => Ok(()),
+            false => write!(f, ", by={}", self.partition_by.join(", ")),
+        }
     }
     fn with_exprs_and_inputs(&self, _: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
         Ok(Self { input: only(inputs, "WriteFiles")?, ..self.clone() })

@@ -35,7 +35,7 @@ use crate::exec::unnest::StreamUnnestExec;
 use crate::exec::used::UsedRowsExec;
 use crate::operator::WindowShape;
 use crate::runtime::{PipelinesExec, WriteExec, divided_for, strategy, workers};
-use crate::sink::{FileSink, OutputFormat};
+use crate::sink::{FileSink, Hive, OutputFormat};
 use crate::source::{Division, Sharing, Split};
 use crate::sql::EmitMode;
 
@@ -160,7 +160,7 @@ impl ExtensionPlanner for NodePlanner {
         if let Some(node) = node.downcast_ref::<WriteFiles>() {
             let sink = FileSink::open(&node.path, node.format, session.runtime_env(), session.config())?;
             let sink = sink.confined_by(session.config())?;
-            let sink = sink.with_options(output_options(node, session)?);
+            let sink = sink.with_options(output_options(node, session)?).with_hive(hive(node, session)?);
             return Ok(Some(Arc::new(WriteExec::new(input, Arc::new(sink)))));
         }
         if let Some(node) = node.downcast_ref::<Pipelines>() {
@@ -178,10 +178,24 @@ fn output_options(node: &WriteFiles, session: &dyn Session) -> Result<TableOptio
         OutputFormat::Csv => options.set_config_format(ConfigFileType::CSV),
         _ => options.set_config_format(ConfigFileType::JSON),
     }
-    for (key, value) in &node.options {
+    for (key, value) in node.options.iter().filter(|(key, _)| key != KEEPS_COLUMNS) {
         options.set(&format!("format.{}", key.strip_prefix("format.").unwrap_or(key)), value)?;
     }
     Ok(options)
+}
+
+/// The option of a COPY that keeps the columns in the files by which rows are divided into folders.
+const KEEPS_COLUMNS: &str = "execution.keep_partition_by_columns";
+
+/// How the rows of a COPY are divided into folders.
+fn hive(node: &WriteFiles, session: &dyn Session) -> Result<Hive> {
+    let keeps_columns = match node.options.iter().find(|(key, _)| key == KEEPS_COLUMNS) {
+        None => session.config_options().execution.keep_partition_by_columns,
+        Some((_, value)) => value
+            .parse()
+            .map_err(|_| Error::sql(format!("{KEEPS_COLUMNS} '{value}'")).help("write 'true' or 'false'"))?,
+    };
+    Ok(Hive { columns: node.partition_by.clone(), keeps_columns })
 }
 
 fn plan_pipelines(

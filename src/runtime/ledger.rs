@@ -106,7 +106,7 @@ impl Ledger {
     pub(super) async fn close(&self) -> Result<()> {
         let mut writers = self.take().await;
         match close(&mut writers).await {
-            Ok(()) => self.sink.closed(writers.len()).await,
+            Ok(files) => self.sink.closed(&files).await,
             Err(error) => {
                 abort(writers, self.sink.as_ref()).await;
                 Err(error)
@@ -128,14 +128,16 @@ impl Ledger {
     }
 }
 
-async fn close(writers: &mut [Box<dyn Writer>]) -> Result<()> {
+/// Closes writers, and gives the names of their files.
+async fn close(writers: &mut [Box<dyn Writer>]) -> Result<Vec<String>> {
     for writer in writers.iter_mut() {
         writer.finish().await?;
     }
+    let mut files = vec![];
     for writer in writers {
-        writer.close().await?;
+        files.extend(writer.close().await?.files);
     }
-    Ok(())
+    Ok(files)
 }
 
 async fn abort(writers: Vec<Box<dyn Writer>>, sink: &dyn Sink) {

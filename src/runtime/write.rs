@@ -96,7 +96,7 @@ pub(super) async fn write_whole(
     };
     match closed {
         Ok(written) => {
-            sink.closed(writers.len()).await?;
+            sink.closed(&written.files).await?;
             Ok(written)
         }
         Err(error) => {
@@ -138,9 +138,7 @@ async fn write_rows(mut rows: SendableRecordBatchStream, writer: &mut dyn Writer
 async fn close(writers: &mut [Box<dyn Writer>]) -> Result<Written> {
     let mut total = Written::default();
     for writer in writers {
-        let written = writer.close().await?;
-        total.rows += written.rows;
-        total.bytes += written.bytes;
+        total.add(writer.close().await?);
     }
     Ok(total)
 }

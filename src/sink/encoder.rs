@@ -26,6 +26,10 @@ pub(super) trait Encoder: Send {
     fn write(&mut self, batch: &RecordBatch) -> Result<()>;
     /// Encodes what is left.
     fn finish(&mut self) -> Result<()>;
+    /// About how many bytes it keeps to encode them later.
+    fn buffered(&self) -> usize {
+        0
+    }
 }
 
 /// Bytes that an encoder has written and nobody has taken yet.

@@ -28,6 +28,8 @@ pub(super) struct Target {
     pub(super) shown: String,
     /// Whether that is an object store, and not this machine.
     pub(super) is_remote: bool,
+    /// The name that a folder has it under.
+    pub(super) name: Option<String>,
     /// Bytes of a part.
     pub(super) part_bytes: usize,
     /// Whether there is a file even if no row comes.
@@ -63,6 +65,11 @@ impl FileWriter {
             closed: false,
             written: Written::default(),
         }
+    }
+
+    /// Rows, and bytes with those that are still to be encoded.
+    pub(super) fn so_far(&self) -> Written {
+        Written { bytes: self.written.bytes + self.encoder.buffered() as u64, rows: self.written.rows, files: vec![] }
     }
 
     /// Takes what has been encoded, and uploads it if it is a part's worth.
@@ -141,19 +148,17 @@ impl Writer for FileWriter {
     }
 
     async fn close(&mut self) -> Result<Written> {
-        let Target { store, path, shown, .. } = &self.target;
+        let Target { store, path, shown, name, .. } = &mut self.target;
         let closed = match &mut self.upload {
             Some(upload) => upload.complete().await.map(|_| ()),
             None if self.is_to_put => store.put(path, std::mem::take(&mut self.pending).into()).await.map(|_| ()),
-            // An earlier run may have had rows here.
-            None => match store.delete(path).await {
-                Err(object_store::Error::NotFound { .. }) => Ok(()),
-                deleted => deleted,
-            },
+            // There was no row.
+            None => return Ok(std::mem::take(&mut self.written)),
         };
         closed.map_err(|error| not_written(shown, error))?;
         self.closed = true;
-        Ok(self.written)
+        self.written.files.extend(name.take());
+        Ok(std::mem::take(&mut self.written))
     }
 
     /// Waits until the parts are gone: a program that is about to end would not get to it later.

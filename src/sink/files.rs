@@ -5,6 +5,7 @@
 //! written through, and a link stays one. A run replaces the files of an earlier one of its format in the same folder,
 //! all of them, and touches no others.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
@@ -17,9 +18,9 @@ use datafusion::common::parsers::CompressionTypeVariant;
 use datafusion::error::Result;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::prelude::SessionConfig;
+use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStore, ObjectStoreExt};
 
 use crate::confinement::{self, Access};
 use crate::error::Error;
@@ -27,13 +28,14 @@ use crate::store::{Policy, Remote, is_url};
 
 use super::compression::{Compressor, compression_of, compression_of_name, suffix};
 use super::encoder::{Bytes, Medium, encoder};
-use super::file_writer::{FileWriter, Target, io_error, not_written};
+use super::file_writer::{FileWriter, Target, io_error};
+use super::folder::{PART, format_of_part};
+use super::hive::{Hive, HiveWriter};
 use super::local::Local;
+use super::rolling::{Names, Rolling, RollingWriter};
+use super::staged::StagedWriter;
 use super::stream::StreamWriter;
 use super::{Epochs, OutputFormat, Sink, Writer};
-
-/// What the names of files in a folder begin with; the pipeline's number and the format follow.
-pub(super) const PART: &str = "part-";
 
 /// Writes files into an object store, the local file system among them.
 #[derive(Clone)]
@@ -47,18 +49,22 @@ pub struct FileSink {
     pub(super) folder: bool,
     pub(super) format: OutputFormat,
     options: TableOptions,
+    /// The columns by which rows are divided into folders.
+    pub(super) hive: Hive,
+    pub(super) rolling: Rolling,
     policy: Policy,
 }
 
 impl FileSink {
     /// A path of this machine, or a URL in a store that the session knows: a file, or, if it ends in `/`, a folder in which
-    /// each pipeline writes a file of its own.
+    /// each pipeline writes files of its own: one, or as many as `streamlines.roll_bytes` and `roll_interval` of the session
+    /// make of its rows.
     ///
     /// # Errors
     /// A path that is none; a folder where a file is to be; a store that the session does not know.
     pub fn open(path: &str, format: OutputFormat, runtime: &RuntimeEnv, config: &SessionConfig) -> Result<Self> {
         if !is_url(path) {
-            return Self::local(path, format);
+            return Ok(Self { rolling: Rolling::of(config)?, ..Self::local(path, format)? });
         }
         let Remote { shown, store, path: object, policy } = Remote::find(path, runtime, config)?;
         let folder = path.ends_with('/');
@@ -66,10 +72,11 @@ impl FileSink {
             let error = Error::data("is no place for output").in_file(shown);
             return Err(error.help("name an object, or a folder with / at its end").into());
         }
-        Ok(Self { store, shown, path: object, local: None, folder, format, options: TableOptions::default(), policy })
+        let (options, hive, rolling) = (TableOptions::default(), Hive::default(), Rolling::of(config)?);
+        Ok(Self { store, shown, path: object, local: None, folder, format, options, hive, rolling, policy })
     }
 
-    /// A path of this machine.
+    /// A path of this machine; in a folder each pipeline writes one file.
     ///
     /// # Errors
     /// As [`FileSink::open`].
@@ -90,6 +97,8 @@ impl FileSink {
             folder,
             format,
             options: TableOptions::default(),
+            hive: Hive::default(),
+            rolling: Rolling::default(),
             policy: Policy::default(),
         })
     }
@@ -114,16 +123,30 @@ impl FileSink {
         }
     }
 
-    fn name_of_part(&self, pipeline: usize) -> String {
-        format!("{PART}{pipeline:05}.{}", self.extension())
+    /// The names of what a pipeline writes in a whole run.
+    fn names_of(&self, pipeline: usize) -> Names {
+        Names { stem: format!("{PART}{pipeline:05}"), end: format!(".{}", self.extension()) }
     }
 
     pub(super) fn extension(&self) -> String {
         format!("{}{}", self.format, suffix(self.compression().0))
     }
 
-    /// A writer of a file of this name in the folder, or of the only file.
-    pub(super) fn file_writer(&self, name: Option<&str>, schema: &SchemaRef) -> Result<Box<dyn Writer>> {
+    /// A writer of what a pipeline gives in one go, as files with these names that are staged in the folder.
+    pub(super) fn folder_writer(&self, names: Names, schema: SchemaRef) -> Result<Box<dyn Writer>> {
+        Ok(match self.hive.columns.is_empty() {
+            true => Box::new(RollingWriter::new(self.clone(), names, String::new(), schema)),
+            false => Box::new(HiveWriter::try_new(self.clone(), names, &schema)?),
+        })
+    }
+
+    /// A writer of a file that is put under this name in the folder and told as that one, or of the only file.
+    pub(super) fn file_writer(
+        &self,
+        name: Option<&str>,
+        told: Option<String>,
+        schema: &SchemaRef,
+    ) -> Result<FileWriter> {
         let bytes = Bytes::default();
         let encoder = encoder(self.format, Medium::File, schema, &self.options, bytes.clone())?;
         let (path, shown) = match name {
@@ -132,7 +155,7 @@ impl FileSink {
                     let error = Error::data("is a folder").in_file(format!("{}{name}", self.shown));
                     return Err(error.help("a pipeline writes its file there: name another folder").into());
                 }
-                (self.path.clone().join(name), format!("{}{name}", self.shown))
+                (self.object(name)?, format!("{}{name}", self.shown))
             }
             None => (self.path.clone(), self.shown.clone()),
         };
@@ -140,13 +163,14 @@ impl FileSink {
             store: Arc::clone(&self.store),
             path,
             shown,
+            name: told,
             is_remote: self.local.is_none(),
             part_bytes: self.policy.part_bytes,
             // A pipeline without rows leaves no file in a folder; a single file is always there.
             writes_empty: !self.folder,
         };
         let compressor = Compressor::try_new(self.compression())?;
-        Ok(Box::new(FileWriter::new(target, encoder, bytes, compressor)))
+        Ok(FileWriter::new(target, encoder, bytes, compressor))
     }
 
     /// The same, where SQL has named the path.
@@ -166,9 +190,25 @@ impl FileSink {
     }
 }
 
+impl FileSink {
+    /// With rows in folders by the values of these columns, as Hive has them.
+    pub(crate) fn with_hive(self, hive: Hive) -> Self {
+        Self { hive, ..self }
+    }
+
+    /// With one file for each pipeline, or for each of its epochs.
+    pub(crate) fn without_rolling(self) -> Self {
+        Self { rolling: Rolling::default(), ..self }
+    }
+}
+
 impl fmt::Debug for FileSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} as {}", self.shown, self.format)
+        write!(f, "{} as {}", self.shown, self.format)?;
+        match self.hive.columns.is_empty() {
+            true => Ok(()),
+            false => write!(f, " by {}", self.hive.columns.join(", ")),
+        }
     }
 }
 
@@ -184,8 +224,18 @@ impl Sink for FileSink {
             let name = self.shown.clone();
             return Ok(Box::new(StreamWriter::try_new(Box::new(out), name, self.format, &schema, &self.options)?));
         }
-        let name = self.folder.then(|| self.name_of_part(pipeline));
-        self.file_writer(name.as_deref(), &schema)
+        if !self.folder {
+            return Ok(Box::new(self.file_writer(None, None, &schema)?));
+        }
+        let Names { stem, end } = self.names_of(pipeline);
+        if self.hive.columns.is_empty() && !self.rolling.ends_files() {
+            let name = format!("{stem}{end}");
+            return Ok(Box::new(self.file_writer(Some(&name), Some(name.clone()), &schema)?));
+        }
+        // In a store what is staged ends in the number of a run.
+        let end = if self.local.is_some() { end } else { format!("{end}.0") };
+        let staging = self.folder_writer(Names { stem, end }, schema)?;
+        Ok(Box::new(StagedWriter::new(self.clone(), staging)))
     }
 
     fn writes_through(&self) -> bool {
@@ -201,7 +251,7 @@ impl Sink for FileSink {
             return Ok(());
         }
         let is_own = |name: &str| match self.folder {
-            true => part_of_name(name).is_some_and(|(_, format)| format == self.format),
+            true => format_of_part(name) == Some(self.format),
             false => self.path.filename() == Some(name),
         };
         for (name, _) in self.unfinished().await?.into_iter().filter(|(_, file)| is_own(file)) {
@@ -214,26 +264,16 @@ impl Sink for FileSink {
         self.local.iter().for_each(|local| local.remove_new_folders(self.folder));
     }
 
-    async fn closed(&self, writers: usize) -> Result<()> {
+    async fn closed(&self, files: &[String]) -> Result<()> {
         if !self.folder {
             return Ok(());
         }
-        let wrong = |error| not_written(&self.shown, error);
-        for object in self.store.list_with_delimiter(Some(&self.path)).await.map_err(wrong)?.objects {
-            let name = object.location.filename().unwrap_or_default();
-            let is_old = |part: usize| part >= writers || name != self.name_of_part(part);
-            if part_of_name(name).is_some_and(|(part, format)| format == self.format && is_old(part)) {
-                self.store.delete(&object.location).await.map_err(wrong)?;
+        let files: HashSet<&String> = files.iter().collect();
+        for name in self.names().await? {
+            if format_of_part(&name) == Some(self.format) && !files.contains(&name) {
+                self.remove(&name).await?;
             }
         }
         Ok(())
     }
-}
-
-/// The pipeline and format of a file that a run has written into a folder.
-pub(super) fn part_of_name(name: &str) -> Option<(usize, OutputFormat)> {
-    let (part, extension) = name.strip_prefix(PART)?.split_once('.')?;
-    let extension = extension.trim_end_matches(".gz").trim_end_matches(".zst");
-    let pipeline = part.split_once('-').map_or(part, |(pipeline, _)| pipeline);
-    Some((pipeline.parse().ok()?, extension.parse().ok()?))
 }

@@ -79,7 +79,7 @@ impl Sink for TableSink {
         self.rows.writer(pipeline, schema)
     }
 
-    async fn closed(&self, _: usize) -> Result<()> {
+    async fn closed(&self, _: &[String]) -> Result<()> {
         let defaults = self.table.column_defaults.iter().cloned().collect();
         let table = MemTable::try_new(Arc::clone(&self.schema), self.rows.take())?
             .with_constraints(self.table.constraints.clone())
@@ -108,6 +108,7 @@ impl Writer for MemoryWriter {
     async fn close(&mut self) -> Result<Written> {
         let rows = std::mem::take(&mut self.rows);
         let written = Written {
+            files: vec![],
             rows: rows.iter().map(|batch| batch.num_rows() as u64).sum(),
             bytes: rows.iter().map(|batch| batch.get_array_memory_size() as u64).sum(),
         };

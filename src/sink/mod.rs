@@ -8,11 +8,15 @@ mod encoder;
 mod epochs;
 mod file_writer;
 mod files;
+mod folder;
 mod format;
+mod hive;
 mod local;
 mod memory;
 mod null;
 mod parquet;
+mod rolling;
+mod staged;
 mod stream;
 mod table;
 
@@ -24,20 +28,32 @@ use async_trait::async_trait;
 use datafusion::error::{DataFusionError, Result};
 
 pub(crate) use compression::compresses;
-pub use epochs::Epochs;
+pub use epochs::{Epochs, InEpoch};
 pub use files::FileSink;
 pub use format::OutputFormat;
+pub(crate) use hive::Hive;
 pub(crate) use memory::{MemorySink, TableSink};
 pub use null::NullSink;
 pub use stream::StdoutSink;
 
 /// What one writer has written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Written {
     /// Rows.
     pub rows: u64,
     /// Bytes of the finished output.
     pub bytes: u64,
+    /// The names of its files, of a writer into a folder.
+    pub files: Vec<String>,
+}
+
+impl Written {
+    /// Adds what has been written besides.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.bytes += other.bytes;
+        self.files.extend(other.files);
+    }
 }
 
 /// A place that rows go to.
@@ -54,13 +70,13 @@ pub trait Sink: Send + Sync + std::fmt::Debug {
     /// Columns that the format cannot hold.
     fn writer(&self, pipeline: usize, schema: SchemaRef) -> Result<Box<dyn Writer>>;
 
-    /// The writers of pipelines 0 to `writers` have closed: the result is whole, and what an earlier run with more of
-    /// them left in the same place is taken away, so that only this run's rows are there.
+    /// All writers have closed, and these are their files: the result is whole, and what an earlier run has left in the
+    /// same place is taken away, so that only this run's rows are there.
     ///
     /// # Errors
     /// What cannot be taken away.
-    async fn closed(&self, writers: usize) -> Result<()> {
-        let _ = writers;
+    async fn closed(&self, files: &[String]) -> Result<()> {
+        let _ = files;
         Ok(())
     }
 

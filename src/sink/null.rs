@@ -7,7 +7,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::error::Result;
 
-use super::{Epochs, Sink, Writer, Written};
+use super::{Epochs, InEpoch, Sink, Writer, Written};
 
 /// Counts rows; every pipeline by itself.
 #[derive(Debug, Default)]
@@ -33,11 +33,7 @@ impl Epochs for NullSink {
         Ok(())
     }
 
-    fn file(&self, pipeline: usize, epoch: u64, _: u64) -> String {
-        format!("{pipeline}-{epoch}")
-    }
-
-    fn staging_writer(&self, _: &str, _: SchemaRef) -> Result<Box<dyn Writer>> {
+    fn staging_writer(&self, _: InEpoch, _: SchemaRef) -> Result<Box<dyn Writer>> {
         Ok(Box::new(NullWriter::default()))
     }
 
@@ -63,6 +59,6 @@ impl Writer for NullWriter {
     }
 
     async fn close(&mut self) -> Result<Written> {
-        Ok(self.written)
+        Ok(self.written.clone())
     }
 }

@@ -76,6 +76,11 @@ impl Encoder for ParquetEncoder {
         writer.finish().map_err(told)?;
         Ok(())
     }
+
+    fn buffered(&self) -> usize {
+        let sample: usize = self.sample.iter().map(RecordBatch::get_array_memory_size).sum();
+        sample + self.writer.as_ref().map_or(0, ArrowWriter::in_progress_size)
+    }
 }
 
 fn told(error: datafusion::parquet::errors::ParquetError) -> DataFusionError {

@@ -93,6 +93,6 @@ impl Writer for StreamWriter {
     }
 
     async fn close(&mut self) -> Result<Written> {
-        Ok(self.written)
+        Ok(self.written.clone())
     }
 }

@@ -50,8 +50,21 @@ fn parse_statement(mut tokens: Tokens, dialect: &dyn Dialect) -> Result<StreamSt
     windows::rewrite_clauses(&mut tokens, dialect)?;
     let mut parser = DFParserBuilder::new(tokens).with_dialect(dialect).build()?;
     let mut statements = parser.parse_statements().map_err(located_error)?;
-    let statement = statements.pop_front().ok_or_else(|| Error::sql("no statement"))?;
+    let mut statement = statements.pop_front().ok_or_else(|| Error::sql("no statement"))?;
+    unquote_partitions(&mut statement);
     Ok(StreamStatement::Query { statement: Box::new(statement), emit, quoted })
+}
+
+/// The columns of PARTITIONED BY as every other name is read: DataFusion's parser leaves their quotes on.
+fn unquote_partitions(statement: &mut Statement) {
+    match statement {
+        Statement::Explain(explain) => unquote_partitions(&mut explain.statement),
+        Statement::CopyTo(copy) => copy.partitioned_by.iter_mut().for_each(|column| {
+            let quoted = column.strip_prefix('"').and_then(|column| column.strip_suffix('"'));
+            *column = quoted.map_or_else(|| column.to_lowercase(), |quoted| quoted.replace("\"\"", "\""));
+        }),
+        _ => {}
+    }
 }
 
 fn located_error(error: DataFusionError) -> DataFusionError {

@@ -311,7 +311,7 @@ impl Writer for Counting {
     }
     async fn close(&mut self) -> Result<Written> {
         self.closed.fetch_add(1, Ordering::Relaxed);
-        Ok(Written { rows: self.rows, bytes: 0 })
+        Ok(Written { rows: self.rows, ..Written::default() })
     }
     async fn abort(self: Box<Self>) {
         self.aborted.fetch_add(1, Ordering::Relaxed);

@@ -110,7 +110,9 @@ fn survives(query: &str, kills: usize, random: &mut ChaCha8Rng) {
         let strategy = strategies[random.random_range(0..3)];
         let workers = random.random_range(1..=4).to_string();
         let handoff = format!("streamlines.handoff_rows={}", random.random_range(1..700));
+        let roll = format!("{}rows", random.random_range(1..3000));
         let more = ["--strategy", strategy, "--partitions", &workers, "--speed", "300000rows/s", "--set", &handoff];
+        let more = [&more[..], &["--roll-interval", &roll, "--roll-bytes", "30KB"]].concat();
         let job = Saving { folder: folder.path(), query, more: &more };
         let mut child = job.start();
         std::thread::sleep(Duration::from_millis(random.random_range(20..400)));
@@ -354,7 +356,7 @@ fn what_cannot_be_saved_is_refused() {
     refuses("SELECT flight FROM flights", &with(&["--late", "x/"]), "a ledger of late rows");
     let by_carrier = "SELECT carrier, count(*) FROM flights GROUP BY carrier";
     refuses(by_carrier, &with(&["--set", "streamlines.routing=exchange"]), "under which rows are between pipelines");
-    refuses("SELECT 1 FROM flights", &with(&["--checkpoint-interval", "soon"]), "checkpoint interval 'soon'");
+    refuses("SELECT 1 FROM flights", &with(&["--checkpoint-interval", "soon"]), "'soon' is no interval");
     // Neither a folder of checkpoints nor one of output is of two jobs.
     fs::create_dir(folder.path().join("out")).unwrap();
     fs::write(folder.path().join("out/part-00000.csv"), "flight\n1\n").unwrap();

@@ -10,6 +10,7 @@ mod faults;
 #[cfg(unix)]
 mod follow;
 mod generate;
+mod hive;
 mod interrupt;
 mod late_rows;
 mod lateness;

@@ -47,6 +47,8 @@ impl KeptRows {
     pub(super) fn of(pipelines: &PipelinesExec, checkpoints: &str, task: &TaskContext) -> Result<Self> {
         let folder = format!("{}/{ROWS}/", checkpoints.trim_end_matches('/'));
         let sink = FileSink::open(&folder, OutputFormat::Arrow, &task.runtime_env(), task.session_config())?;
+        // They are asked for by name.
+        let sink = sink.without_rolling();
         Ok(Self { folder, sink, schema: pipelines.rows_schema(), workers: pipelines.workers() })
     }
 

@@ -199,10 +199,7 @@ impl Durable {
         let mut failed = None;
         while let Some(ended) = workers.join_next().await {
             match ended.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error))).flatten() {
-                Ok(written) => {
-                    total.rows += written.rows;
-                    total.bytes += written.bytes;
-                }
+                Ok(written) => total.add(written),
                 // None of the others is at work any more when the folder is left to the next run.
                 Err(error) if failed.is_none() => {
                     failed = Some(error);
@@ -252,9 +249,7 @@ impl Durable {
     async fn work(&self, work: Work) -> Result<Written> {
         let mut total = Written::default();
         while let Some(context) = work.take().filter(|_| !work.is_stopped()) {
-            let written = self.pipeline(&work, context).await?;
-            total.rows += written.rows;
-            total.bytes += written.bytes;
+            total.add(self.pipeline(&work, context).await?);
         }
         Ok(total)
     }

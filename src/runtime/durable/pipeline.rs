@@ -9,7 +9,7 @@ use datafusion::common::Result;
 use crate::checkpoint::Checkpoint;
 use crate::runtime::chain::{Chain, Step};
 use crate::runtime::work::Work;
-use crate::sink::{Writer, Written};
+use crate::sink::{InEpoch, Writer, Written};
 use crate::source::Position;
 
 use super::Durable;
@@ -29,7 +29,7 @@ pub(super) struct Pipeline<'a> {
 struct Output {
     index: usize,
     epoch: u64,
-    writer: Option<(String, Box<dyn Writer>)>,
+    writer: Option<Box<dyn Writer>>,
     written: Written,
 }
 
@@ -97,28 +97,27 @@ impl<'a> Pipeline<'a> {
 }
 
 impl Output {
-    /// The writer of this epoch's file, which begins with the first rows.
+    /// The writer of this epoch's files, which begins with the first rows.
     fn writer(&mut self, durable: &Durable) -> Result<&mut dyn Writer> {
         let writer = match self.writer.take() {
             Some(writer) => writer,
             None => {
-                let file = durable.epochs.file(self.index, self.epoch, durable.run);
-                let writer = durable.epochs.staging_writer(&file, Arc::clone(&durable.schema))?;
+                let epoch = InEpoch { pipeline: self.index, epoch: self.epoch, run: durable.run };
+                let writer = durable.epochs.staging_writer(epoch, Arc::clone(&durable.schema))?;
                 let is_queued = durable.handoff_rows.is_some();
-                (file, if is_queued { Box::new(QueuedWriter::of(writer)) } else { writer })
+                if is_queued { Box::new(QueuedWriter::of(writer)) } else { writer }
             }
         };
-        let (_, writer) = self.writer.insert(writer);
-        Ok(writer.as_mut())
+        Ok(self.writer.insert(writer).as_mut())
     }
 
-    /// Stages the file of this epoch, if there is one.
+    /// Stages the files of this epoch, if there are any.
     async fn close(&mut self) -> Result<Vec<String>> {
-        let Some((file, mut writer)) = self.writer.take() else { return Ok(vec![]) };
+        let Some(mut writer) = self.writer.take() else { return Ok(vec![]) };
         writer.finish().await?;
-        let written = writer.close().await?;
-        self.written.rows += written.rows;
-        self.written.bytes += written.bytes;
-        Ok(vec![file])
+        let mut written = writer.close().await?;
+        let files = std::mem::take(&mut written.files);
+        self.written.add(written);
+        Ok(files)
     }
 }

@@ -24,7 +24,7 @@ use url::Url;
 
 use crate::config::StreamlinesOptions;
 use crate::session::{StreamlinesContext, parse_statements, streaming_session_with_runtime};
-use crate::sink::{FileSink, OutputFormat};
+use crate::sink::{FileSink, Hive, OutputFormat};
 use crate::store::Policy;
 use crate::store::faulty::FaultyStore;
 
@@ -65,6 +65,8 @@ static DATA: LazyLock<Data> = LazyLock::new(|| {
 struct Run<'a> {
     store: &'a FaultyStore,
     query: &'static str,
+    /// By the values of how many columns rows are in folders of the output.
+    folders: usize,
     options: StreamlinesOptions,
     policy: Policy,
 }
@@ -91,7 +93,8 @@ impl Run<'_> {
         let statement = parse_statements(&ctx, self.query)?.remove(0);
         let job = ctx.plan_job(statement).await?;
         let sink = FileSink::open("sim://store/out/", OutputFormat::Csv, &ctx.runtime_env(), &ctx.copied_config())?;
-        job.run(&sink).await.map(|_| ())
+        let columns = job.schema().fields().iter().take(self.folders).map(|field| field.name().clone()).collect();
+        job.run(&sink.with_hive(Hive { columns, keeps_columns: true })).await.map(|_| ())
     }
 }
 
@@ -117,7 +120,7 @@ async fn expected(query: &'static str) -> Vec<String> {
     }
     let store = FaultyStore::new(0);
     let options = StreamlinesOptions { partitions: 2, ..StreamlinesOptions::default() };
-    Run { store: &store, query, options, policy: Policy::default() }.run().await.unwrap();
+    Run { store: &store, query, folders: 0, options, policy: Policy::default() }.run().await.unwrap();
     let rows = rows(&store).await;
     assert!(rows.len() > 20, "{query}");
     DATA.expected.lock().insert(query, rows.clone());
@@ -146,6 +149,8 @@ fn options(random: &mut ChaCha8Rng) -> StreamlinesOptions {
         checkpoint_dir: "sim://store/checkpoints".to_string(),
         checkpoint_interval: format!("{}rows", random.random_range(10..60)),
         checkpoints_kept: random.random_range(1..=3),
+        roll_bytes: random.random_range(0..2) * random.random_range(1..500),
+        roll_interval: format!("{}rows", random.random_range(3..100)),
         ..StreamlinesOptions::default()
     }
 }
@@ -159,6 +164,7 @@ async fn survives(seed: u64) -> Result<(usize, usize), String> {
     store.watch("out");
     store.fails(random.random_range(0..60));
     let (mut crashes, mut failures, to_crash) = (0, 0, random.random_range(1..7));
+    let folders = random.random_range(0..3);
     let told = |what: String| format!("seed {seed}, {query}: {what}");
     loop {
         let is_last = crashes + failures >= to_crash;
@@ -168,7 +174,7 @@ async fn survives(seed: u64) -> Result<(usize, usize), String> {
         store.begins((!is_last).then(|| random.random_range(1..150)));
         let policy = if is_last { Policy { lease: Duration::from_secs(1), ..impatient() } } else { impatient() };
         let policy = Policy { attempt: if is_last { Duration::from_secs(5) } else { policy.attempt }, ..policy };
-        let run = Run { store: &store, query, options: options(&mut random), policy };
+        let run = Run { store: &store, query, folders, options: options(&mut random), policy };
         let ended = tokio::select! {
             ended = run.run() => Some(ended),
             () = store.crashed() => None,

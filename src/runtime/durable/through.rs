@@ -9,7 +9,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
 use tokio::sync::Mutex;
 
-use crate::sink::{Epochs, Writer, Written};
+use crate::sink::{Epochs, InEpoch, Writer, Written};
 
 /// One writer for all pipelines.
 pub(super) struct Through {
@@ -38,11 +38,7 @@ impl Epochs for Through {
         Ok(())
     }
 
-    fn file(&self, pipeline: usize, epoch: u64, _: u64) -> String {
-        format!("{pipeline}-{epoch}")
-    }
-
-    fn staging_writer(&self, _: &str, _: SchemaRef) -> Result<Box<dyn Writer>> {
+    fn staging_writer(&self, _: InEpoch, _: SchemaRef) -> Result<Box<dyn Writer>> {
         Ok(Box::new(Part { writer: Arc::clone(&self.writer), rows: 0 }))
     }
 
@@ -69,6 +65,6 @@ impl Writer for Part {
     }
 
     async fn close(&mut self) -> Result<Written> {
-        Ok(Written { rows: self.rows, bytes: 0 })
+        Ok(Written { rows: self.rows, ..Written::default() })
     }
 }

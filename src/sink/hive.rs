@@ -1,0 +1,209 @@
+//! Rows in folders by their values, as Hive has them: `origin=EWR/month=1/part-00000.parquet` holds the rows of that
+//! origin and month, without these two columns.
+//!
+//! ```text
+//!   batch ─▶ its rows by values ─▶ a writer for each folder, which ends its file where too many are open
+//! ```
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use async_trait::async_trait;
+use datafusion::common::Result;
+use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
+use datafusion::physical_plan::aggregates::order::GroupOrdering;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::error::Error;
+
+use super::files::FileSink;
+use super::rolling::{Names, RollingWriter};
+use super::{Writer, Written};
+
+/// How many files a pipeline has open at once.
+const OPEN: usize = 100;
+
+/// The value of a folder for rows that have none.
+const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
+
+/// What the name of a folder does not hold as it is.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
+
+/// The columns by which rows are divided.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Hash)]
+pub(crate) struct Hive {
+    pub(crate) columns: Vec<String>,
+    /// Whether the files hold them, too.
+    pub(crate) keeps_columns: bool,
+}
+
+impl Hive {
+    /// Where the columns are in rows of `schema`, and where those that the files hold.
+    ///
+    /// # Errors
+    /// A column that is not there, or whose values are no name; no column left for the files.
+    fn places(&self, schema: &Schema) -> Result<(Vec<usize>, Vec<usize>)> {
+        let place = |name: &String| {
+            let found = schema.fields().iter().position(|field| field.name() == name);
+            let place = found.ok_or_else(|| {
+                let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+                let error = Error::sql(format!("PARTITIONED BY {name}, which no row has"));
+                error.help(format!("the columns are {}", names.join(", ")))
+            })?;
+            match schema.field(place).data_type() {
+                data_type if !data_type.is_nested() => Ok(place),
+                data_type => {
+                    let error = Error::sql(format!("PARTITIONED BY {name}, a {data_type}"));
+                    Err(error.help("a folder's name is one value: select the part that it is to be"))
+                }
+            }
+        };
+        let by = self.columns.iter().map(place).collect::<std::result::Result<Vec<_>, Error>>()?;
+        let is_kept = |place: &usize| self.keeps_columns || !by.contains(place);
+        let kept: Vec<usize> = (0..schema.fields().len()).filter(is_kept).collect();
+        if kept.is_empty() {
+            let error = Error::sql("PARTITIONED BY all columns leaves none for the files");
+            return Err(error
+                .help("SET datafusion.execution.keep_partition_by_columns = true keeps them there")
+                .into());
+        }
+        Ok((by, kept))
+    }
+}
+
+/// Writes rows into folders.
+pub(super) struct HiveWriter {
+    sink: FileSink,
+    names: Names,
+    /// The columns by which rows are divided, and those that the files hold.
+    by: Vec<usize>,
+    kept: Vec<usize>,
+    schema: SchemaRef,
+    /// The values of each folder, in the order in which they came, and the folder of each row.
+    values: Box<dyn GroupValues>,
+    folders: Vec<usize>,
+    writers: Vec<FolderWriter>,
+    batches: u64,
+}
+
+/// The files of one folder.
+struct FolderWriter {
+    files: RollingWriter,
+    /// The batch that it had rows of last.
+    used: u64,
+}
+
+impl HiveWriter {
+    /// # Errors
+    /// Columns by which rows cannot be divided, or that the format cannot hold.
+    pub(super) fn try_new(sink: FileSink, names: Names, schema: &SchemaRef) -> Result<Self> {
+        let (by, kept) = sink.hive.places(schema)?;
+        let keys = by.iter().map(|place| Field::clone(schema.field(*place))).collect::<Vec<_>>();
+        let schema = Arc::new(schema.project(&kept)?);
+        // What cannot be written is told before a row has come.
+        sink.file_writer(None, None, &schema)?;
+        let values = new_group_values(Arc::new(Schema::new(keys)), &GroupOrdering::None)?;
+        Ok(Self { sink, names, by, kept, schema, values, folders: vec![], writers: vec![], batches: 0 })
+    }
+
+    /// Makes writers for folders that a batch is the first to have rows for.
+    fn add_folders(&mut self, schema: &Schema, keys: &[ArrayRef]) -> Result<()> {
+        for row in 0..self.folders.len() {
+            if self.folders[row] == self.writers.len() {
+                let folder = folder(self.by.iter().map(|place| schema.field(*place)), keys, row)?;
+                let (sink, names) = (self.sink.clone(), self.names.clone());
+                let files = RollingWriter::new(sink, names, folder, Arc::clone(&self.schema));
+                self.writers.push(FolderWriter { files, used: 0 });
+            }
+        }
+        Ok(())
+    }
+
+    /// The folder whose file has been without rows for longest, if too many files are open.
+    fn to_end(&self) -> Option<usize> {
+        let open = || self.writers.iter().enumerate().filter(|(_, writer)| writer.files.is_open());
+        let is_too_many = open().count() > OPEN;
+        let oldest = open().min_by_key(|(_, writer)| writer.used).map(|(folder, _)| folder);
+        oldest.filter(|_| is_too_many)
+    }
+}
+
+/// The rows of each folder, in their order.
+fn divided(batch: RecordBatch, folders: &[usize]) -> Result<Vec<(usize, RecordBatch)>> {
+    if let Some(first) = folders.first().filter(|first| folders.iter().all(|folder| folder == *first)) {
+        return Ok(vec![(*first, batch)]);
+    }
+    let mut rows: Vec<u32> = (0..folders.len() as u32).collect();
+    rows.sort_by_key(|row| folders[*row as usize]);
+    let of_folder = |rows: &[u32]| {
+        let taken = take_record_batch(&batch, &UInt32Array::from(rows.to_vec()))?;
+        Ok((folders[rows[0] as usize], taken))
+    };
+    rows.chunk_by(|a, b| folders[*a as usize] == folders[*b as usize]).map(of_folder).collect()
+}
+
+/// The folder of a row.
+fn folder<'a>(fields: impl Iterator<Item = &'a Field>, keys: &[ArrayRef], row: usize) -> Result<String> {
+    let mut folder = String::new();
+    for (field, key) in fields.zip(keys) {
+        let value = match key.is_null(row) || key.data_type() == &DataType::Null {
+            true => NULL.to_string(),
+            false => encoded(&ArrayFormatter::try_new(key, &FormatOptions::default())?.value(row).to_string()),
+        };
+        folder.push_str(&folder_of(field.name(), &value));
+        folder.push('/');
+    }
+    Ok(folder)
+}
+
+/// The folder of a column's value, which is encoded.
+pub(super) fn folder_of(column: &str, value: &str) -> String {
+    format!("{}={value}", encoded(column))
+}
+
+fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, ENCODED).to_string()
+}
+
+#[async_trait]
+impl Writer for HiveWriter {
+    async fn write(&mut self, batch: RecordBatch) -> Result<()> {
+        self.batches += 1;
+        let keys: Vec<ArrayRef> = self.by.iter().map(|place| Arc::clone(batch.column(*place))).collect();
+        self.values.intern(&keys, &mut self.folders)?;
+        self.add_folders(batch.schema_ref(), &keys)?;
+        for (folder, rows) in divided(batch.project(&self.kept)?, &self.folders)? {
+            let writer = &mut self.writers[folder];
+            writer.used = self.batches;
+            writer.files.write(rows).await?;
+            if let Some(oldest) = self.to_end() {
+                self.writers[oldest].files.end_file().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        for writer in &mut self.writers {
+            writer.files.finish().await?;
+        }
+        Ok(())
+    }
+
+    async fn close(&mut self) -> Result<Written> {
+        let mut written = Written::default();
+        for writer in &mut self.writers {
+            written.add(writer.files.close().await?);
+        }
+        Ok(written)
+    }
+
+    async fn abort(self: Box<Self>) {
+        for writer in self.writers {
+            Box::new(writer.files).abort().await;
+        }
+    }
+}
