@@ -1,7 +1,9 @@
 //! A store that fails as stores do, by a seed: errors before and after an operation took effect, answers that never come,
 //! throttling, listings that lag behind, and a crash of the run that uses it, whose last operation takes effect at
-//! once, later, when another run is at work, or never.
+//! once, later, when another run is at work, or never. Or the run only seems to have crashed: it stands still, or
+//! cannot reach the store, and goes on when another one is at work. To it, it is the clock that has leapt.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,15 +26,20 @@ use tokio::sync::Notify;
 /// How many earlier states listings may show.
 const PAST: usize = 24;
 
-/// A store that fails.
+/// A store that fails, as one run has it.
 #[derive(Debug, Clone)]
-pub(crate) struct FaultyStore(Arc<Shared>);
+pub(crate) struct FaultyStore {
+    shared: Arc<Shared>,
+    run: u32,
+}
 
 #[derive(Debug)]
 struct Shared {
     objects: InMemory,
     state: Mutex<State>,
     crashed: Notify,
+    /// Runs that were cut off go on.
+    healed: Notify,
 }
 
 struct State {
@@ -40,8 +47,13 @@ struct State {
     /// Faults in a thousand operations.
     faults: u32,
     operations: u64,
+    /// The run that began last, and when it is to crash.
+    run: u32,
     crash_at: Option<u64>,
-    has_crashed: bool,
+    /// Runs that nobody answers any more.
+    dead: HashSet<u32>,
+    /// Runs that get no answer until so many operations have been.
+    cut_off: HashMap<u32, u64>,
     /// So many operations are turned away.
     throttled: u32,
     /// What takes effect when so many operations have been.
@@ -76,77 +88,106 @@ impl FaultyStore {
             random: ChaCha8Rng::seed_from_u64(seed),
             faults: 0,
             operations: 0,
+            run: 0,
             crash_at: None,
-            has_crashed: false,
+            dead: HashSet::new(),
+            cut_off: HashMap::new(),
             throttled: 0,
             on_its_way: vec![],
             past: vec![],
             watched: None,
             violations: vec![],
         };
-        Self(Arc::new(Shared { objects: InMemory::new(), state: Mutex::new(state), crashed: Notify::new() }))
+        let (objects, crashed, healed) = (InMemory::new(), Notify::new(), Notify::new());
+        Self { shared: Arc::new(Shared { objects, state: Mutex::new(state), crashed, healed }), run: 0 }
     }
 
     /// From now on so many faults in a thousand operations.
     pub(crate) fn fails(&self, faults: u32) {
-        self.0.state.lock().faults = faults;
+        self.shared.state.lock().faults = faults;
     }
 
-    /// The run is to crash in that many operations, if at all; one that had crashed is over.
-    pub(crate) fn begins(&self, crash_in: Option<u64>) {
-        let mut state = self.0.state.lock();
-        state.has_crashed = false;
+    /// The store as another run has it, which is to crash in that many operations, if at all.
+    pub(crate) fn begins(&self, crash_in: Option<u64>) -> Self {
+        let mut state = self.shared.state.lock();
+        state.run += 1;
         state.throttled = 0;
         state.crash_at = crash_in.map(|operations| state.operations + operations);
+        Self { shared: Arc::clone(&self.shared), run: state.run }
     }
 
     /// Waits for the crash.
     pub(crate) async fn crashed(&self) {
-        self.0.crashed.notified().await;
+        self.shared.crashed.notified().await;
     }
 
-    /// Nobody answers any more.
+    /// Nobody answers this run any more.
     pub(crate) fn crash(&self) {
-        self.0.state.lock().has_crashed = true;
+        self.shared.state.lock().dead.insert(self.run);
+    }
+
+    /// Whether this run is only cut off, and will go on.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.shared.state.lock().cut_off.contains_key(&self.run)
     }
 
     /// Files in this folder whose names begin with no dot are what readers see: once there they must stay as they are.
     pub(crate) fn watch(&self, folder: &str) {
-        self.0.state.lock().watched = Some((Path::from(folder), vec![]));
+        self.shared.state.lock().watched = Some((Path::from(folder), vec![]));
     }
 
     /// What readers have seen change.
     pub(crate) fn violations(&self) -> Vec<String> {
-        self.0.state.lock().violations.clone()
+        self.shared.state.lock().violations.clone()
     }
 
     /// The objects themselves.
     pub(crate) fn objects(&self) -> &InMemory {
-        &self.0.objects
+        &self.shared.objects
     }
 
-    /// All that is on its way arrives.
+    /// All that is on its way arrives, and who was cut off goes on.
     pub(crate) fn settle(&self) {
-        let late = std::mem::take(&mut self.0.state.lock().on_its_way);
-        late.into_iter().for_each(|(_, effect)| self.0.apply(effect));
+        let late = std::mem::take(&mut self.shared.state.lock().on_its_way);
+        late.into_iter().for_each(|(_, effect)| self.shared.apply(effect));
+        self.shared.state.lock().cut_off.clear();
+        self.shared.healed.notify_waiters();
+    }
+
+    /// Waits until this run is answered.
+    async fn answered(&self) {
+        loop {
+            let healed = self.shared.healed.notified();
+            let (is_dead, is_cut_off) = {
+                let state = self.shared.state.lock();
+                (state.dead.contains(&self.run), state.cut_off.contains_key(&self.run))
+            };
+            match (is_dead, is_cut_off) {
+                (true, _) => return std::future::pending().await,
+                (_, true) => healed.await,
+                _ => return,
+            }
+        }
     }
 
     async fn operation<T: Send + 'static>(
         &self,
         effect: impl FnOnce(&InMemory) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let shared = &self.0;
+        let shared = &self.shared;
         shared.arrive();
         // Others get their turn, so that operations of several pipelines are mixed.
         if shared.chance(300) {
             tokio::task::yield_now().await;
         }
-        if shared.state.lock().has_crashed {
-            return std::future::pending().await;
-        }
-        if shared.is_to_crash() {
-            shared.crash_during(Box::new(|objects| drop(effect(objects))));
-            return std::future::pending().await;
+        self.answered().await;
+        if shared.is_to_crash(self.run) {
+            if shared.chance(700) {
+                shared.crash_during(self.run, Box::new(|objects| drop(effect(objects))));
+                return std::future::pending().await;
+            }
+            shared.cut_off(self.run);
+            self.answered().await;
         }
         match shared.fate() {
             Fate::Done => shared.done(effect),
@@ -162,7 +203,7 @@ impl FaultyStore {
 
     /// The objects as a listing shows them.
     fn listed(&self) -> InMemory {
-        let mut state = self.0.state.lock();
+        let mut state = self.shared.state.lock();
         let lags = state.faults > 0 && state.random.random_bool(0.3) && !state.past.is_empty();
         match lags {
             true => {
@@ -170,7 +211,7 @@ impl FaultyStore {
                 let at = state.random.random_range(0..past);
                 state.past[at].fork()
             }
-            false => self.0.objects.fork(),
+            false => self.shared.objects.fork(),
         }
     }
 }
@@ -185,12 +226,14 @@ fn now<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 impl Shared {
-    /// What was on its way takes effect in its time.
+    /// What was on its way takes effect in its time, and who was cut off goes on.
     fn arrive(&self) {
         let late: Vec<Effect> = {
             let mut state = self.state.lock();
             state.operations += 1;
             let now = state.operations;
+            state.cut_off.retain(|_, until| *until > now);
+            self.healed.notify_waiters();
             let (due, waiting) = std::mem::take(&mut state.on_its_way).into_iter().partition(|(at, _)| *at <= now);
             state.on_its_way = waiting;
             let due: Vec<(u64, Effect)> = due;
@@ -203,15 +246,24 @@ impl Shared {
         self.state.lock().random.random_ratio(in_a_thousand, 1000)
     }
 
-    fn is_to_crash(&self) -> bool {
+    fn is_to_crash(&self, run: u32) -> bool {
         let state = self.state.lock();
-        state.crash_at.is_some_and(|at| state.operations >= at)
+        state.run == run && state.crash_at.is_some_and(|at| state.operations >= at)
     }
 
-    fn crash_during(&self, effect: Effect) {
+    /// A run seems to have crashed.
+    fn cut_off(&self, run: u32) {
+        let mut state = self.state.lock();
+        state.crash_at = None;
+        let until = state.operations + state.random.random_range(1..80);
+        state.cut_off.insert(run, until);
+        self.crashed.notify_one();
+    }
+
+    fn crash_during(&self, run: u32, effect: Effect) {
         let fate = {
             let mut state = self.state.lock();
-            state.has_crashed = true;
+            state.dead.insert(run);
             state.crash_at = None;
             state.random.random_range(0..4)
         };
@@ -276,7 +328,7 @@ impl Shared {
     }
 
     fn visible(&self, folder: &Path) -> Vec<(Path, Bytes)> {
-        let found = now(self.objects.list_with_delimiter(Some(folder))).map_or(vec![], |found| found.objects);
+        let found: Vec<ObjectMeta> = now(self.objects.list(Some(folder)).try_collect()).unwrap_or_default();
         let paths = found.into_iter().map(|object| object.location);
         let paths = paths.filter(|path| path.filename().is_some_and(|name| !name.starts_with('.')));
         let bytes = |path: &Path| now(async { self.objects.get(path).await?.bytes().await });

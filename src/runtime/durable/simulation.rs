@@ -1,6 +1,6 @@
 //! Jobs whose checkpoints and output are in a store that fails (`store/faulty.rs`), and that crash at any operation, again
-//! and again: what they have written when they have ended is what an undisturbed run gives, and on the way there no
-//! reader sees a row that later moves, goes or comes twice.
+//! and again, or stand still and come to life beside the run that has taken over: what they have written when they have ended
+//! is what an undisturbed run gives, and on the way there no reader sees a row that later moves, goes or comes twice.
 //!
 //! `STREAMLINES_SIMULATIONS=1000 STREAMLINES_SEED=1 cargo test --lib any_number_of_seeds -- --ignored` runs as many as it is
 //! told to.
@@ -62,8 +62,8 @@ static DATA: LazyLock<Data> = LazyLock::new(|| {
 });
 
 /// One run of a job.
-struct Run<'a> {
-    store: &'a FaultyStore,
+struct Run {
+    store: FaultyStore,
     query: &'static str,
     /// By the values of how many columns rows are in folders of the output.
     folders: usize,
@@ -71,7 +71,7 @@ struct Run<'a> {
     policy: Policy,
 }
 
-impl Run<'_> {
+impl Run {
     async fn session(&self) -> SessionContext {
         let runtime = RuntimeEnvBuilder::new().build_arc().unwrap();
         runtime.register_object_store(&Url::parse("sim://store").unwrap(), Arc::new(self.store.clone()));
@@ -120,7 +120,7 @@ async fn expected(query: &'static str) -> Vec<String> {
     }
     let store = FaultyStore::new(0);
     let options = StreamlinesOptions { partitions: 2, ..StreamlinesOptions::default() };
-    Run { store: &store, query, folders: 0, options, policy: Policy::default() }.run().await.unwrap();
+    Run { store: store.clone(), query, folders: 0, options, policy: Policy::default() }.run().await.unwrap();
     let rows = rows(&store).await;
     assert!(rows.len() > 20, "{query}");
     DATA.expected.lock().insert(query, rows.clone());
@@ -165,18 +165,20 @@ async fn survives(seed: u64) -> Result<(usize, usize), String> {
     store.fails(random.random_range(0..60));
     let (mut crashes, mut failures, to_crash) = (0, 0, random.random_range(1..7));
     let folders = random.random_range(0..3);
+    let mut cut_off = vec![];
     let told = |what: String| format!("seed {seed}, {query}: {what}");
     loop {
         let is_last = crashes + failures >= to_crash;
         if is_last {
             store.fails(0);
         }
-        store.begins((!is_last).then(|| random.random_range(1..150)));
+        let own = store.begins((!is_last).then(|| random.random_range(1..150)));
         let policy = if is_last { Policy { lease: Duration::from_secs(1), ..impatient() } } else { impatient() };
         let policy = Policy { attempt: if is_last { Duration::from_secs(5) } else { policy.attempt }, ..policy };
-        let run = Run { store: &store, query, folders, options: options(&mut random), policy };
+        let run = Run { store: own.clone(), query, folders, options: options(&mut random), policy };
+        let mut running = tokio::spawn(async move { run.run().await });
         let ended = tokio::select! {
-            ended = run.run() => Some(ended),
+            ended = &mut running => Some(ended.map_err(|error| told(error.to_string()))?),
             () = store.crashed() => None,
         };
         match ended {
@@ -188,11 +190,22 @@ async fn survives(seed: u64) -> Result<(usize, usize), String> {
                 return Err(told(format!("{error}, after {crashes} crashes and {failures} failures")));
             }
         }
+        if own.is_cut_off() {
+            cut_off.push(running);
+            continue;
+        }
         // What is left of the run hears from nobody.
-        store.crash();
+        own.crash();
+        running.abort();
         tokio::task::yield_now().await;
     }
     store.settle();
+    for run in cut_off {
+        match run.await.map_err(|error| told(error.to_string()))? {
+            Err(error) if !is_expected(&error) => return Err(told(format!("{error}, of a run that was cut off"))),
+            _ => {}
+        }
+    }
     let violations = store.violations();
     if !violations.is_empty() {
         return Err(told(violations.join("; ")));
