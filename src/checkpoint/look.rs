@@ -21,6 +21,7 @@ use crate::store::{Remote, is_url, root};
 use super::job::Fingerprint;
 use super::lease::Lease;
 use super::object::Checkpoint;
+use super::parts::part_of;
 use super::store::{JOB, LOCK, OLDEST, ROWS, epoch_of, is_free, not_usable, saved_job};
 
 /// A job that has saved itself.
@@ -109,9 +110,10 @@ pub async fn delete_checkpoints(ctx: &SessionContext, folder: &str) -> Result<us
     let is_row = |path: &Path| path.parts().next().is_some_and(|first| first.as_ref() == ROWS);
     let is_oldest = |path: &Path| pipeline_of(path).is_some() && path.filename() == Some(OLDEST);
     let saved = |path: &Path| pipeline_of(path).and(epoch_of(path)).is_some();
+    let is_part = |path: &Path| pipeline_of(path).and(part_of(path)).is_some();
     let mut deleted = 0;
     for path in objects.iter().map(|object| &object.location) {
-        if saved(path) || is_oldest(path) || is_row(path) {
+        if saved(path) || is_part(path) || is_oldest(path) || is_row(path) {
             folder.delete(path).await?;
             deleted += usize::from(saved(path));
         }

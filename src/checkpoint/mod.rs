@@ -8,6 +8,7 @@
 //!   folder/lock                             held while a job runs; in a store lease.json, which says that it lives
 //!   folder/rows/                            rows for what runs where the pipelines meet
 //!   folder/00003/0000000012.checkpoint      pipeline 3 after its 12th epoch
+//!   folder/00003/0000000012-5.part          what its operators have saved in that epoch, by run 5, for later ones too
 //!   folder/00003/oldest                     in a store, the epoch of its oldest one
 //! ```
 
@@ -15,6 +16,8 @@ mod job;
 mod lease;
 mod look;
 mod object;
+mod parts;
+mod sealed;
 mod settings;
 mod store;
 

@@ -1,26 +1,21 @@
-//! A checkpoint, and its bytes.
+//! A checkpoint, and what it holds in bytes: the position and the counts as a header, the operators' state as batches.
 //!
-//! ```text
-//!   magic (8)  version (4)  length of the header (4)  header (JSON)
-//!   for each batch of each operator: length (8), the batch as an Arrow IPC stream
-//!   CRC-32 of all before (4)
-//! ```
-//!
-//! Numbers are little-endian.
+//! What an operator has saved before and does not change any more is in parts, objects of their own, which later checkpoints
+//! name (`operator/window_merge/handed_over.rs`).
 
-use std::ops::Range;
+use std::collections::BTreeSet;
 
 use arrow::array::RecordBatch;
-use arrow::ipc::reader::StreamReader;
-use arrow::ipc::writer::StreamWriter;
 use datafusion::common::Result;
 use serde_json::{Value, json};
 
-use crate::operator::{SavedPiece, Spans, without_slack};
+use crate::operator::{PartId, SavedPart, SavedPiece, Spans};
 use crate::source::{FileIdentity, Followed, Position, TextPosition, TextStart};
 
+use super::sealed::{Batches, seal, unseal};
+
 const MAGIC: &[u8; 8] = b"STRMCKPT";
-const VERSION: u32 = 2;
+const MAGIC_OF_PART: &[u8; 8] = b"STRMPART";
 
 /// What is saved of a pipeline.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -57,32 +52,44 @@ pub(crate) struct Saved {
 }
 
 impl Saved {
-    fn batches(&self) -> impl Iterator<Item = &RecordBatch> {
-        self.snapshot.iter().chain(self.merge.iter().flat_map(|merge| &merge.partials))
+    fn parts(&self) -> impl Iterator<Item = &SavedPart> {
+        self.merge.iter().flat_map(|merge| &merge.parts)
+    }
+
+    /// What it has in a part.
+    fn in_part(&self, id: PartId) -> &[RecordBatch] {
+        self.parts().find(|part| part.id == id).map_or(&[], |part| &part.partials)
     }
 
     /// Rows of state.
     pub(super) fn rows(&self) -> usize {
-        self.batches().map(RecordBatch::num_rows).sum()
+        let rows = self.snapshot.iter().map(RecordBatch::num_rows).sum::<usize>();
+        rows + self.parts().map(|part| part.rows as usize).sum::<usize>()
     }
 
     fn header(&self) -> Value {
         let merge = self.merge.as_ref().map(|merge| {
             json!({
                 "watermark": merge.watermark, "windows": merge.windows, "epochs": merge.epochs,
-                "given": merge.given.iter().collect::<Vec<_>>(), "batches": merge.partials.len(),
+                "given": merge.given.iter().collect::<Vec<_>>(),
+                "parts": merge.parts.iter().map(|part| (part.id.epoch, part.id.run, part.rows)).collect::<Vec<_>>(),
             })
         });
         json!({ "reached": self.reached, "batches": self.snapshot.len(), "merge": merge })
     }
 
-    fn decode(header: &Value, rest: &mut Bytes) -> std::result::Result<Self, String> {
+    fn decode(header: &Value, rest: &mut Batches) -> std::result::Result<Self, String> {
         let reached = header["reached"].as_i64().ok_or("an operator without event time")?;
-        let mut saved = Self { reached, snapshot: rest.batches(&header["batches"])?, merge: None };
+        let mut saved = Self { reached, snapshot: rest.read(&header["batches"])?, merge: None };
         if let Some(merge) = header["merge"].as_object() {
             let number = |name: &str| merge.get(name).ok_or_else(|| format!("a merger without {name}"));
             let list = |name: &str| number(name)?.as_array().ok_or_else(|| format!("a merger without {name}"));
             let span = |span: &Value| Some((span[0].as_i64()?, span[1].as_i64()?));
+            let part = |part: &Value| {
+                let id = PartId { epoch: part[0].as_u64()?, run: part[1].as_u64()? };
+                Some(SavedPart { id, partials: vec![], rows: part[2].as_u64()? })
+            };
+            let parts = list("parts")?.iter().map(part).collect::<Option<Vec<_>>>();
             let epochs = list("epochs")?.iter().map(Value::as_u64).collect::<Option<_>>();
             let given = list("given")?.iter().map(span).collect::<Option<Vec<_>>>();
             saved.merge = Some(SavedPiece {
@@ -90,7 +97,7 @@ impl Saved {
                 windows: number("windows")?.as_u64().ok_or("a merger without windows")?,
                 given: Spans::of(given.ok_or("a merger with a wrong span")?),
                 epochs: epochs.ok_or("a merger with a wrong epoch")?,
-                partials: rest.batches(number("batches")?)?,
+                parts: parts.ok_or("a merger with a wrong part")?,
             });
         }
         Ok(saved)
@@ -104,9 +111,40 @@ impl Checkpoint {
         merges.all(|merge| merge.epochs.iter().zip(all).all(|(epoch, other)| *epoch <= other.epoch))
     }
 
+    /// The parts that it names.
+    pub(super) fn parts(&self) -> BTreeSet<PartId> {
+        self.operators.iter().flat_map(Saved::parts).map(|part| part.id).collect()
+    }
+
+    /// The bytes of a part.
+    ///
     /// # Errors
     /// Batches that Arrow IPC cannot hold.
-    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
+    pub(super) fn encode_part(&self, id: PartId) -> Result<Vec<u8>> {
+        let operators: Vec<&[RecordBatch]> = self.operators.iter().map(|saved| saved.in_part(id)).collect();
+        let header = json!({ "operators": operators.iter().map(|batches| batches.len()).collect::<Vec<_>>() });
+        seal(MAGIC_OF_PART, &header, operators.into_iter().flatten())
+    }
+
+    /// Takes the content of a part that it names.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes, in words.
+    pub(super) fn add_part(&mut self, id: PartId, bytes: &[u8]) -> std::result::Result<(), String> {
+        let (header, mut rest) = unseal(MAGIC_OF_PART, bytes)?;
+        let operators = header["operators"].as_array().ok_or("it has no operators")?;
+        for (index, batches) in operators.iter().enumerate() {
+            let batches = rest.read(batches)?;
+            let merge = self.operators.get_mut(index).and_then(|saved| saved.merge.as_mut());
+            let part = merge.and_then(|merge| merge.parts.iter_mut().find(|part| part.id == id));
+            part.into_iter().for_each(|part| part.partials = batches.clone());
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// Batches that Arrow IPC cannot hold.
+    pub(super) fn encode(&self) -> Result<Vec<u8>> {
         let operators: Vec<Value> = self.operators.iter().map(Saved::header).collect();
         let header = json!({
             "epoch": self.epoch, "rows_read": self.rows_read, "rows_out": self.rows_out, "used_rows": self.used_rows,
@@ -117,37 +155,15 @@ impl Checkpoint {
             })),
             "text": self.position.text.as_ref().map(text_header),
         });
-        let header = header.to_string().into_bytes();
-        let mut bytes = [&MAGIC[..], &VERSION.to_le_bytes(), &(header.len() as u32).to_le_bytes(), &header].concat();
-        for batch in self.operators.iter().flat_map(Saved::batches) {
-            let mut writer = StreamWriter::try_new(vec![], &batch.schema())?;
-            writer.write(&without_slack(batch)?)?;
-            let batch = writer.into_inner()?;
-            bytes.extend_from_slice(&(batch.len() as u64).to_le_bytes());
-            bytes.extend_from_slice(&batch);
-        }
-        let sum = crc32fast::hash(&bytes);
-        bytes.extend_from_slice(&sum.to_le_bytes());
-        Ok(bytes)
+        seal(MAGIC, &header, self.operators.iter().flat_map(|saved| &saved.snapshot))
     }
 
+    /// The content of its parts is not in it.
+    ///
     /// # Errors
     /// What is wrong with the bytes, in words.
-    pub(crate) fn decode(bytes: &[u8]) -> std::result::Result<Self, String> {
-        let (content, sum) = bytes.split_last_chunk::<4>().ok_or("it is cut short")?;
-        if !content.starts_with(MAGIC) {
-            return Err("it is no checkpoint".to_string());
-        }
-        if crc32fast::hash(content) != u32::from_le_bytes(*sum) {
-            return Err("its checksum is wrong".to_string());
-        }
-        let mut rest = Bytes { content, next: MAGIC.len() };
-        let version = u32::from_le_bytes(rest.array()?);
-        if version != VERSION {
-            return Err(format!("it has version {version} of the format, and this program writes {VERSION}"));
-        }
-        let length = u32::from_le_bytes(rest.array()?) as usize;
-        let header: Value = serde_json::from_slice(rest.take(length)?).map_err(|error| error.to_string())?;
+    pub(super) fn decode(bytes: &[u8]) -> std::result::Result<Self, String> {
+        let (header, mut rest) = unseal(MAGIC, bytes)?;
         let mut operators = vec![];
         for operator in header["operators"].as_array().ok_or("it has no operators")? {
             operators.push(Saved::decode(operator, &mut rest)?);
@@ -211,54 +227,29 @@ fn text(header: &Value) -> std::result::Result<TextPosition, String> {
     })
 }
 
-/// Bytes that are read from their beginning.
-struct Bytes<'a> {
-    content: &'a [u8],
-    next: usize,
-}
-
-impl<'a> Bytes<'a> {
-    fn take(&mut self, length: usize) -> std::result::Result<&'a [u8], String> {
-        let range: Range<usize> = self.next..self.next.checked_add(length).ok_or("a length that cannot be")?;
-        self.next = range.end;
-        self.content.get(range).ok_or_else(|| "it is cut short".to_string())
-    }
-
-    fn array<const N: usize>(&mut self) -> std::result::Result<[u8; N], String> {
-        self.take(N)?.try_into().map_err(|_| "it is cut short".to_string())
-    }
-
-    fn batches(&mut self, number: &Value) -> std::result::Result<Vec<RecordBatch>, String> {
-        (0..number.as_u64().ok_or("a number of batches that is none")?).map(|_| self.batch()).collect()
-    }
-
-    fn batch(&mut self) -> std::result::Result<RecordBatch, String> {
-        let length = u64::from_le_bytes(self.array()?);
-        let bytes = self.take(usize::try_from(length).map_err(|error| error.to_string())?)?;
-        let mut reader = StreamReader::try_new(bytes, None).map_err(|error| error.to_string())?;
-        let batch = reader.next().ok_or("a batch that is not there")?;
-        batch.map_err(|error| error.to_string())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
+    use crate::checkpoint::sealed::VERSION;
     use arrow::array::{Int64Array, StringArray};
     use proptest::prelude::*;
 
     use super::*;
 
+    const OLD: PartId = PartId { epoch: 3, run: u64::MAX };
+    const NEW: PartId = PartId { epoch: 7, run: 1 };
+
     fn checkpoint() -> Checkpoint {
         let numbers = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![1, 2])) as _)]).unwrap();
         let texts = RecordBatch::try_from_iter([("t", Arc::new(StringArray::from(vec!["é"])) as _)]).unwrap();
+        let part = SavedPart { id: NEW, partials: vec![numbers.clone()], rows: 2 };
         let merge = SavedPiece {
             watermark: -5,
             windows: 3,
             given: Spans::of([(i64::MIN, 2), (7, i64::MAX)]),
             epochs: vec![4, u64::MAX],
-            partials: vec![numbers.clone()],
+            parts: vec![SavedPart { id: OLD, partials: vec![], rows: 2 }, part],
         };
         Checkpoint {
             epoch: 7,
@@ -292,7 +283,11 @@ mod tests {
 
     #[test]
     fn bytes_are_read_as_they_were_written() {
-        assert_eq!(Checkpoint::decode(&checkpoint().encode().unwrap()), Ok(checkpoint()));
+        let mut read = Checkpoint::decode(&checkpoint().encode().unwrap()).unwrap();
+        assert_eq!(read.parts(), BTreeSet::from([OLD, NEW]));
+        assert_ne!(read, checkpoint());
+        read.add_part(NEW, &checkpoint().encode_part(NEW).unwrap()).unwrap();
+        assert_eq!(read, checkpoint());
         let ended = Checkpoint { has_ended: true, ..Checkpoint::default() };
         assert_eq!(Checkpoint::decode(&ended.encode().unwrap()), Ok(ended));
     }
@@ -301,13 +296,14 @@ mod tests {
         /// Whatever was cut or changed is seen.
         #[test]
         fn damage_is_seen(at: prop::sample::Index, change in 1u8.., cuts: bool) {
-            let mut bytes = checkpoint().encode().unwrap();
+            let is_part = at.index(2) == 0;
+            let mut bytes = if is_part { checkpoint().encode_part(NEW).unwrap() } else { checkpoint().encode().unwrap() };
             let at = at.index(bytes.len());
             match cuts {
                 true => bytes.truncate(at),
                 false => bytes[at] ^= change,
             }
-            prop_assert!(Checkpoint::decode(&bytes).is_err());
+            prop_assert!(Checkpoint::decode(&bytes).is_err() && checkpoint().add_part(NEW, &bytes).is_err());
         }
 
         #[test]

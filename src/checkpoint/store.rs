@@ -20,11 +20,13 @@ use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, Pu
 use parking_lot::Mutex;
 
 use crate::error::Error;
+use crate::operator::PartId;
 use crate::store::{Remote, is_url, root, version_of};
 
 use super::job::Fingerprint;
 use super::lease::Lease;
 use super::object::Checkpoint;
+use super::parts::{NamedParts, part_of, path_of_part};
 
 pub(super) const JOB: &str = "job.json";
 pub(super) const LOCK: &str = "lock";
@@ -42,6 +44,10 @@ pub(crate) struct CheckpointStore {
     /// How many of each pipeline are kept.
     kept: usize,
     hold: Hold,
+    /// A number for what this run writes.
+    run: u64,
+    /// The parts that kept checkpoints name.
+    parts: Mutex<NamedParts>,
     /// The oldest one of each pipeline in a store, and the version of the object that says so.
     oldest: Mutex<HashMap<usize, (u64, Option<UpdateVersion>)>>,
 }
@@ -63,7 +69,12 @@ impl CheckpointStore {
             true => remote(Remote::find(folder, &task.runtime_env(), task.session_config())?).await?,
             false => local(folder)?,
         };
-        let store = Self { shown, store, kept: kept.max(1), hold, oldest: Mutex::default() };
+        let run = match &hold {
+            Hold::Lock(_) => std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0),
+            Hold::Lease(lease) => lease.run(),
+        };
+        let (parts, oldest) = (Mutex::default(), Mutex::default());
+        let store = Self { shown, store, kept: kept.max(1), hold, run, parts, oldest };
         match store.is_new(job).await {
             Ok(is_new) => Ok((store, is_new)),
             Err(error) => {
@@ -119,10 +130,7 @@ impl CheckpointStore {
 
     /// A number for what this run writes, which no other run at the same time has.
     pub(crate) fn run(&self) -> u64 {
-        match &self.hold {
-            Hold::Lock(_) => std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0),
-            Hold::Lease(lease) => lease.run(),
-        }
+        self.run
     }
 
     /// Whether this run still has the folder.
@@ -173,7 +181,7 @@ impl CheckpointStore {
         let mut damaged = None;
         for epoch in self.epochs(pipeline).await?.into_iter().rev().filter(|epoch| *epoch < end) {
             let path = path_of(pipeline, epoch);
-            match Checkpoint::decode(&self.read(&path).await?) {
+            match self.whole(pipeline, &self.read(&path).await?).await? {
                 Ok(checkpoint) => return Ok(Some(checkpoint)),
                 Err(error) => {
                     tracing::warn!("{}/{path}: {error}; the checkpoint before is used", self.shown);
@@ -187,13 +195,40 @@ impl CheckpointStore {
         }
     }
 
+    /// A checkpoint with the parts that it names, or what is wrong with it.
+    async fn whole(&self, pipeline: usize, bytes: &[u8]) -> Result<std::result::Result<Checkpoint, String>> {
+        let mut checkpoint = match Checkpoint::decode(bytes) {
+            Ok(checkpoint) => checkpoint,
+            damaged => return Ok(damaged),
+        };
+        for id in checkpoint.parts() {
+            let path = path_of_part(pipeline, id);
+            let added = match self.store.get(&path).await {
+                Err(StoreError::NotFound { .. }) => Err("it is not there".to_string()),
+                found => {
+                    let bytes = found.map_err(|error| self.wrong(error))?.bytes().await;
+                    checkpoint.add_part(id, &bytes.map_err(|error| self.wrong(error))?)
+                }
+            };
+            if let Err(error) = added {
+                return Ok(Err(format!("its part {path}: {error}")));
+            }
+        }
+        Ok(Ok(checkpoint))
+    }
+
     /// What a pipeline goes on from when it was left at `last`. In a store this is saved once more: whatever a run that
     /// was taken for dead still sends of this pipeline comes too late then, and changes nothing.
     ///
     /// # Errors
     /// As [`CheckpointStore::put`].
     pub(crate) async fn fenced(&self, pipeline: usize, last: Checkpoint) -> Result<Checkpoint> {
-        if last.has_ended || matches!(self.hold, Hold::Lock(_)) {
+        if last.has_ended {
+            return Ok(last);
+        }
+        let parts = self.objects(pipeline).await?.iter().filter_map(part_of).collect();
+        self.parts.lock().begin(pipeline, parts);
+        if matches!(self.hold, Hold::Lock(_)) {
             return Ok(last);
         }
         let next = Checkpoint { epoch: last.epoch + 1, ..last };
@@ -201,7 +236,7 @@ impl CheckpointStore {
         // What a run that was killed had left to take away.
         let (oldest, _) = self.oldest_known(pipeline);
         for epoch in self.listed(pipeline).await?.into_iter().filter(|epoch| *epoch < oldest) {
-            self.delete(pipeline, epoch).await?;
+            self.delete(&path_of(pipeline, epoch)).await?;
         }
         Ok(next)
     }
@@ -211,22 +246,37 @@ impl CheckpointStore {
     /// # Errors
     /// A folder that cannot be written, or that another run has taken over.
     pub(crate) async fn put(&self, pipeline: usize, checkpoint: &Checkpoint) -> Result<usize> {
+        let part = PartId { epoch: checkpoint.epoch, run: self.run };
+        let mut length = 0;
+        if checkpoint.parts().contains(&part) {
+            let bytes = checkpoint.encode_part(part)?;
+            length += bytes.len();
+            self.store.put(&path_of_part(pipeline, part), bytes.into()).await.map_err(|error| self.wrong(error))?;
+        }
         let bytes = checkpoint.encode()?;
-        let length = bytes.len();
+        length += bytes.len();
+        self.put_checkpoint(pipeline, checkpoint, bytes.into()).await?;
+        let forgotten = self.parts.lock().add(pipeline, checkpoint.parts(), self.kept);
+        for part in forgotten {
+            self.delete(&path_of_part(pipeline, part)).await?;
+        }
+        Ok(length)
+    }
+
+    async fn put_checkpoint(&self, pipeline: usize, checkpoint: &Checkpoint, bytes: PutPayload) -> Result<()> {
         let path = path_of(pipeline, checkpoint.epoch);
         if let Hold::Lease(lease) = &self.hold {
             lease.check()?;
-            self.put_new(&path, bytes.into()).await?;
-            self.forget(pipeline, (checkpoint.epoch + 1).saturating_sub(self.kept as u64)).await?;
-            return Ok(length);
+            self.put_new(&path, bytes).await?;
+            return self.forget(pipeline, (checkpoint.epoch + 1).saturating_sub(self.kept as u64)).await;
         }
-        self.store.put(&path, bytes.into()).await.map_err(|error| self.wrong(error))?;
+        self.store.put(&path, bytes).await.map_err(|error| self.wrong(error))?;
         for epoch in self.epochs(pipeline).await? {
             if epoch + self.kept as u64 <= checkpoint.epoch {
-                self.delete(pipeline, epoch).await?;
+                self.delete(&path_of(pipeline, epoch)).await?;
             }
         }
-        Ok(length)
+        Ok(())
     }
 
     /// Puts a checkpoint where none is, or a damaged one.
@@ -266,7 +316,7 @@ impl CheckpointStore {
         };
         self.oldest.lock().insert(pipeline, (oldest, Some(noted.into())));
         for epoch in before..oldest {
-            self.delete(pipeline, epoch).await?;
+            self.delete(&path_of(pipeline, epoch)).await?;
         }
         Ok(())
     }
@@ -275,8 +325,8 @@ impl CheckpointStore {
         self.oldest.lock().get(&pipeline).cloned().unwrap_or((1, None))
     }
 
-    async fn delete(&self, pipeline: usize, epoch: u64) -> Result<()> {
-        self.store.delete(&path_of(pipeline, epoch)).await.map_err(|error| self.wrong(error))
+    async fn delete(&self, path: &Path) -> Result<()> {
+        self.store.delete(path).await.map_err(|error| self.wrong(error))
     }
 
     async fn read(&self, path: &Path) -> Result<Vec<u8>> {
@@ -293,11 +343,16 @@ impl CheckpointStore {
     }
 
     async fn listed(&self, pipeline: usize) -> Result<Vec<u64>> {
-        let folder = folder_of(pipeline);
-        let found: Vec<_> = self.store.list(Some(&folder)).try_collect().await.map_err(|error| self.wrong(error))?;
-        let mut epochs: Vec<u64> = found.iter().filter_map(|object| epoch_of(&object.location)).collect();
+        let mut epochs: Vec<u64> = self.objects(pipeline).await?.iter().filter_map(epoch_of).collect();
         epochs.sort_unstable();
         Ok(epochs)
+    }
+
+    /// What is found of a pipeline.
+    async fn objects(&self, pipeline: usize) -> Result<Vec<Path>> {
+        let found: Vec<_> =
+            self.store.list(Some(&folder_of(pipeline))).try_collect().await.map_err(|error| self.wrong(error))?;
+        Ok(found.into_iter().map(|object| object.location).collect())
     }
 
     /// One epoch after the other has been saved, and none but the oldest are taken away.

@@ -17,7 +17,7 @@ use datafusion::execution::TaskContext;
 use parking_lot::Mutex;
 
 use crate::checkpoint::{Checkpoint, Saved};
-use crate::operator::{Counters, Merger, MissedRow, Stamp, WATERMARK_MIN};
+use crate::operator::{Counters, Merger, MissedRow, PartId, Stamp, WATERMARK_MIN};
 use crate::source::{Origin, ReaderCounts};
 
 use super::flight::{Arrived, Flight};
@@ -61,6 +61,8 @@ pub(crate) struct PipelineContext {
 #[derive(Debug, Default)]
 struct Saving {
     is_on: bool,
+    /// What operators save of what does not change any more is a part of its own.
+    part: PartId,
     saved: BTreeMap<usize, Saved>,
     restored: BTreeMap<usize, Saved>,
 }
@@ -114,6 +116,15 @@ impl PipelineContext {
     /// Whether the pipeline saves itself.
     pub(super) fn saves(&self) -> bool {
         self.saving.lock().is_on
+    }
+
+    /// Under which name parts are saved next.
+    pub(super) fn part(&self) -> PartId {
+        self.saving.lock().part
+    }
+
+    pub(crate) fn set_part(&self, part: PartId) {
+        self.saving.lock().part = part;
     }
 
     /// What the operator of a stage goes on from.

@@ -7,7 +7,7 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::common::Result;
 use parking_lot::Mutex;
 
-use crate::operator::{HandedOver, Merger, SavedPiece, WATERMARK_MAX, WATERMARK_MIN, WindowSpec};
+use crate::operator::{HandedOver, Merger, PartId, SavedPiece, WATERMARK_MAX, WATERMARK_MIN, WindowSpec};
 
 use super::context::PipelineContext;
 use super::operator::{OperatorExec, OperatorSpec};
@@ -38,20 +38,20 @@ impl Merge {
     pub(super) fn restore(&mut self, saved: SavedPiece) -> Result<()> {
         (self.told, self.merged) = (saved.watermark, saved.windows);
         match self.spec.merged().zip(self.handed_over.as_mut()) {
-            Some((spec, handed_over)) => handed_over.add(spec, &saved.partials),
+            Some((spec, handed_over)) => handed_over.restore(spec, saved.parts),
             None => Ok(()),
         }
     }
 
-    /// What `pipeline` saves of it.
-    pub(super) fn save(&mut self, pipeline: usize) -> Result<SavedPiece> {
+    /// What `pipeline` saves of it, with what is new of it as the part `id`.
+    pub(super) fn save(&mut self, pipeline: usize, id: PartId) -> Result<SavedPiece> {
         let (given, epochs) = self.merger.lock().to_save(pipeline);
-        let mut partials = vec![];
+        let mut parts = vec![];
         if let Some(handed_over) = &mut self.handed_over {
             handed_over.forget(&given);
-            partials = handed_over.partials()?;
+            parts = handed_over.save(id)?;
         }
-        Ok(SavedPiece { watermark: self.told, windows: self.merged, partials, given, epochs })
+        Ok(SavedPiece { watermark: self.told, windows: self.merged, parts, given, epochs })
     }
 
     /// Hands closed windows to the merger, and makes the rows of those that nobody can touch any more.

@@ -11,7 +11,8 @@ use std::task::{Context, Poll};
 
 use crate::checkpoint::Saved;
 use crate::operator::{
-    Counters, Missed, Operator, ResultTime, Stamp, TimedRows, WATERMARK_MAX, WATERMARK_MIN, watermark_behind,
+    Counters, Missed, Operator, ResultTime, SavedPiece, Stamp, TimedRows, WATERMARK_MAX, WATERMARK_MIN,
+    watermark_behind,
 };
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -97,7 +98,7 @@ impl OperatorStream {
     fn save(&mut self) -> Result<()> {
         if self.pipeline.wants_saved() {
             let reached = self.follower.as_ref().map_or(WATERMARK_MIN, |follower| follower.reached);
-            let merge = self.merge.as_mut().map(|merge| merge.save(self.pipeline.index)).transpose()?;
+            let merge = self.save_merge()?;
             self.pipeline.save(self.stage, Saved { reached, snapshot: self.operator.snapshot()?, merge });
         }
         Ok(())
@@ -106,10 +107,15 @@ impl OperatorStream {
     /// The rows have ended: all that is left to save is what other pipelines still need.
     fn save_end(&mut self) -> Result<()> {
         if self.pipeline.saves() {
-            let merge = self.merge.as_mut().map(|merge| merge.save(self.pipeline.index)).transpose()?;
+            let merge = self.save_merge()?;
             self.pipeline.save(self.stage, Saved { reached: WATERMARK_MAX, snapshot: vec![], merge });
         }
         Ok(())
+    }
+
+    fn save_merge(&mut self) -> Result<Option<SavedPiece>> {
+        let (index, part) = (self.pipeline.index, self.pipeline.part());
+        self.merge.as_mut().map(|merge| merge.save(index, part)).transpose()
     }
 
     fn push(&mut self, batch: &RecordBatch) -> Result<()> {

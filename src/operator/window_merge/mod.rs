@@ -4,6 +4,8 @@
 //! a piece that has not begun: the one it starts with) has passed the window's end. Partials are merged in the order
 //! of the pieces, which is the order of the rows.
 
+mod handed_over;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -13,11 +15,13 @@ use datafusion::common::{DataFusionError, Result, internal_datafusion_err};
 use super::aggregate_spec::AggregateSpec;
 use super::due::DueSlices;
 use super::groups::Groups;
-use super::open_windows::{OpenWindows, Window, apart, joined, ranges, slice_of, without_slice};
+use super::open_windows::{OpenWindows, Window, ranges, slice_of, without_slice};
 use super::small_windows::{SmallWindows, are_enough, are_few};
 use super::spans::Spans;
 use super::states::StateRows;
 use super::{WATERMARK_MAX, WATERMARK_MIN};
+
+pub(crate) use handed_over::{HandedOver, PartId, SavedPart};
 
 /// Keeps partial states until their windows are complete.
 #[derive(Debug)]
@@ -50,45 +54,7 @@ pub(crate) struct SavedPiece {
     /// How often each piece had saved itself by then. Where one goes on from an earlier time, this cannot be relied on.
     pub(crate) epochs: Vec<u64>,
     /// What it has handed over for other windows.
-    pub(crate) partials: Vec<RecordBatch>,
-}
-
-/// What a piece that saves itself has handed over, for as long as a window that it is for is not saved.
-#[derive(Debug, Default)]
-pub(crate) struct HandedOver {
-    /// Each with the end of the last window that it is for.
-    partials: Vec<(i64, RecordBatch)>,
-    /// Up to where it has been forgotten.
-    forgotten: i64,
-}
-
-impl HandedOver {
-    /// # Errors
-    /// What is no partial state.
-    pub(crate) fn add(&mut self, spec: &AggregateSpec, partials: &[RecordBatch]) -> Result<()> {
-        for partial in apart(partials)? {
-            let mut slice = slice_of(&partial)?;
-            while let Some(next) = slice.and_then(|slice| spec.next_window(slice)) {
-                slice = Some(next);
-            }
-            self.partials.push((slice.map_or(WATERMARK_MAX, |slice| slice.next_end), partial));
-        }
-        Ok(())
-    }
-
-    /// Forgets what is only for windows that have been given and saved.
-    pub(crate) fn forget(&mut self, given: &Spans) {
-        let given = given.given();
-        // That moves on when somebody saves itself, and not with each window.
-        if std::mem::replace(&mut self.forgotten, given) != given {
-            self.partials.retain(|(last_end, _)| *last_end > given);
-        }
-    }
-
-    /// What is to be saved of it.
-    pub(crate) fn partials(&self) -> Result<Vec<RecordBatch>> {
-        joined(self.partials.iter().map(|(_, partial)| partial.clone()).collect())
-    }
+    pub(crate) parts: Vec<SavedPart>,
 }
 
 /// A window that nobody can touch any more.
@@ -132,7 +98,7 @@ impl Merger {
         *watermark = saved.watermark.max(*watermark);
         *own = epoch;
         self.saved.add_all(&saved.given);
-        self.wait(piece, saved.partials)
+        saved.parts.into_iter().try_for_each(|part| self.wait(piece, part.partials))
     }
 
     /// The windows that nobody has to give again once `piece` has saved itself, and how often each piece has done so.

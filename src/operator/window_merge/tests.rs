@@ -195,11 +195,17 @@ impl Durable {
     fn save(&mut self, merger: &mut Merger) {
         let (given, epochs) = merger.to_save(self.index);
         self.handed_over.forget(&given);
-        let partials = self.handed_over.partials().unwrap();
+        let id = PartId { epoch: self.saved.epoch + 1, run: 0 };
+        let mut parts = self.handed_over.save(id).unwrap();
+        for part in parts.iter_mut().filter(|part| part.id != id) {
+            let before = self.saved.piece.parts.iter().find(|before| before.id == part.id).unwrap();
+            assert!(part.partials.is_empty() && part.rows == before.rows);
+            part.partials = before.partials.clone();
+        }
         let mut output = self.saved.output.clone();
         output.append(&mut self.output);
         let snapshot = (!self.has_ended()).then(|| self.operator.snapshot().unwrap());
-        let piece = SavedPiece { watermark: self.told, windows: 0, given, epochs, partials };
+        let piece = SavedPiece { watermark: self.told, windows: 0, given, epochs, parts };
         self.saved = SavedDurable { epoch: self.saved.epoch + 1, read: self.read, snapshot, piece, output };
         merger.saved(self.index, self.saved.epoch);
     }
@@ -209,7 +215,7 @@ impl Durable {
         let fresh = Self::new(spec, self.index, std::mem::take(&mut self.batches));
         *self = Self { saved: self.saved.clone(), read, told: piece.watermark, ..fresh };
         snapshot.iter().for_each(|snapshot| self.operator.restore(snapshot).unwrap());
-        self.handed_over.add(spec, &piece.partials).unwrap();
+        self.handed_over.restore(spec, piece.parts.clone()).unwrap();
         merger.restore(self.index, epoch, piece).unwrap();
     }
 

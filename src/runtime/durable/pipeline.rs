@@ -7,6 +7,7 @@ use std::time::Instant;
 use datafusion::common::Result;
 
 use crate::checkpoint::Checkpoint;
+use crate::operator::PartId;
 use crate::runtime::chain::{Chain, Step};
 use crate::runtime::work::Work;
 use crate::sink::{InEpoch, Writer, Written};
@@ -38,6 +39,7 @@ impl<'a> Pipeline<'a> {
     pub(super) fn new(durable: &'a Durable, chain: Chain, epochs: u64, rows: u64) -> Self {
         let (index, written) = (chain.context().index, Written::default());
         let output = Output { index, epoch: epochs + 1, writer: None, written };
+        chain.context().set_part(PartId { epoch: epochs + 1, run: durable.run });
         Self { durable, chain, output, saved: Instant::now(), saved_rows: rows }
     }
 
@@ -91,6 +93,7 @@ impl<'a> Pipeline<'a> {
         }
         self.chain.context().metrics.saved(bytes, begun.elapsed());
         self.output.epoch += 1;
+        self.chain.context().set_part(PartId { epoch: self.output.epoch, run: self.durable.run });
         (self.saved, self.saved_rows) = (Instant::now(), checkpoint.rows_read);
         Ok(())
     }
