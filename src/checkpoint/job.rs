@@ -23,6 +23,25 @@ pub(crate) struct Fingerprint {
 }
 
 impl Fingerprint {
+    /// Of a job with the pipelines of several streams, whose rows go to `output`.
+    pub(crate) fn of_all(streams: impl Iterator<Item = Self>, output: String) -> Self {
+        let all = streams.reduce(|mut all, next| {
+            all.plan.extend(next.plan);
+            all.pipelines = format!("{}; {}", all.pipelines, next.pipelines);
+            all.source.extend(next.source);
+            all
+        });
+        let none = || Self {
+            version: String::new(),
+            plan: vec![],
+            pipelines: String::new(),
+            divided_for: 0,
+            source: vec![],
+            output: String::new(),
+        };
+        Self { output, ..all.unwrap_or_else(none) }
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let Self { version, plan, pipelines, divided_for, source, output } = self;
         let value = json!({

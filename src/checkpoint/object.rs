@@ -37,6 +37,8 @@ pub(crate) struct Checkpoint {
     pub(crate) position: Position,
     /// The output of the epoch, which was written before and where no reader looks.
     pub(crate) files: Vec<String>,
+    /// The same of the ledger of late rows.
+    pub(crate) late_files: Vec<String>,
     /// What is saved of each operator, the first stage first.
     pub(crate) operators: Vec<Saved>,
 }
@@ -149,7 +151,8 @@ impl Checkpoint {
         let header = json!({
             "epoch": self.epoch, "rows_read": self.rows_read, "rows_out": self.rows_out, "used_rows": self.used_rows,
             "filtered_rows": self.filtered_rows, "late_rows": self.late_rows, "between_rows": self.between_rows,
-            "has_ended": self.has_ended, "files": self.files, "operators": operators,
+            "has_ended": self.has_ended, "files": self.files, "late_files": self.late_files,
+            "operators": operators,
             "followed": self.position.followed.as_ref().map(|followed| json!({
                 "files": followed.files, "begun": followed.begun, "rows": followed.rows, "highest": followed.highest,
             })),
@@ -169,7 +172,8 @@ impl Checkpoint {
             operators.push(Saved::decode(operator, &mut rest)?);
         }
         let number = |name: &str| header[name].as_u64().ok_or_else(|| format!("it has no {name}"));
-        let files = header["files"].as_array().ok_or("it has no files")?.iter();
+        let files =
+            |name: &str| Ok::<_, String>(texts(header[name].as_array().ok_or(format!("it has no {name}"))?.iter()));
         Ok(Self {
             epoch: number("epoch")?,
             rows_read: number("rows_read")?,
@@ -183,7 +187,8 @@ impl Checkpoint {
                 followed: header["followed"].as_object().map(|_| followed(&header["followed"])).transpose()?,
                 text: header["text"].as_object().map(|_| text(&header["text"])).transpose()?,
             },
-            files: texts(files),
+            files: files("files")?,
+            late_files: files("late_files")?,
             operators,
         })
     }
@@ -272,6 +277,7 @@ mod tests {
                 }),
             },
             files: vec!["a b".to_string()],
+            late_files: vec!["c".to_string()],
             operators: vec![
                 Saved { reached: i64::MIN, snapshot: vec![numbers.clone(), texts], merge: None },
                 Saved { reached: i64::MAX, ..Saved::default() },

@@ -35,6 +35,11 @@ pub(super) fn path_of_part(pipeline: usize, PartId { epoch, run }: PartId) -> Pa
     Path::from(format!("{pipeline:05}/{epoch:010}-{run:x}{EXTENSION}"))
 }
 
+/// The parts among objects.
+pub(super) fn parts_of(objects: &[Path]) -> BTreeSet<PartId> {
+    objects.iter().filter_map(part_of).collect()
+}
+
 /// The part that an object is.
 pub(super) fn part_of(path: &Path) -> Option<PartId> {
     let (epoch, run) = path.filename()?.strip_suffix(EXTENSION)?.split_once('-')?;

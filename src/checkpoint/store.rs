@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
+use std::ops::Range;
 use std::sync::Arc;
 
 use datafusion::common::{DataFusionError, Result};
@@ -26,7 +27,7 @@ use crate::store::{Remote, is_url, root, version_of};
 use super::job::Fingerprint;
 use super::lease::Lease;
 use super::object::Checkpoint;
-use super::parts::{NamedParts, part_of, path_of_part};
+use super::parts::{NamedParts, parts_of, path_of_part};
 
 pub(super) const JOB: &str = "job.json";
 pub(super) const LOCK: &str = "lock";
@@ -164,15 +165,15 @@ impl CheckpointStore {
     ///
     /// # Errors
     /// As [`CheckpointStore::latest`].
-    pub(crate) async fn latest_of_all(&self, pipelines: usize) -> Result<Vec<Checkpoint>> {
-        let mut all = vec![];
-        for pipeline in 0..pipelines {
+    pub(crate) async fn latest_of_all(&self, pipelines: Range<usize>) -> Result<Vec<Checkpoint>> {
+        let (mut all, first) = (vec![], pipelines.start);
+        for pipeline in pipelines {
             all.push(self.latest(pipeline).await?.unwrap_or_default());
         }
-        while let Some(pipeline) = all.iter().position(|checkpoint| !checkpoint.can_rely_on(&all)) {
-            let epoch = all[pipeline].epoch;
+        while let Some(index) = all.iter().position(|checkpoint| !checkpoint.can_rely_on(&all)) {
+            let (pipeline, epoch) = (first + index, all[index].epoch);
             tracing::warn!("{}/{}: relies on one that is damaged", self.shown, path_of(pipeline, epoch));
-            all[pipeline] = self.latest_before(pipeline, epoch).await?.unwrap_or_default();
+            all[index] = self.latest_before(pipeline, epoch).await?.unwrap_or_default();
         }
         Ok(all)
     }
@@ -226,8 +227,8 @@ impl CheckpointStore {
         if last.has_ended {
             return Ok(last);
         }
-        let parts = self.objects(pipeline).await?.iter().filter_map(part_of).collect();
-        self.parts.lock().begin(pipeline, parts);
+        let found = self.objects(pipeline).await?;
+        self.parts.lock().begin(pipeline, parts_of(&found));
         if matches!(self.hold, Hold::Lock(_)) {
             return Ok(last);
         }
@@ -343,9 +344,8 @@ impl CheckpointStore {
     }
 
     async fn listed(&self, pipeline: usize) -> Result<Vec<u64>> {
-        let mut epochs: Vec<u64> = self.objects(pipeline).await?.iter().filter_map(epoch_of).collect();
-        epochs.sort_unstable();
-        Ok(epochs)
+        let found = self.objects(pipeline).await?;
+        Ok(epochs_of(&found))
     }
 
     /// What is found of a pipeline.
@@ -427,6 +427,13 @@ fn oldest_of(pipeline: usize) -> Path {
 /// The epoch of a checkpoint's object.
 pub(super) fn epoch_of(path: &Path) -> Option<u64> {
     path.filename()?.strip_suffix(EXTENSION)?.parse().ok()
+}
+
+/// The epochs of the checkpoints among objects, in order.
+fn epochs_of(objects: &[Path]) -> Vec<u64> {
+    let mut epochs: Vec<u64> = objects.iter().filter_map(epoch_of).collect();
+    epochs.sort_unstable();
+    epochs
 }
 
 fn no_whole_one(path: String) -> Error {

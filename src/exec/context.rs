@@ -119,7 +119,7 @@ impl PipelineContext {
     }
 
     /// Under which name parts are saved next.
-    pub(super) fn part(&self) -> PartId {
+    pub(crate) fn part(&self) -> PartId {
         self.saving.lock().part
     }
 

@@ -123,8 +123,8 @@ impl PipelinesExec {
         Work { run, runs: Arc::clone(&self.runs), plan: Arc::clone(&self.input), task: Arc::clone(task), schedule }
     }
 
-    /// What tells this job from others, if its rows go to `output`.
-    pub(super) fn fingerprint(&self, output: String) -> Fingerprint {
+    /// What tells these pipelines from others.
+    pub(super) fn fingerprint(&self) -> Fingerprint {
         let plan = displayable(self.input.as_ref()).indent(false).to_string();
         // Whether DataFusion puts that in depends on what is above.
         let nodes = plan.lines().map(str::trim).filter(|node| *node != "CooperativeExec");
@@ -134,7 +134,7 @@ impl PipelinesExec {
             pipelines: format!("{} pipelines, {}", start_watermarks(&self.input).len(), self.routing),
             divided_for: self.divided_for,
             source: self.scan().map_or(vec![], |scan| scan.replay().versions()),
-            output,
+            output: String::new(),
         }
     }
 
@@ -144,8 +144,9 @@ impl PipelinesExec {
     /// What cannot be saved.
     pub(super) fn check_saves(&self, options: &StreamlinesOptions) -> Result<()> {
         let error = |what: String, help: &str| Err(Error::sql(what).help(help.to_string()).into());
-        if !options.late.is_empty() {
-            return error("checkpoints with a ledger of late rows".to_string(), "RESET streamlines.late");
+        if !options.late.is_empty() && !options.late.ends_with('/') {
+            let what = "checkpoints with a ledger of late rows that is no folder".to_string();
+            return error(what, "end its path in /: late rows come there epoch by epoch; or RESET streamlines.late");
         }
         if let Some(scan) = self.scan().filter(|scan| scan.table().is_read_once()) {
             let what = format!("checkpoints of stream {}, whose rows come only once", scan.table().name());

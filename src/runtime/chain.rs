@@ -136,7 +136,7 @@ impl Chain {
         let late = self.context.settle()?;
         if let (Some(late), Some(part), Some(replay)) = (late, &self.ledger, &self.replay) {
             let rows = ledger_rows(late, replay, &part.schema)?;
-            part.ledger.write(part.first + self.context.index, rows).await?;
+            part.ledger.write(part.first + self.context.index, self.context.part(), rows).await?;
         }
         Ok(())
     }

@@ -228,12 +228,15 @@ impl Job {
 
     /// What the user should know of an output that cannot be written exactly once.
     fn repeats(&self, sink: &dyn Sink) -> Option<String> {
-        let options = self.task.session_config().options().extensions.get::<StreamlinesOptions>();
-        let repeats =
-            options.is_some_and(StreamlinesOptions::saves) && sink.writes_through() && write::reads_stream(&self.plan);
+        let repeats = self.saves() && sink.writes_through() && write::reads_stream(&self.plan);
         let told =
             "the output takes no row back: where this job begins again, rows since its last checkpoint come again";
         repeats.then(|| told.to_string())
+    }
+
+    fn saves(&self) -> bool {
+        let options = self.task.session_config().options().extensions.get::<StreamlinesOptions>();
+        options.is_some_and(StreamlinesOptions::saves)
     }
 
     /// Opens the ledger of late rows, if one is asked for and there is a stream to read.
@@ -253,7 +256,11 @@ impl Job {
             return Err(several_streams().into());
         }
         let pipelines = streams().map(|(_, replay)| replay.pieces().len()).sum();
-        let ledger = Arc::new(Ledger::open(place, &schema, pipelines)?);
+        let ledger = match self.saves() && matches!(place, Place::Files(files) if files.per_pipeline()) {
+            true => Ledger::in_epochs(place, &schema, pipelines)?,
+            false => Ledger::open(place, &schema, pipelines)?,
+        };
+        let ledger = Arc::new(ledger);
         let mut first = 0;
         for (boundary, replay) in streams() {
             let part = LedgerPart { ledger: Arc::clone(&ledger), schema: schema_of(replay), first };

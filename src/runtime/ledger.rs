@@ -2,7 +2,8 @@
 //! set the watermark by then.
 //!
 //! A pipeline writes the late rows of a batch when it has done with the batch, into a writer of its own or, if the ledger
-//! is one file, into one that pipelines share: late rows are few.
+//! is one file, into one that pipelines share: late rows are few. A job that saves itself writes a ledger in epochs, as its
+//! other output (`durable/`).
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,8 +19,8 @@ use tokio::sync::Mutex;
 
 use crate::error::Error;
 use crate::exec::context::LateRows;
-use crate::operator::{Missed, MissedRow, WATERMARK_MIN, ticks};
-use crate::sink::{FileSink, MemorySink, OutputFormat, Sink, Writer};
+use crate::operator::{Missed, MissedRow, PartId, WATERMARK_MIN, ticks};
+use crate::sink::{Epochs, FileSink, InEpoch, MemorySink, OutputFormat, Sink, Writer};
 use crate::source::{EventTime, ReplayPlan, StreamTable};
 
 /// The value of `streamlines.late` that stands for a ledger in memory.
@@ -63,7 +64,10 @@ impl Place {
 /// The ledger of one run.
 pub(super) struct Ledger {
     sink: Arc<dyn Sink>,
-    /// One for each pipeline, or one for all.
+    schema: SchemaRef,
+    /// Where it goes epoch by epoch, of a job that saves itself.
+    epochs: Option<Arc<dyn Epochs>>,
+    /// One for each pipeline, which begins with the epoch's first late row; or one for all.
     writers: Vec<Mutex<Option<Box<dyn Writer>>>>,
 }
 
@@ -83,20 +87,53 @@ impl Ledger {
         let writers = if sink.per_pipeline() { pipelines.max(1) } else { 1 };
         let writer = |pipeline| Ok(Mutex::new(Some(sink.writer(pipeline, Arc::clone(schema))?)));
         let writers = (0..writers).map(writer).collect::<Result<_>>()?;
-        Ok(Self { sink, writers })
+        Ok(Self { sink, schema: Arc::clone(schema), epochs: None, writers })
     }
 
-    /// Writes late rows of a pipeline.
+    /// The same of a job that saves itself.
+    ///
+    /// # Errors
+    /// A place that cannot take rows epoch by epoch.
+    pub(super) fn in_epochs(place: &Place, schema: &SchemaRef, pipelines: usize) -> Result<Self> {
+        let sink = place.sink();
+        let epochs = sink.epochs().ok_or_else(|| internal_datafusion_err!("a ledger that is no folder"))?;
+        let writers = (0..pipelines).map(|_| Mutex::default()).collect();
+        Ok(Self { sink, schema: Arc::clone(schema), epochs: Some(epochs), writers })
+    }
+
+    /// Where it goes epoch by epoch.
+    pub(super) fn epochs(&self) -> Option<Arc<dyn Epochs>> {
+        self.epochs.clone()
+    }
+
+    /// Writes late rows of a pipeline, in the epoch that is at hand.
     ///
     /// # Errors
     /// What keeps them from being written.
-    pub(super) async fn write(&self, pipeline: usize, rows: RecordBatch) -> Result<()> {
-        let writer = self.writers.get(pipeline % self.writers.len().max(1));
-        let writer = writer.ok_or_else(|| internal_datafusion_err!("a ledger without writers"))?;
-        match writer.lock().await.as_mut() {
+    pub(super) async fn write(&self, pipeline: usize, PartId { epoch, run }: PartId, rows: RecordBatch) -> Result<()> {
+        let mut writer = self.writer(pipeline)?.lock().await;
+        if let (None, Some(epochs)) = (&*writer, &self.epochs) {
+            *writer = Some(epochs.staging_writer(InEpoch { pipeline, epoch, run }, Arc::clone(&self.schema))?);
+        }
+        match writer.as_mut() {
             Some(writer) => writer.write(rows).await,
             None => internal_err!("the ledger is closed"),
         }
+    }
+
+    /// Stages the late rows of a pipeline's epoch, and gives the names of their files.
+    ///
+    /// # Errors
+    /// What keeps them from being written.
+    pub(super) async fn stage(&self, pipeline: usize) -> Result<Vec<String>> {
+        let Some(mut writer) = self.writer(pipeline)?.lock().await.take() else { return Ok(vec![]) };
+        writer.finish().await?;
+        Ok(writer.close().await?.files)
+    }
+
+    fn writer(&self, pipeline: usize) -> Result<&Mutex<Option<Box<dyn Writer>>>> {
+        let writer = self.writers.get(pipeline % self.writers.len().max(1));
+        writer.ok_or_else(|| internal_datafusion_err!("a ledger without writers"))
     }
 
     /// All pipelines have ended: the ledger becomes visible.
@@ -104,6 +141,9 @@ impl Ledger {
     /// # Errors
     /// What keeps it from being whole; nothing is left of it then.
     pub(super) async fn close(&self) -> Result<()> {
+        if self.epochs.is_some() {
+            return Ok(());
+        }
         let mut writers = self.take().await;
         match close(&mut writers).await {
             Ok(files) => self.sink.closed(&files).await,

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use datafusion::common::Result;
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::error::Error;
 
@@ -29,8 +29,9 @@ const OPEN: usize = 100;
 /// The value of a folder for rows that have none.
 const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 
-/// What the name of a folder does not hold as it is.
+/// What a value does not hold as it is in the name of a folder, and what a column's name does not.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
+const ENCODED_IN_COLUMN: &AsciiSet = &CONTROLS.add(b'/').add(b'=').add(b'%');
 
 /// The columns by which rows are divided.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Hash)]
@@ -151,7 +152,10 @@ fn folder<'a>(fields: impl Iterator<Item = &'a Field>, keys: &[ArrayRef], row: u
     for (field, key) in fields.zip(keys) {
         let value = match key.is_null(row) || key.data_type() == &DataType::Null {
             true => NULL.to_string(),
-            false => encoded(&ArrayFormatter::try_new(key, &FormatOptions::default())?.value(row).to_string()),
+            false => {
+                let value = ArrayFormatter::try_new(key, &FormatOptions::default())?.value(row).to_string();
+                utf8_percent_encode(&value, ENCODED).to_string()
+            }
         };
         folder.push_str(&folder_of(field.name(), &value));
         folder.push('/');
@@ -161,11 +165,7 @@ fn folder<'a>(fields: impl Iterator<Item = &'a Field>, keys: &[ArrayRef], row: u
 
 /// The folder of a column's value, which is encoded.
 pub(super) fn folder_of(column: &str, value: &str) -> String {
-    format!("{}={value}", encoded(column))
-}
-
-fn encoded(text: &str) -> String {
-    utf8_percent_encode(text, ENCODED).to_string()
+    format!("{}={value}", utf8_percent_encode(column, ENCODED_IN_COLUMN))
 }
 
 #[async_trait]

@@ -23,7 +23,7 @@ const STREAMS: &str = "
 
 /// Rows by themselves, and operators of every kind, over partitions and sequences of files, Parquet and CSV; keys in one
 /// partition each, and in several; with and without something that runs where the pipelines meet.
-const QUERIES: [&str; 15] = [
+const QUERIES: [&str; 16] = [
     "SELECT scheduled, carrier, flight, dep_delay * 2 FROM flights WHERE dep_delay > 0",
     "SELECT origin, tumble(scheduled, INTERVAL '1 hour') AS hour, count(*), avg(dep_delay), min(carrier) FROM flights
      GROUP BY 1, 2",
@@ -47,6 +47,9 @@ const QUERIES: [&str; 15] = [
     "SELECT carrier, cumulate(scheduled, INTERVAL '1 day', INTERVAL '7 days') AS week, window_end, count(*) FROM flights
      GROUP BY 1, 2, window_end ORDER BY 2, 3, 1",
     "SELECT flight, scheduled, dep_delay FROM flights WHERE dep_delay IS NOT NULL ORDER BY dep_delay DESC, flight LIMIT 20",
+    "SELECT origin, tumble(scheduled, INTERVAL '1 day') AS day, count(*) FROM flights GROUP BY 1, 2
+     UNION ALL SELECT carrier, scheduled, distance FROM january WHERE dep_delay > 100
+     UNION ALL SELECT carrier, tumble(scheduled, INTERVAL '7 days'), count(*) FROM sequence GROUP BY 1, 2",
 ];
 
 /// A job that writes CSV into a folder and saves itself all the time.
@@ -246,7 +249,11 @@ fn text_goes_on_at_its_byte() {
     let query = "SELECT scheduled, carrier, flight FROM january";
     let job = Saving { folder: folder.path(), query, more: &["--speed", "8000rows/s"] };
     let mut child = job.start();
-    std::thread::sleep(Duration::from_millis(500));
+    let saved = folder.path().join("checkpoints/00000");
+    let has_saved_often = || saved.is_dir() && names(&saved).iter().any(|name| name.as_str() > "0000000009");
+    while !has_saved_often() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     child.kill().unwrap();
     child.wait().unwrap();
     let mut show = program();
@@ -301,6 +308,48 @@ fn an_interrupted_job_goes_on_with_its_open_windows() {
     assert!(job.rows() == expected);
 }
 
+/// Late rows are written epoch by epoch, too, each once and as an undisturbed run tells it.
+#[test]
+fn a_ledger_of_late_rows_is_written_exactly_once_too() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let stream = STREAMS.replace("INTERVAL '3' HOUR", "INTERVAL '0' SECOND");
+    let stream = stream.replace("INTERVAL '1' DAY", "INTERVAL '0' SECOND");
+    let by_hour = "tumble(scheduled, INTERVAL '1 hour') AS hour, count(*) FROM";
+    for (name, query) in [
+        ("parquet", format!("SELECT origin, {by_hour} flights GROUP BY 1, 2")),
+        ("text", format!("SELECT carrier, {by_hour} january GROUP BY 1, 2 ORDER BY 1, 2")),
+    ] {
+        let ledger = |late: &str| {
+            let rows = format!("SELECT * FROM '{late}/*.parquet' ORDER BY _file, _row, _window_start");
+            let told = sql(&rows).args(["--quiet", "--format", "csv"]).assert().success().get_output().stdout.clone();
+            String::from_utf8(told).unwrap()
+        };
+        let (expected, late) = (path(&format!("{name}-all")), path(&format!("{name}-late")));
+        let query = format!("{stream}{query}");
+        let undisturbed = ["--late", &format!("{expected}/"), "--format", "none"];
+        sql(&query).args(undisturbed).arg("--quiet").assert().success();
+        assert!(ledger(&expected).lines().count() > 20, "{name}");
+        let job = |speed: &str| {
+            let mut job = Process::new(PROGRAM);
+            job.args(["sql", "--quiet", "--batch-rows", "300", "--speed", speed, "--late", &format!("{late}/")]);
+            job.args(["--checkpoint-dir", &path(&format!("{name}-saved")), "--checkpoint-interval", "10ms"]);
+            job.args(["--output", &path(&format!("{name}.csv"))]).arg(&query);
+            job
+        };
+        for _ in 0..4 {
+            let mut child = job("150000rows/s").spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(350));
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert!(job("max").status().unwrap().success());
+        assert!(ledger(&late) == ledger(&expected), "{name}: the ledgers differ");
+        let files = names(Path::new(&late));
+        assert!(files.iter().all(|file| file.starts_with("part-")) && files.len() > 3, "{name}: {files:?}");
+    }
+}
+
 #[test]
 fn parquet_is_written_exactly_once_too() {
     let folder = TempDir::new().unwrap();
@@ -351,9 +400,7 @@ fn what_cannot_be_saved_is_refused() {
     let out = format!("{}/", path("out"));
     let to = ["--output", out.as_str(), "--format", "csv"];
     let with = |more: &[&'static str]| [&to[..], more].concat();
-    let two = "SELECT flight FROM flights UNION ALL SELECT flight FROM january";
-    refuses(two, &to, "checkpoints of a query that reads 2 streams");
-    refuses("SELECT flight FROM flights", &with(&["--late", "x/"]), "a ledger of late rows");
+    refuses("SELECT flight FROM flights", &with(&["--late", "x.csv"]), "a ledger of late rows that is no folder");
     let by_carrier = "SELECT carrier, count(*) FROM flights GROUP BY carrier";
     refuses(by_carrier, &with(&["--set", "streamlines.routing=exchange"]), "under which rows are between pipelines");
     refuses("SELECT 1 FROM flights", &with(&["--checkpoint-interval", "soon"]), "'soon' is no interval");

@@ -4,12 +4,12 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::ipc::reader::FileReader;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
@@ -35,21 +35,19 @@ use crate::store::root;
 pub(super) struct KeptRows {
     folder: String,
     sink: FileSink,
-    schema: SchemaRef,
-    workers: usize,
 }
 
 impl KeptRows {
-    /// The rows of these pipelines, whose checkpoints are in `checkpoints`.
+    /// The rows of the pipelines whose checkpoints are in `checkpoints`.
     ///
     /// # Errors
     /// A folder that cannot be.
-    pub(super) fn of(pipelines: &PipelinesExec, checkpoints: &str, task: &TaskContext) -> Result<Self> {
+    pub(super) fn open(checkpoints: &str, task: &TaskContext) -> Result<Self> {
         let folder = format!("{}/{ROWS}/", checkpoints.trim_end_matches('/'));
         let sink = FileSink::open(&folder, OutputFormat::Arrow, &task.runtime_env(), task.session_config())?;
         // They are asked for by name.
         let sink = sink.without_rolling();
-        Ok(Self { folder, sink, schema: pipelines.rows_schema(), workers: pipelines.workers() })
+        Ok(Self { folder, sink })
     }
 
     /// Where the pipelines put them.
@@ -60,43 +58,57 @@ impl KeptRows {
         self.sink.epochs().ok_or_else(|| Error::data("is no folder").in_file(&self.folder).into())
     }
 
-    /// The same plan over the rows that are kept, once all of them are there: as many of each pipeline as it has given, in
-    /// so many epochs.
+    /// The rows that are kept of the pipelines of a plan's node, the first of which has that number, once all of them are
+    /// there: as many of each pipeline as it has given, in so many epochs.
     ///
     /// # Errors
     /// A folder that cannot be read.
-    pub(super) fn under(
+    pub(super) fn rows_of(
         &self,
-        plan: &Arc<dyn ExecutionPlan>,
-        given: &[u64],
+        pipelines: &PipelinesExec,
+        first: usize,
         epochs: &[u64],
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let mut expected = vec![0; self.workers];
-        given.iter().enumerate().for_each(|(pipeline, rows)| expected[pipeline % self.workers] += rows);
-        let rows: Arc<dyn ExecutionPlan> = Arc::new(KeptRowsExec {
+        let (workers, given) = (pipelines.workers(), pipelines.rows_out());
+        let mut expected = vec![0; workers];
+        given.iter().enumerate().for_each(|(pipeline, rows)| expected[pipeline % workers] += rows);
+        let numbers = first..first + given.len();
+        Ok(Arc::new(KeptRowsExec {
             folder: self.folder.clone(),
             files: match self.sink.remote() {
-                None => self.files()?.into_iter().map(Files::Local).collect(),
-                Some((store, folder)) => (0..self.workers)
-                    .map(|worker| Files::Remote {
-                        store: Arc::clone(store),
-                        objects: self.objects(folder, worker, epochs),
-                    })
-                    .collect(),
+                None => self.files(numbers, workers)?.into_iter().map(Files::Local).collect(),
+                Some((store, folder)) => {
+                    let numbered: Vec<(usize, u64)> = numbers.zip(epochs.iter().copied()).collect();
+                    let objects = |worker| self.objects(folder, numbered.iter().skip(worker).step_by(workers.max(1)));
+                    let files = |worker| Files::Remote { store: Arc::clone(store), objects: objects(worker) };
+                    (0..workers).map(files).collect()
+                }
             },
             expected,
-            properties: streaming_properties(Arc::clone(&self.schema), self.workers),
-        });
-        let replaced = Arc::clone(plan).transform_up(|node| match node.is::<PipelinesExec>() {
-            true => Ok(Transformed::yes(Arc::clone(&rows))),
-            false => Ok(Transformed::no(node)),
+            properties: streaming_properties(pipelines.rows_schema(), workers),
+        }))
+    }
+
+    /// The same plan over rows that are kept, in place of the pipelines that have given them.
+    pub(super) fn under(
+        plan: &Arc<dyn ExecutionPlan>,
+        all: &[&PipelinesExec],
+        rows: &[Arc<dyn ExecutionPlan>],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let rows_of = |node: &PipelinesExec| {
+            let place = all.iter().position(|pipelines| std::ptr::eq(*pipelines, node))?;
+            rows.get(place).cloned()
+        };
+        let replaced = Arc::clone(plan).transform_up(|node| match node.downcast_ref().and_then(rows_of) {
+            Some(rows) => Ok(Transformed::yes(rows)),
+            None => Ok(Transformed::no(node)),
         });
         replaced.data()
     }
 
     /// The files for each worker: those of whole pipelines, in order.
-    fn files(&self) -> Result<Vec<Vec<PathBuf>>> {
-        let mut files = vec![vec![]; self.workers];
+    fn files(&self, numbers: Range<usize>, workers: usize) -> Result<Vec<Vec<PathBuf>>> {
+        let mut files = vec![vec![]; workers];
         // Where no row was given there is no folder; rows that are missing are told when they are read.
         let Ok(entries) = std::fs::read_dir(&self.folder) else { return Ok(files) };
         let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
@@ -104,8 +116,8 @@ impl KeptRows {
         let pipeline =
             |path: &Path| path.file_stem().and_then(|name| name.to_str()?.split('-').nth(1)?.parse::<usize>().ok());
         for path in paths {
-            if let Some(pipeline) = pipeline(&path) {
-                files[pipeline % self.workers].push(path);
+            if let Some(pipeline) = pipeline(&path).filter(|pipeline| numbers.contains(pipeline)) {
+                files[(pipeline - numbers.start) % workers].push(path);
             }
         }
         Ok(files)
@@ -113,11 +125,10 @@ impl KeptRows {
 }
 
 impl KeptRows {
-    /// The objects that there may be for a worker in a store: one of each epoch of each of its pipelines. They are asked
-    /// for by their names, because listings of stores may lag behind.
-    fn objects(&self, folder: &ObjectPath, worker: usize, epochs: &[u64]) -> Vec<ObjectPath> {
-        let of_worker = epochs.iter().enumerate().skip(worker).step_by(self.workers.max(1));
-        let names = of_worker.flat_map(|(pipeline, last)| (1..=*last).map(move |epoch| (pipeline, epoch)));
+    /// The objects that there may be of pipelines in a store: one of each epoch. They are asked for by their names, because
+    /// listings of stores may lag behind.
+    fn objects<'a>(&self, folder: &ObjectPath, pipelines: impl Iterator<Item = &'a (usize, u64)>) -> Vec<ObjectPath> {
+        let names = pipelines.flat_map(|(pipeline, last)| (1..=*last).map(move |epoch| (*pipeline, epoch)));
         names.map(|(pipeline, epoch)| folder.clone().join(self.sink.name_in_epoch(pipeline, epoch))).collect()
     }
 }

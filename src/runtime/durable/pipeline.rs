@@ -1,6 +1,5 @@
 //! A pipeline at work that saves itself now and then.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -10,15 +9,15 @@ use crate::checkpoint::Checkpoint;
 use crate::operator::PartId;
 use crate::runtime::chain::{Chain, Step};
 use crate::runtime::work::Work;
-use crate::sink::{InEpoch, Writer, Written};
+use crate::sink::{Writer, Written};
 use crate::source::Position;
 
-use super::Durable;
-use super::queued::{Input, QueuedWriter};
+use super::group::Group;
+use super::queued::Input;
 
 /// A pipeline at work.
 pub(super) struct Pipeline<'a> {
-    durable: &'a Durable,
+    group: &'a Group,
     chain: Chain,
     output: Output,
     /// When it saved itself, and how many rows it had read then.
@@ -36,22 +35,22 @@ struct Output {
 
 impl<'a> Pipeline<'a> {
     /// Goes on after so many epochs, and rows that have been read.
-    pub(super) fn new(durable: &'a Durable, chain: Chain, epochs: u64, rows: u64) -> Self {
+    pub(super) fn new(group: &'a Group, chain: Chain, epochs: u64, rows: u64) -> Self {
         let (index, written) = (chain.context().index, Written::default());
         let output = Output { index, epoch: epochs + 1, writer: None, written };
-        chain.context().set_part(PartId { epoch: epochs + 1, run: durable.run });
-        Self { durable, chain, output, saved: Instant::now(), saved_rows: rows }
+        chain.context().set_part(PartId { epoch: epochs + 1, run: group.store().run() });
+        Self { group, chain, output, saved: Instant::now(), saved_rows: rows }
     }
 
     /// Runs to the end of the rows, or until it is stopped.
     pub(super) async fn run(mut self, work: &Work, mut rows: Input) -> Result<Written> {
         loop {
             match self.chain.step().await? {
-                Step::Output(batch) => self.output.writer(self.durable)?.write(batch).await?,
+                Step::Output(batch) => self.output.writer(self.group)?.write(batch).await?,
                 Step::WantsInput if work.is_stopped() => break,
                 Step::WantsInput => {
                     if self.has_news()
-                        && self.durable.interval.is_over(self.saved.elapsed(), self.rows_read() - self.saved_rows)
+                        && self.group.interval().is_over(self.saved.elapsed(), self.rows_read() - self.saved_rows)
                     {
                         self.save(rows.position()).await?;
                     }
@@ -78,22 +77,21 @@ impl<'a> Pipeline<'a> {
 
     /// Ends the epoch.
     async fn save(&mut self, position: Position) -> Result<()> {
-        let Durable { store, epochs, .. } = self.durable;
-        store.check_held()?;
+        let (group, index) = (self.group, self.output.index);
+        group.store().check_held()?;
         let files = self.output.close().await?;
+        let late_files = group.stage_late_rows(index).await?;
         let begun = Instant::now();
         let counts = self.chain.context().metrics.checkpoint();
         let operators = if counts.has_ended { self.chain.saved_at_end() } else { self.chain.save().await? };
-        let checkpoint = Checkpoint { epoch: self.output.epoch, files, operators, position, ..counts };
-        let (index, epoch) = (self.output.index, checkpoint.epoch);
-        let bytes = store.put(index, &checkpoint).await?;
+        let epoch = self.output.epoch;
+        let checkpoint = Checkpoint { epoch, files, late_files, operators, position, ..counts };
+        let bytes = group.store().put(group.first() + index, &checkpoint).await?;
         self.chain.context().mergers.iter().flatten().for_each(|merger| merger.lock().saved(index, epoch));
-        for file in &checkpoint.files {
-            epochs.publish(file).await?;
-        }
+        group.publish(&checkpoint).await?;
         self.chain.context().metrics.saved(bytes, begun.elapsed());
         self.output.epoch += 1;
-        self.chain.context().set_part(PartId { epoch: self.output.epoch, run: self.durable.run });
+        self.chain.context().set_part(PartId { epoch: self.output.epoch, run: group.store().run() });
         (self.saved, self.saved_rows) = (Instant::now(), checkpoint.rows_read);
         Ok(())
     }
@@ -101,15 +99,10 @@ impl<'a> Pipeline<'a> {
 
 impl Output {
     /// The writer of this epoch's files, which begins with the first rows.
-    fn writer(&mut self, durable: &Durable) -> Result<&mut dyn Writer> {
+    fn writer(&mut self, group: &Group) -> Result<&mut dyn Writer> {
         let writer = match self.writer.take() {
             Some(writer) => writer,
-            None => {
-                let epoch = InEpoch { pipeline: self.index, epoch: self.epoch, run: durable.run };
-                let writer = durable.epochs.staging_writer(epoch, Arc::clone(&durable.schema))?;
-                let is_queued = durable.handoff_rows.is_some();
-                if is_queued { Box::new(QueuedWriter::of(writer)) } else { writer }
-            }
+            None => group.writer(self.index, self.epoch)?,
         };
         Ok(self.writer.insert(writer).as_mut())
     }
