@@ -61,7 +61,7 @@ impl StateRows {
 }
 
 /// The batches whose rows slices share. One row keeps all of its batch in memory.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct SharedBatches(Vec<(Weak<RecordBatch>, usize)>);
 
 impl SharedBatches {

@@ -12,6 +12,7 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::execution::DiskManager;
 use datafusion::execution::context::ExecutionProps;
 use datafusion::functions_aggregate::all_default_aggregate_functions;
 use datafusion::functions_aggregate::average::avg_udaf;
@@ -451,6 +452,50 @@ pub(super) fn assert_snapshot_law_of<O: Operator>(
     assert_same(&whole.schema(), &answer(&from_moved), &answer(&expected));
     assert_eq!(kept.counters(), whole.counters());
     assert_eq!(moved.counters(), whole.counters());
+}
+
+/// The law of spilling: whoever has brought state to disk, as often and as much as may be, goes on as if nothing had
+/// happened, also where it is snapshot then, and where a fresh one goes on from that. Says how many bytes went to disk.
+pub(super) fn assert_spill_law<O: Operator>(
+    fresh: impl Fn() -> O,
+    input: &[(RecordBatch, Stamp)],
+    spills: &[prop::sample::Index],
+    saves: &[prop::sample::Index],
+) -> u64 {
+    let at = |points: &[prop::sample::Index]| -> BTreeSet<usize> {
+        points.iter().map(|point| point.index(input.len() + 1)).collect()
+    };
+    let (spills, saves) = (at(spills), at(saves));
+    let disk = Arc::new(DiskManager::builder().build().unwrap());
+    let mut whole = fresh();
+    let expected = run(&mut whole, input);
+    let (mut operator, mut output, mut spilled) = (fresh(), vec![], 0);
+    for index in 0..=input.len() {
+        if spills.contains(&index) {
+            spilled += operator.spill(&disk).unwrap();
+            // Every second time all of it goes.
+            while index % 2 == 0 && operator.spill(&disk).unwrap() > 0 {}
+        }
+        if saves.contains(&index) {
+            let snapshot: Vec<_> = operator.snapshot().unwrap().iter().map(through_ipc).collect();
+            let counters = operator.counters();
+            if index % 3 > 0 {
+                operator = fresh();
+                operator.restore(&snapshot).unwrap();
+            }
+            assert_eq!(operator.counters(), counters);
+        }
+        match input.get(index) {
+            Some((batch, stamp)) => operator.push(batch, *stamp, &mut output).unwrap(),
+            None => operator.finish(&mut output).unwrap(),
+        }
+        while operator.more(&mut output).unwrap() {
+            operator.spill(&disk).unwrap();
+        }
+    }
+    assert_same(&whole.schema(), &sorted(text(&output)), &sorted(text(&expected)));
+    assert_eq!(operator.counters(), whole.counters());
+    spilled
 }
 
 /// A batch as a checkpoint gives it back.

@@ -12,6 +12,10 @@ const FLIGHTS: &str = "CREATE STREAM flights (WATERMARK FOR scheduled)
 const SPREAD: &str = "CREATE STREAM spread (WATERMARK FOR scheduled)
     STORED AS PARQUET LOCATION 'testdata/nycflights/flights-*.parquet' OPTIONS ('partitions' 'files'); ";
 
+/// The same rows, of which each airport's are known to be in a file of their own.
+const APART: &str = "CREATE STREAM apart (WATERMARK FOR scheduled)
+    STORED AS PARQUET LOCATION 'testdata/nycflights/flights-*.parquet' OPTIONS ('partitioned_by' 'origin'); ";
+
 const VALUES: &str = "count(*), count(dep_delay), sum(distance), avg(dep_delay), min(air_time), max(tailnum)";
 
 /// The rows of a query in any order, and what the run says of itself.
@@ -49,11 +53,50 @@ fn what_is_beyond_the_limit_goes_to_disk_and_comes_back() {
     }
 }
 
+/// Keys go to disk that no row comes to for a while, and come back with their next one.
+#[test]
+fn keys_that_are_cold_go_to_disk_and_come_back() {
+    let over = |frame: &str| {
+        let key = "PARTITION BY origin, flight, dest ORDER BY scheduled";
+        format!(
+            "{APART} SELECT origin, flight, dest, scheduled, count(*) OVER ({key} {frame}) AS a,
+             avg(distance) OVER ({key} {frame}) AS b, max(tailnum) OVER ({key} {frame}) AS c,
+             lag(air_time, 2) OVER ({key}) AS d FROM apart"
+        )
+    };
+    let frames = [
+        "ROWS 9 PRECEDING",
+        "",
+        "ROWS BETWEEN 2 PRECEDING AND 1 FOLLOWING",
+        "RANGE BETWEEN INTERVAL '20 days' PRECEDING AND CURRENT ROW",
+    ];
+    let frames = frames.map(|frame| (over(frame), "4MB"));
+    let sessions = "session(scheduled, INTERVAL '30 hours')";
+    let sessions = [
+        (format!("SELECT flight, dest, {sessions} AS s, {VALUES} FROM flights GROUP BY flight, dest, s"), "2MB"),
+        (
+            "SELECT flight, dest, scheduled, window_start, window_end FROM TABLE(SESSION(TABLE flights PARTITION BY flight, dest,
+         DESCRIPTOR(scheduled), INTERVAL '30 hours'))"
+            .to_string(),
+            "12MB",
+        ),
+    ];
+    for (query, limit) in frames.iter().chain(&sessions) {
+        let (expected, told) = run(query, &[]);
+        assert!(!told.contains("spilled"), "{told}");
+        for arguments in [["--partitions", "2"], ["--strategy", "inline"]] {
+            let (rows, told) = run(query, &[&arguments[..], &["--memory-limit", limit]].concat());
+            assert!(told.contains("of state spilled to disk"), "{query} {told}");
+            assert!(rows == expected, "{query} {arguments:?}");
+        }
+    }
+}
+
 #[test]
 fn what_cannot_go_to_disk_says_what_it_holds() {
-    let over = "SELECT flight, count(*) OVER (PARTITION BY flight ORDER BY scheduled ROWS 99 PRECEDING) FROM flights";
-    let told = contains("RowsWindow of pipeline").and(contains(" of state")).and(contains("--memory-limit"));
-    sql(&format!("{FLIGHTS}{over}")).args(["--memory-limit", "100KB", "-q"]).assert().code(1).stderr(told);
+    let changes = "SELECT flight, dest, count(*) FROM flights GROUP BY flight, dest EMIT CHANGES";
+    let told = contains("ChangelogAggregate of pipeline").and(contains(" of state")).and(contains("--memory-limit"));
+    sql(&format!("{FLIGHTS}{changes}")).args(["--memory-limit", "100KB", "-q"]).assert().code(1).stderr(told);
 }
 
 /// However the rows come, the same keys are forgotten.

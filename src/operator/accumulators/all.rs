@@ -113,12 +113,23 @@ impl RunningAggregates {
 
     /// Puts a state, which `columns` begin with, into fresh aggregates, and gives the columns after it.
     pub(in crate::operator) fn restore<'a>(&mut self, columns: &'a [ArrayRef]) -> Result<&'a [ArrayRef]> {
+        let total = columns.first().map_or(0, |column| column.len());
+        self.put(&(0..total).collect::<Vec<_>>(), total, columns)
+    }
+
+    /// Puts rows of a state, which `columns` begin with, into slots that are empty, of `total`, and gives the columns after it.
+    pub(in crate::operator) fn put<'a>(
+        &mut self,
+        slots: &[usize],
+        total: usize,
+        columns: &'a [ArrayRef],
+    ) -> Result<&'a [ArrayRef]> {
         let mut rest = columns;
         for part in &mut self.parts {
             let width = either!(part, values => values.state_width()?);
             let wrong = || internal_datafusion_err!("the state of other aggregates");
             let (own, others) = rest.split_at_checked(width).ok_or_else(wrong)?;
-            either!(part, values => values.restore(own)?);
+            either!(part, values => values.put(slots, total, own)?);
             rest = others;
         }
         Ok(rest)

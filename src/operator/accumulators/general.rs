@@ -208,15 +208,14 @@ impl RunningAggregate for General {
         Ok(columns)
     }
 
-    fn restore(&mut self, state: &[ArrayRef]) -> Result<()> {
-        let group = |group| {
-            let own: Vec<ArrayRef> = state.iter().map(|column| column.slice(group, 1)).collect();
-            Ok(Group { accumulator: self.restored(&own)?, value: None, heap: 0 })
-        };
-        let total = state.first().map_or(0, |column| column.len());
-        self.groups = (0..total).map(group).collect::<Result<_>>()?;
-        self.heap = 0;
-        self.measure(&(0..total).collect::<Vec<_>>());
+    fn put(&mut self, slots: &[usize], total: usize, state: &[ArrayRef]) -> Result<()> {
+        self.grow(total)?;
+        for (row, slot) in slots.iter().enumerate() {
+            let own: Vec<ArrayRef> = state.iter().map(|column| column.slice(row, 1)).collect();
+            let group = Group { accumulator: self.restored(&own)?, value: None, heap: 0 };
+            self.heap -= std::mem::replace(&mut self.groups[*slot], group).heap;
+        }
+        self.measure(slots);
         Ok(())
     }
 

@@ -90,7 +90,13 @@ pub(super) trait RunningAggregate<V = ArrayRef>: Send {
     fn state(&mut self) -> Result<Vec<ArrayRef>>;
 
     /// Puts a state into a fresh aggregate.
-    fn restore(&mut self, state: &[ArrayRef]) -> Result<()>;
+    fn restore(&mut self, state: &[ArrayRef]) -> Result<()> {
+        let total = state.first().map_or(0, |column| column.len());
+        self.put(&(0..total).collect::<Vec<_>>(), total, state)
+    }
+
+    /// Puts rows of a state into slots that are empty, of `total`.
+    fn put(&mut self, slots: &[usize], total: usize, state: &[ArrayRef]) -> Result<()>;
 
     /// Number of state columns.
     fn state_width(&self) -> Result<usize>;

@@ -229,9 +229,12 @@ impl<K: Kind> RunningAggregate<K::Values> for Typed<K> {
         self.kind.state(&self.slots)
     }
 
-    fn restore(&mut self, state: &[ArrayRef]) -> Result<()> {
-        self.slots = self.kind.restore(state)?;
-        self.heap = self.slots.iter().map(K::heap).sum();
+    fn put(&mut self, slots: &[usize], total: usize, state: &[ArrayRef]) -> Result<()> {
+        self.grow(total);
+        for (slot, state) in slots.iter().zip(self.kind.restore(state)?) {
+            self.heap += K::heap(&state);
+            self.slots[*slot] = state;
+        }
         Ok(())
     }
 

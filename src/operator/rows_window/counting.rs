@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt64Array};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, StructArray, UInt64Array};
+use arrow::datatypes::{DataType, Field, Int64Type};
 use datafusion::common::{Result, internal_datafusion_err};
 
 use super::RowsState;
@@ -68,28 +68,27 @@ impl RowsState for Counting {
         Ok(())
     }
 
-    fn snapshot(&mut self) -> Result<RecordBatch> {
-        let column = |of: fn(&Place) -> i64| self.groups.iter().map(of).collect::<Int64Array>();
-        let times: Int64Array = self.groups.iter().map(|place| place.time).collect();
+    fn rows_of(&mut self, groups: &[usize]) -> Result<ArrayRef> {
+        let places: Vec<Place> =
+            groups.iter().map(|group| self.groups.get(*group).copied().unwrap_or_default()).collect();
+        let column = |of: fn(&Place) -> i64| places.iter().map(of).collect::<Int64Array>();
+        let times: Int64Array = places.iter().map(|place| place.time).collect();
         let counts = [column(|place| place.rows), column(|place| place.rank), column(|place| place.dense_rank), times];
         let fields = ["rows", "rank", "dense_rank", "time"].map(|name| Field::new(name, DataType::Int64, true));
         let columns = counts.map(|column| Arc::new(column) as ArrayRef);
-        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields.to_vec())), columns.to_vec())?)
+        Ok(Arc::new(StructArray::try_new(fields.to_vec().into(), columns.to_vec(), None)?))
     }
 
-    fn restore(&mut self, state: &RecordBatch) -> Result<()> {
-        let columns: Option<Vec<_>> =
-            state.columns().iter().map(|column| column.as_primitive_opt::<Int64Type>()).collect();
-        let [rows, rank, dense_rank, time] = columns.as_deref().unwrap_or_default() else {
-            return Err(internal_datafusion_err!("a snapshot of another function"));
-        };
-        let place = |(group, time)| Place {
-            rows: rows.value(group),
-            rank: rank.value(group),
-            dense_rank: dense_rank.value(group),
-            time,
-        };
-        self.groups = time.iter().enumerate().map(place).collect();
+    fn put(&mut self, groups: &[usize], groups_total: usize, rows: &ArrayRef) -> Result<()> {
+        let wrong = || internal_datafusion_err!("the state of another function");
+        let columns = rows.as_struct_opt().ok_or_else(wrong)?.columns().iter();
+        let columns: Option<Vec<_>> = columns.map(|column| column.as_primitive_opt::<Int64Type>()).collect();
+        let [counts, rank, dense_rank, time] = columns.as_deref().unwrap_or_default() else { return Err(wrong()) };
+        self.groups.resize(groups_total, Place::default());
+        for ((row, time), group) in time.iter().enumerate().zip(groups) {
+            let (rank, dense_rank) = (rank.value(row), dense_rank.value(row));
+            self.groups[*group] = Place { rows: counts.value(row), rank, dense_rank, time };
+        }
         Ok(())
     }
 

@@ -11,9 +11,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, new_null_array};
 use arrow::compute::filter;
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::DataType;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::window::StandardWindowFunctionExpr;
@@ -35,12 +35,12 @@ pub(super) trait Framed: Send {
         self.forget(group);
         Ok(())
     }
-    /// What the held rows do not say, as rows.
-    fn snapshot(&mut self) -> Result<RecordBatch> {
-        Ok(RecordBatch::new_empty(Arc::new(Schema::empty())))
+    /// What the held rows do not say of some keys, a row for each.
+    fn rows_of(&mut self, groups: &[usize]) -> Result<ArrayRef> {
+        Ok(new_null_array(&DataType::Null, groups.len()))
     }
-    /// Puts such rows into a fresh function.
-    fn restore(&mut self, _: &RecordBatch, _: &[Marks]) -> Result<()> {
+    /// Puts such rows in, of keys that it knows nothing of; the marks are those of all keys.
+    fn put(&mut self, _groups: &[usize], _rows: &ArrayRef, _marks: &[Marks]) -> Result<()> {
         Ok(())
     }
     /// Bytes held.

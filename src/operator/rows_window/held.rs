@@ -13,6 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::DataType;
 use datafusion::common::Result;
 use datafusion::physical_expr::PhysicalExpr;
 
@@ -20,7 +21,7 @@ use super::framed::{self, Framed, Rows, wants};
 use super::frames::FrameState;
 use super::history::{History, Moment};
 use super::partitioning::Partitioning;
-use super::spec::{RowsFunction, RowsWindowSpec};
+use super::spec::{Frame, RowsFunction, RowsWindowSpec};
 use crate::operator::pool::{Pool, RELEASED_ROWS_MAX, RowId};
 use crate::operator::ticks;
 
@@ -56,6 +57,8 @@ pub(super) struct Held {
     pub(super) missing: Vec<u16>,
     /// The filters and arguments that the pool keeps.
     pub(super) reads: Vec<Arc<dyn PhysicalExpr>>,
+    /// The types of the pool's columns, once there has been a row.
+    pub(super) types: Option<Vec<DataType>>,
 }
 
 /// Rows with the values of their frames: the given columns, and for each function its place and values.
@@ -75,6 +78,7 @@ impl Held {
             framings: vec![],
             missing: vec![],
             reads: vec![],
+            types: None,
         }
     }
 
@@ -111,12 +115,18 @@ impl Held {
         self.framings.is_empty()
     }
 
+    /// Whether rows wait for later ones of their key, and so for the end where there are none.
+    pub(super) fn waits_for_rows(&self) -> bool {
+        self.framings.iter().any(|framing| matches!(framing.state.frame, Frame::Rows { end: 1.., .. }))
+    }
+
     /// Takes in the next rows in order, as they are given on; their keys are numbered.
     pub(super) fn add(&mut self, rows: &RecordBatch, given: Vec<ArrayRef>, keys: &[Partitioning]) -> Result<()> {
         let mut columns = given;
         for expr in &self.reads {
             columns.push(expr.evaluate(rows)?.into_array(rows.num_rows())?);
         }
+        self.types.get_or_insert_with(|| columns.iter().map(|column| column.data_type().clone()).collect());
         let time = rows.column(self.spec.time);
         let moments = Moment::all(&ticks(time)?);
         // One holder is the row's own wait for its values.

@@ -18,7 +18,9 @@ use crate::operator::ticks;
 const PINNED: i64 = 1;
 
 impl Held {
-    pub(super) fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
+    /// The state of all keys; or of some, whose numbers are their places among these from now on, where one PARTITION BY has
+    /// all of the frames and the others hold no rows.
+    pub(super) fn snapshot(&mut self, keys: Option<&[usize]>) -> Result<Vec<RecordBatch>> {
         let ids = self.pool.held();
         let mut places = vec![0; self.pool.ids()];
         ids.iter().zip(0..).for_each(|(id, place)| places[*id as usize] = place);
@@ -27,7 +29,9 @@ impl Held {
             vec![unnamed((0..width).map(|column| self.pool.gather(&ids, column)).collect::<Result<_>>()?)?];
         for history in self.histories.iter().flatten() {
             let (mut bases, mut rows) = (vec![], vec![]);
-            for (group, (base, pinned, others)) in history.parts().enumerate() {
+            let keys = keys.map_or_else(|| (0..history.keys.len()).collect(), <[usize]>::to_vec);
+            for (group, key) in keys.into_iter().enumerate() {
+                let (base, pinned, others) = history.parts(key);
                 bases.push([base as i64]);
                 rows.extend(pinned.iter().map(|id| [group as i64, PINNED, places[*id as usize]]));
                 rows.extend(others.iter().map(|id| [group as i64, 0, places[*id as usize]]));
@@ -35,14 +39,18 @@ impl Held {
             snapshot.extend([numbers(&bases)?, numbers(&rows)?]);
         }
         for framing in &mut self.framings {
-            framing.snapshot(&places, &mut snapshot)?;
+            framing.snapshot(&places, keys, &mut snapshot)?;
         }
         Ok(snapshot)
     }
 
-    pub(super) fn restore(&mut self, snapshot: &[RecordBatch]) -> Result<()> {
+    /// Puts a snapshot, which `snapshot` begins with, into what holds nothing, and gives what comes after it.
+    pub(super) fn restore<'a>(&mut self, snapshot: &'a [RecordBatch]) -> Result<&'a [RecordBatch]> {
         let mut parts = snapshot.iter();
         let rows = next(&mut parts)?;
+        if rows.num_columns() > 0 {
+            self.types = Some(rows.columns().iter().map(|column| column.data_type().clone()).collect());
+        }
         let ids = self.pool.add(rows.columns().to_vec(), rows.num_rows(), 0);
         let id = |place: i64| ids.get(place as usize).copied().ok_or_else(wrong);
         let moments = match rows.num_rows() {
@@ -61,8 +69,8 @@ impl Held {
                     _ => others.push((moments[place as usize], id(place)?)),
                 }
             }
-            for ([base], (pinned, others)) in bases.into_iter().zip(keys) {
-                history.restore(base as usize, pinned, others);
+            for (group, ([base], (pinned, others))) in bases.into_iter().zip(keys).enumerate() {
+                history.restore(group, base as usize, pinned, others);
             }
         }
         for framing in &mut self.framings {
@@ -73,19 +81,24 @@ impl Held {
             }
         }
         ids.iter().filter(|id| self.missing[**id as usize] > 0).for_each(|id| self.pool.retain(*id));
-        Ok(())
+        Ok(parts.as_slice())
     }
 }
 
 impl Framing {
-    fn snapshot(&mut self, places: &[i64], snapshot: &mut Vec<RecordBatch>) -> Result<()> {
-        let marks = self.state.marks.iter().map(|marks| [marks.next, marks.start, marks.end].map(|mark| mark as i64));
+    fn snapshot(&mut self, places: &[i64], keys: Option<&[usize]>, snapshot: &mut Vec<RecordBatch>) -> Result<()> {
+        let keys = keys.map_or_else(|| (0..self.state.marks.len()).collect(), <[usize]>::to_vec);
+        let numbers_of =
+            |key: usize| keys.binary_search(&key).map_err(|_| internal_datafusion_err!("a key that waits"));
+        let marks = keys.iter().map(|key| self.state.marks.get(*key).copied().unwrap_or_default());
+        let marks = marks.map(|marks| [marks.next, marks.start, marks.end].map(|mark| mark as i64));
         snapshot.push(numbers(&marks.collect::<Vec<_>>())?);
         let awaited = self.state.awaited.iter().map(|awaited| {
             let (first, last) = (awaited.first, awaited.last);
-            [awaited.group as i64, i64::from(first.beyond), first.ticks, i64::from(last.beyond), last.ticks]
+            let key = numbers_of(awaited.group)? as i64;
+            Ok([key, i64::from(first.beyond), first.ticks, i64::from(last.beyond), last.ticks])
         });
-        snapshot.push(numbers(&awaited.collect::<Vec<_>>())?);
+        snapshot.push(numbers(&awaited.collect::<Result<Vec<_>>>()?)?);
         let answered =
             self.answers.iter().enumerate().filter_map(|(id, answer)| answer.map(|answer| (places[id], answer)));
         let (rows, answers): (Vec<i64>, Vec<RowId>) = answered.unzip();
@@ -96,7 +109,7 @@ impl Framing {
         }
         snapshot.push(unnamed(columns)?);
         for column in &mut self.columns {
-            snapshot.push(column.function.snapshot()?);
+            snapshot.push(unnamed(vec![column.function.rows_of(&keys)?])?);
         }
         Ok(())
     }
@@ -118,7 +131,8 @@ impl Framing {
             self.answers[*id as usize] = Some(answer);
         }
         for column in &mut self.columns {
-            column.function.restore(next(parts)?, &self.state.marks)?;
+            let rows = next(parts)?.columns().first().ok_or_else(wrong)?;
+            column.function.put(&(0..self.state.marks.len()).collect::<Vec<_>>(), rows, &self.state.marks)?;
         }
         Ok(())
     }

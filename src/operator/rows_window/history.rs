@@ -128,13 +128,18 @@ impl History {
     }
 
     /// For the snapshot: the first row's number, the pinned rows and the others of a key.
-    pub(super) fn parts(&self) -> impl Iterator<Item = (usize, &[RowId], Vec<RowId>)> {
-        self.keys.iter().map(|key| (key.base, &key.pinned[..], key.rows.iter().map(|(_, id)| *id).collect()))
+    pub(super) fn parts(&self, group: usize) -> (usize, &[RowId], Vec<RowId>) {
+        self.keys
+            .get(group)
+            .map_or((0, &[], vec![]), |key| (key.base, &key.pinned[..], key.rows.iter().map(|(_, id)| *id).collect()))
     }
 
     /// Puts such parts of a key back.
-    pub(super) fn restore(&mut self, base: usize, pinned: Vec<RowId>, rows: Vec<(Moment, RowId)>) {
-        self.keys.push(KeyRows { base, pinned, rows: rows.into() });
+    pub(super) fn restore(&mut self, group: usize, base: usize, pinned: Vec<RowId>, rows: Vec<(Moment, RowId)>) {
+        if group >= self.keys.len() {
+            self.keys.resize_with(group + 1, KeyRows::default);
+        }
+        self.keys[group] = KeyRows { base, pinned, rows: rows.into() };
     }
 
     pub(super) fn size(&self) -> usize {

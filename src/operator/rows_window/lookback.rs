@@ -7,12 +7,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt64Array, new_empty_array};
+use arrow::array::{Array, ArrayRef, BooleanArray, new_empty_array};
 use arrow::compute::interleave;
-use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
+use arrow::datatypes::DataType;
 use datafusion::common::{Result, ScalarValue, internal_datafusion_err};
 
 use super::RowsState;
+use super::lists::{lists, of_lists};
 use super::spec::RowsFunctionKind;
 use crate::operator::pool::{array_without_slack, bytes_of};
 
@@ -176,31 +177,21 @@ impl RowsState for Lookback {
         Ok(())
     }
 
-    fn snapshot(&mut self) -> Result<RecordBatch> {
-        let places: Vec<Place> = self.groups.iter().flatten().copied().collect();
-        let groups = self.groups.iter().enumerate().flat_map(|(group, kept)| kept.iter().map(move |_| group as u64));
-        let columns: Vec<ArrayRef> = vec![Arc::new(UInt64Array::from_iter_values(groups)), self.pick(&places)?];
-        let fields = vec![
-            Field::new("group", DataType::UInt64, false),
-            Field::new("value", columns[1].data_type().clone(), true),
-        ];
-        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+    fn rows_of(&mut self, groups: &[usize]) -> Result<ArrayRef> {
+        let none = VecDeque::new();
+        let kept = |group: &usize| self.groups.get(*group).unwrap_or(&none);
+        let places: Vec<Place> = groups.iter().flat_map(kept).copied().collect();
+        lists(groups.iter().map(|group| kept(group).len()), array_without_slack(&self.pick(&places)?))
     }
 
-    fn restore(&mut self, state: &RecordBatch) -> Result<()> {
-        let wrong = || internal_datafusion_err!("a snapshot of another function");
-        let [groups, values] = state.columns() else {
-            return Err(wrong());
-        };
-        let groups = groups.as_primitive_opt::<UInt64Type>().ok_or_else(wrong)?;
-        self.add_chunk(Arc::clone(values));
-        self.kept_rows = values.len();
-        for (row, group) in groups.values().iter().enumerate() {
-            let group = *group as usize;
-            if self.groups.len() <= group {
-                self.groups.resize(group + 1, VecDeque::new());
-            }
-            self.groups[group].push_back((0, row));
+    fn put(&mut self, groups: &[usize], groups_total: usize, rows: &ArrayRef) -> Result<()> {
+        let (values, ranges) = of_lists(rows)?;
+        self.groups.resize(groups_total, VecDeque::new());
+        let chunk = self.chunks.len();
+        self.kept_rows += values.len();
+        self.add_chunk(values);
+        for (group, rows) in groups.iter().zip(ranges) {
+            self.groups[*group] = rows.map(|row| (chunk, row)).collect();
         }
         Ok(())
     }

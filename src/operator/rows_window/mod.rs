@@ -10,13 +10,17 @@
 //! | `waiting.rs` | rows that the watermark has not passed |
 //! | `sliding.rs` (by `two_stacks.rs`), `running.rs`, `lookback.rs`, `counting.rs` | values at once |
 //! | `held.rs`, `pool.rs`, `history.rs`, `frames.rs`, `framed.rs` | rows and values of any other frame |
+//! | `cold.rs`, `held_rows.rs`, `lists.rs` | keys that are on disk, a row for each |
 
+mod cold;
 mod counting;
 mod framed;
 mod frames;
 mod held;
+mod held_rows;
 mod held_snapshot;
 mod history;
+mod lists;
 mod lookback;
 mod partitioning;
 mod running;
@@ -33,10 +37,12 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{cast, concat_batches, filter, filter_record_batch};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::{Result, internal_datafusion_err};
+use datafusion::execution::DiskManager;
 use datafusion::physical_expr::PhysicalExpr;
 
 use super::snapshot::{counters_batch, split_counters};
 use super::{Counters, Missed, MissedRows, Operator, Stamp, WATERMARK_MAX, ticks};
+use cold::ColdKeys;
 use held::Held;
 use partitioning::Partitioning;
 pub(crate) use spec::{Frame, RangeBound, RowsFunction, RowsFunctionKind, RowsWindowSpec};
@@ -54,10 +60,10 @@ trait RowsState: Send {
     ) -> Result<ArrayRef>;
     /// Empties keys, so that others can have their numbers.
     fn forget(&mut self, groups: &[usize]) -> Result<()>;
-    /// The state as rows.
-    fn snapshot(&mut self) -> Result<RecordBatch>;
-    /// Puts such rows into a fresh state.
-    fn restore(&mut self, state: &RecordBatch) -> Result<()>;
+    /// The state of some keys as a column, a row for each.
+    fn rows_of(&mut self, groups: &[usize]) -> Result<ArrayRef>;
+    /// Puts such rows in, of keys of which there is nothing yet.
+    fn put(&mut self, groups: &[usize], groups_total: usize, rows: &ArrayRef) -> Result<()>;
     /// Bytes held.
     fn size(&self) -> usize;
 }
@@ -69,7 +75,10 @@ pub(crate) struct RowsWindow {
     functions: Vec<FunctionState>,
     /// Rows of functions whose values are not known at once.
     held: Held,
+    /// Keys of each partitioning that are on disk.
+    cold: Vec<ColdKeys>,
     waiting: Waiting,
+    has_ended: bool,
     counters: Counters,
     missed: MissedRows,
 }
@@ -86,7 +95,7 @@ struct FunctionState {
 impl RowsWindow {
     pub(crate) fn try_new(spec: Arc<RowsWindowSpec>) -> Result<Self> {
         let mut partitions: Vec<Partitioning> = vec![];
-        let (mut functions, mut held_functions) = (vec![], vec![]);
+        let mut functions = vec![];
         for (index, function) in spec.functions.iter().enumerate() {
             let known = partitions.iter().position(|known| known.is_of(function, &spec));
             let partitioning = match known {
@@ -96,22 +105,16 @@ impl RowsWindow {
                     partitions.len() - 1
                 }
             };
-            match rows_state(function, &spec)? {
-                Some(state) => functions.push(FunctionState { index, partitioning, state }),
-                None => held_functions.push((index, partitioning)),
-            }
-        }
-        let given = spec.input_schema.fields().len() + functions.len();
-        let mut held = Held::new(&spec, given, partitions.len());
-        for (index, partitioning) in held_functions {
-            held.add_function(index, &spec.functions[index], partitioning)?;
+            functions.extend(rows_state(function, &spec)?.map(|state| FunctionState { index, partitioning, state }));
         }
         Ok(Self {
+            held: fresh_held(&spec, &partitions, &functions)?,
+            cold: partitions.iter().map(|_| ColdKeys::default()).collect(),
             spec,
             partitions,
             functions,
-            held,
             waiting: Waiting::default(),
+            has_ended: false,
             counters: Counters::default(),
             missed: MissedRows::default(),
         })
@@ -141,8 +144,10 @@ impl RowsWindow {
     /// The rows' columns, and after them the values that are known at once.
     fn compute(&mut self, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
         let times = ticks(rows.column(self.spec.time))?;
-        for partitioning in &mut self.partitions {
-            partitioning.number(rows, &times)?;
+        for index in 0..self.partitions.len() {
+            let known = self.partitions[index].len();
+            let keys = self.partitions[index].number(rows, &times)?;
+            self.bring_back(index, known, &keys)?;
         }
         let mut columns = rows.columns().to_vec();
         for function in &mut self.functions {
@@ -209,6 +214,18 @@ impl RowsWindow {
     }
 }
 
+/// Nothing held of the functions that are not among those whose values are known at once.
+fn fresh_held(spec: &Arc<RowsWindowSpec>, partitions: &[Partitioning], at_once: &[FunctionState]) -> Result<Held> {
+    let mut held = Held::new(spec, spec.input_schema.fields().len() + at_once.len(), partitions.len());
+    for (index, function) in spec.functions.iter().enumerate() {
+        let partitioning = partitions.iter().position(|known| known.is_of(function, spec));
+        if let Some(partitioning) = partitioning.filter(|_| at_once.iter().all(|known| known.index != index)) {
+            held.add_function(index, function, partitioning)?;
+        }
+    }
+    Ok(held)
+}
+
 /// The state of a function whose values are known at once; none if they may not be.
 fn rows_state(function: &RowsFunction, spec: &RowsWindowSpec) -> Result<Option<Box<dyn RowsState>>> {
     let argument = spec.argument_type(function)?;
@@ -237,7 +254,15 @@ impl Operator for RowsWindow {
     }
 
     fn finish(&mut self, output: &mut Vec<RecordBatch>) -> Result<()> {
+        self.has_ended = true;
         self.emit(WATERMARK_MAX, output)
+    }
+
+    fn more(&mut self, output: &mut Vec<RecordBatch>) -> Result<bool> {
+        match self.has_ended {
+            true => self.answer_cold(output),
+            false => Ok(false),
+        }
     }
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
@@ -247,11 +272,13 @@ impl Operator for RowsWindow {
             snapshot.push(partitioning.snapshot(&self.spec.input_schema)?);
         }
         for function in &mut self.functions {
-            snapshot.push(function.state.snapshot()?);
+            let groups: Vec<usize> = (0..self.partitions[function.partitioning].len()).collect();
+            snapshot.push(cold::batch_of(vec![function.state.rows_of(&groups)?])?);
         }
         if !self.held.is_empty() {
-            snapshot.extend(self.held.snapshot()?);
+            snapshot.extend(self.held.snapshot(None)?);
         }
+        self.save_cold(&mut snapshot)?;
         Ok(snapshot)
     }
 
@@ -265,23 +292,32 @@ impl Operator for RowsWindow {
         self.waiting.admit(waiting.clone(), &times)?;
         self.counters = counters;
         let (keys, states) = parts.split_at(self.partitions.len());
-        let (states, held) = states.split_at(self.functions.len());
+        let (states, rest) = states.split_at(self.functions.len());
         for (partitioning, keys) in self.partitions.iter_mut().zip(keys) {
             partitioning.restore(keys)?;
         }
         for (function, state) in self.functions.iter_mut().zip(states) {
-            function.state.restore(state)?;
+            let total = self.partitions[function.partitioning].len();
+            let rows = state.columns().first().ok_or_else(|| internal_datafusion_err!("a snapshot too short"))?;
+            function.state.put(&(0..total).collect::<Vec<_>>(), total, rows)?;
         }
-        match self.held.is_empty() {
-            true => Ok(()),
-            false => self.held.restore(held),
-        }
+        let cold = if self.held.is_empty() { rest } else { self.held.restore(rest)? };
+        self.restore_cold(cold)
     }
 
     fn memory(&self) -> usize {
         let keys = self.partitions.iter().map(Partitioning::size);
         let functions = self.functions.iter().map(|function| function.state.size());
-        self.waiting.size() + self.held.size() + keys.sum::<usize>() + functions.sum::<usize>()
+        let cold = self.cold.iter().map(ColdKeys::size);
+        self.waiting.size() + self.held.size() + keys.sum::<usize>() + functions.sum::<usize>() + cold.sum::<usize>()
+    }
+
+    fn can_spill(&self) -> bool {
+        (0..self.partitions.len()).any(|index| self.can_go(index))
+    }
+
+    fn spill(&mut self, disk: &Arc<DiskManager>) -> Result<u64> {
+        (0..self.partitions.len()).map(|index| self.spill_keys(index, disk)).sum()
     }
 
     fn counters(&self) -> Counters {

@@ -46,19 +46,42 @@ impl Partitioning {
         same_exprs(&self.exprs, &function.partition_by) && self.lifetimes.is_some() == forgets
     }
 
-    /// Numbers the keys of rows, given their event times.
-    pub(super) fn number(&mut self, rows: &RecordBatch, times: &Int64Array) -> Result<()> {
+    /// Numbers the keys of rows, given their event times, and gives the columns of the keys.
+    pub(super) fn number(&mut self, rows: &RecordBatch, times: &Int64Array) -> Result<Vec<ArrayRef>> {
         let Some(keys) = &mut self.keys else {
             self.groups = vec![0; rows.num_rows()];
-            return Ok(());
+            return Ok(vec![]);
         };
         let columns = self.exprs.iter().map(|expr| Ok(as_bits(expr.evaluate(rows)?.into_array(rows.num_rows())?)));
-        keys.intern(&columns.collect::<Result<Vec<_>>>()?, &mut self.groups)?;
+        let columns = columns.collect::<Result<Vec<_>>>()?;
+        keys.intern(&columns, &mut self.groups)?;
         if let Some(lifetimes) = &mut self.lifetimes {
             // What is behind the watermark has been left out.
             self.ended.extend(lifetimes.assign(&mut self.groups, &moments(times, WATERMARK_MIN)));
         }
-        Ok(())
+        Ok(columns)
+    }
+
+    /// Whether its keys can go to disk: there are some, and none is forgotten.
+    pub(super) fn can_spill(&self) -> bool {
+        self.keys.is_some() && self.lifetimes.is_none()
+    }
+
+    /// Takes all keys out.
+    pub(super) fn take_keys(&mut self) -> Result<Vec<ArrayRef>> {
+        match &mut self.keys {
+            Some(keys) if !keys.is_empty() => emptied(keys.as_mut()),
+            _ => Ok(vec![]),
+        }
+    }
+
+    /// Numbers keys that come back.
+    pub(super) fn put_keys(&mut self, columns: &[ArrayRef]) -> Result<Vec<usize>> {
+        let mut groups = vec![];
+        if let Some(keys) = &mut self.keys {
+            keys.intern(columns, &mut groups)?;
+        }
+        Ok(groups)
     }
 
     /// Takes the groups of which nothing is wanted any more: of keys that have begun anew, and once there may be many those

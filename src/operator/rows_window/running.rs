@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, UInt64Array};
-use arrow::compute::{and, take};
-use arrow::datatypes::{Field, Schema};
-use datafusion::common::Result;
+use arrow::array::{ArrayRef, AsArray, BooleanArray, StructArray, UInt64Array};
+use arrow::compute::{and, take, take_arrays};
+use arrow::datatypes::Field;
+use datafusion::common::{Result, internal_datafusion_err};
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
 use super::RowsState;
@@ -25,14 +25,26 @@ pub(super) fn framed(aggregate: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn F
 }
 
 fn running(aggregate: &Arc<AggregateFunctionExpr>) -> Result<Running> {
-    Ok(Running { aggregate: running_aggregate(aggregate)?, groups_total: 0, reached: vec![] })
+    Ok(Running { aggregate: running_aggregate(aggregate)?, reached: vec![] })
 }
 
 struct Running {
     aggregate: Box<dyn RunningAggregate>,
-    groups_total: usize,
     /// Where frames are given row by row: how many rows of each key are in.
     reached: Vec<usize>,
+}
+
+impl Running {
+    /// The states of so many keys, of some of which no row may have been asked for so far.
+    fn states(&mut self, total: usize) -> Result<Vec<ArrayRef>> {
+        let states = self.aggregate.state()?;
+        if states.first().is_none_or(|state| state.len() >= total) {
+            return Ok(states);
+        }
+        let none: Vec<ArrayRef> = states.iter().map(|state| state.slice(0, 0)).collect();
+        self.aggregate.put(&[], total, &none)?;
+        self.aggregate.state()
+    }
 }
 
 impl RowsState for Running {
@@ -43,7 +55,6 @@ impl RowsState for Running {
         arguments: &[ArrayRef],
         live: Option<&BooleanArray>,
     ) -> Result<ArrayRef> {
-        self.groups_total = groups_total;
         self.aggregate.update(Slots::new(groups, groups_total), arguments, live)
     }
 
@@ -51,24 +62,19 @@ impl RowsState for Running {
         self.aggregate.clear(groups)
     }
 
-    fn snapshot(&mut self) -> Result<RecordBatch> {
-        if self.groups_total == 0 {
-            return Ok(RecordBatch::new_empty(Arc::new(Schema::empty())));
-        }
-        let columns = self.aggregate.state()?;
+    fn rows_of(&mut self, groups: &[usize]) -> Result<ArrayRef> {
+        let rows = UInt64Array::from_iter_values(groups.iter().map(|group| *group as u64));
+        let columns = take_arrays(&self.states(groups.iter().max().map_or(0, |last| last + 1))?, &rows, None)?;
         let field = |(index, column): (usize, &ArrayRef)| {
             Field::new(format!("state_{index}"), column.data_type().clone(), true)
         };
         let fields: Vec<Field> = columns.iter().enumerate().map(field).collect();
-        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+        Ok(Arc::new(StructArray::try_new_with_length(fields.into(), columns, None, groups.len())?))
     }
 
-    fn restore(&mut self, state: &RecordBatch) -> Result<()> {
-        self.groups_total = state.num_rows();
-        match self.groups_total {
-            0 => Ok(()),
-            _ => self.aggregate.restore(state.columns()),
-        }
+    fn put(&mut self, groups: &[usize], groups_total: usize, rows: &ArrayRef) -> Result<()> {
+        let states = rows.as_struct_opt().ok_or_else(|| internal_datafusion_err!("the state of another function"))?;
+        self.aggregate.put(groups, groups_total, states.columns())
     }
 
     fn size(&self) -> usize {
@@ -79,7 +85,6 @@ impl RowsState for Running {
 impl Framed for Running {
     fn values(&mut self, due: &[Due], groups_total: usize, rows: &Rows<'_>) -> Result<ArrayRef> {
         self.reached.resize(groups_total, 0);
-        self.groups_total = groups_total;
         let (mut ids, mut groups, mut counts) = (vec![], vec![], vec![]);
         // The step after which each row's value stands.
         let mut steps = Vec::with_capacity(due.len());
@@ -113,13 +118,14 @@ impl Framed for Running {
         self.aggregate.clear(&[group])
     }
 
-    fn snapshot(&mut self) -> Result<RecordBatch> {
-        RowsState::snapshot(self)
+    fn rows_of(&mut self, groups: &[usize]) -> Result<ArrayRef> {
+        RowsState::rows_of(self, groups)
     }
 
-    fn restore(&mut self, state: &RecordBatch, marks: &[Marks]) -> Result<()> {
-        self.reached = marks.iter().map(|marks| marks.end).collect();
-        RowsState::restore(self, state)
+    fn put(&mut self, groups: &[usize], rows: &ArrayRef, marks: &[Marks]) -> Result<()> {
+        self.reached.resize(marks.len(), 0);
+        groups.iter().for_each(|group| self.reached[*group] = marks[*group].end);
+        RowsState::put(self, groups, marks.len(), rows)
     }
 
     fn size(&self) -> usize {

@@ -3,12 +3,12 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use arrow::array::types::{Float64Type, Int64Type, UInt64Type};
+use arrow::array::types::{Float64Type, Int64Type, UInt8Type};
 use arrow::array::{
     Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, BooleanArray, Float64Array, Int64Array,
-    PrimitiveArray, RecordBatch, UInt64Array, downcast_primitive,
+    PrimitiveArray, StructArray, UInt8Array, downcast_primitive,
 };
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field};
 use datafusion::common::{Result, internal_datafusion_err};
 use datafusion::functions_aggregate::average::Avg;
 use datafusion::functions_aggregate::count::Count;
@@ -19,6 +19,7 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use super::RowsState;
 use super::framed::{Framed, Rows};
 use super::frames::Due;
+use super::lists::{lists, of_lists};
 use super::two_stacks::{Total, TwoStacks};
 
 /// What becomes of a total.
@@ -185,52 +186,49 @@ impl<T: ArrowPrimitiveType> RowsState for Sliding<T> {
         Ok(())
     }
 
-    fn snapshot(&mut self) -> Result<RecordBatch> {
-        let (mut keys, mut parts, mut values, mut counts) = (vec![], vec![], vec![], vec![]);
-        for (group, stacks) in self.groups.iter().enumerate() {
+    fn rows_of(&mut self, groups: &[usize]) -> Result<ArrayRef> {
+        let (mut lengths, mut parts, mut values, mut counts) = (vec![], vec![], vec![], vec![]);
+        let empty = Self::empty();
+        for stacks in groups.iter().map(|group| self.groups.get(*group).unwrap_or(&empty)) {
             let front = stacks.front.iter().map(|total| (FRONT, total));
             let back = stacks.back.iter().map(|total| (BACK, total));
+            let before = parts.len();
             for (part, (value, count)) in front.chain(back).chain([(TOTAL, &stacks.back_total)]) {
-                keys.push(group as u64);
                 parts.push(part);
                 values.push(*value);
                 counts.push(*count);
             }
+            lengths.push(parts.len() - before);
         }
         let values = PrimitiveArray::<T>::from_iter_values(values);
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(UInt64Array::from(keys)),
-            Arc::new(UInt64Array::from(parts)),
-            Arc::new(values),
-            Arc::new(Int64Array::from(counts)),
-        ];
-        let names = ["group", "part", "value", "count"].into_iter().zip(&columns);
-        let fields = names.map(|(name, column)| Field::new(name, column.data_type().clone(), false));
-        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)?)
+        let columns: Vec<ArrayRef> =
+            vec![Arc::new(UInt8Array::from(parts)), Arc::new(values), Arc::new(Int64Array::from(counts))];
+        let fields = ["part", "value", "count"].iter().zip(&columns);
+        let fields = fields.map(|(name, column)| Field::new(*name, column.data_type().clone(), false));
+        let totals = StructArray::try_new(fields.collect(), columns, None)?;
+        lists(lengths, Arc::new(totals))
     }
 
-    fn restore(&mut self, state: &RecordBatch) -> Result<()> {
-        let wrong = || internal_datafusion_err!("a snapshot of another function");
-        let [keys, parts, values, counts] = state.columns() else {
-            return Err(wrong());
-        };
-        let keys = keys.as_primitive_opt::<UInt64Type>().ok_or_else(wrong)?;
-        let parts = parts.as_primitive_opt::<UInt64Type>().ok_or_else(wrong)?;
+    fn put(&mut self, groups: &[usize], groups_total: usize, rows: &ArrayRef) -> Result<()> {
+        let wrong = || internal_datafusion_err!("the state of another function");
+        let (totals, ranges) = of_lists(rows)?;
+        let [parts, values, counts] = totals.as_struct_opt().ok_or_else(wrong)?.columns() else { return Err(wrong()) };
+        let parts = parts.as_primitive_opt::<UInt8Type>().ok_or_else(wrong)?;
         let values = values.as_primitive_opt::<T>().ok_or_else(wrong)?;
         let counts = counts.as_primitive_opt::<Int64Type>().ok_or_else(wrong)?;
-        for row in 0..state.num_rows() {
-            let group = keys.value(row) as usize;
-            if group >= self.groups.len() {
-                self.grow(group + 1);
+        self.grow(groups_total);
+        for (group, rows) in groups.iter().zip(ranges) {
+            let stacks = &mut self.groups[*group];
+            for row in rows {
+                let total = (values.value(row), counts.value(row));
+                match parts.value(row) {
+                    FRONT => stacks.front.push(total),
+                    BACK => stacks.back.push(total),
+                    _ => stacks.back_total = total,
+                }
             }
-            let total = (values.value(row), counts.value(row));
-            match parts.value(row) {
-                FRONT => self.groups[group].front.push(total),
-                BACK => self.groups[group].back.push(total),
-                _ => self.groups[group].back_total = total,
-            }
+            self.room += stacks.room();
         }
-        self.room = self.groups.iter().map(TwoStacks::room).sum();
         Ok(())
     }
 
@@ -283,14 +281,14 @@ impl<T: ArrowPrimitiveType> Framed for Sliding<T> {
     }
 }
 
-const FRONT: u64 = 0;
-const BACK: u64 = 1;
-const TOTAL: u64 = 2;
+const FRONT: u8 = 0;
+const BACK: u8 = 1;
+const TOTAL: u8 = 2;
 
 #[cfg(test)]
 mod tests {
     use arrow::array::new_null_array;
-    use arrow::datatypes::{IntervalUnit, TimeUnit};
+    use arrow::datatypes::{IntervalUnit, Schema, TimeUnit};
 
     use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
     use datafusion::functions_aggregate::sum::sum_udaf;

@@ -14,8 +14,8 @@ use datafusion::physical_expr::expressions::Literal;
 use proptest::prelude::*;
 
 use super::super::testing::{
-    Row, Text, aggregate, assert_same, assert_snapshot_law, batch, batch_lengths, column, forget_lives, input_schema,
-    is_positive, lives, or_null, rows, run, sorted, stamped, text, with_watermarks,
+    Row, Text, aggregate, assert_same, assert_snapshot_law, assert_spill_law, batch, batch_lengths, column,
+    forget_lives, input_schema, is_positive, lives, or_null, rows, run, sorted, stamped, text, with_watermarks,
 };
 use super::*;
 
@@ -215,6 +215,26 @@ proptest! {
         let spec = spec(&overs);
         let fresh = || RowsWindow::try_new(Arc::clone(&spec)).unwrap();
         assert_snapshot_law(fresh, &stamped(&rows, &lengths, bound, 0, None), &cuts);
+    }
+}
+
+/// Points to spill or save at.
+fn points(most: usize) -> impl Strategy<Value = Vec<prop::sample::Index>> {
+    prop::collection::vec(any::<prop::sample::Index>(), 0..most)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn what_has_gone_to_disk_comes_back(
+        rows in rows(80), lengths in batch_lengths(), bound in 0i64..60,
+        overs in prop::collection::vec(overs(), 1..4), spills in points(9), saves in points(3), keyed in any::<bool>(),
+    ) {
+        let keyed_overs: Vec<Over> = overs.into_iter().map(|over| Over { keyed: over.keyed || keyed, ..over }).collect();
+        let spec = spec(&keyed_overs);
+        let fresh = || RowsWindow::try_new(Arc::clone(&spec)).unwrap();
+        assert_spill_law(fresh, &stamped(&rows, &lengths, bound, 0, None), &spills, &saves);
     }
 }
 

@@ -22,11 +22,14 @@
 //! | `by_end.rs` | the order of those that have ended |
 //! | `row_changes.rs` | what each row changes |
 //! | `rows.rs` | the operator that gives each row its session, without a GROUP BY |
+//! | `cold.rs`, `cold_rows.rs` | sessions of keys that are on disk, and those of rows |
 //! | `told.rs` | what was told and what is to be told, where that is not each row's change at once |
 
 mod bounds;
 mod by_end;
 mod by_start;
+mod cold;
+mod cold_rows;
 mod ends;
 mod lists;
 mod open;
@@ -39,10 +42,11 @@ mod told;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array, UInt64Array};
-use arrow::compute::{cast, take};
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt64Array};
+use arrow::compute::cast;
+use arrow::datatypes::SchemaRef;
 use datafusion::common::{Result, internal_datafusion_err};
+use datafusion::execution::DiskManager;
 
 use super::accumulators::{Joined, RunningAggregates, Slots};
 use super::aggregate_spec::{AggregateSpec, Evaluated};
@@ -54,6 +58,7 @@ use super::snapshot::{counters_batch, split_counters};
 use super::sorted_aggregate::takes_arrival;
 use super::{Counters, Missed, MissedRows, Operator, Stamp, WATERMARK_MAX, ticks};
 use bounds::{Bounds, times};
+use cold::ColdSessions;
 use open::{Apart, Asks, OpenSessions, Placed, Session};
 use row_changes::{SessionChanges, Told};
 pub(crate) use rows::{SessionRows, SessionRowsSpec};
@@ -81,6 +86,9 @@ struct State {
     told: Option<ToldSessions>,
     /// The highest event time so far, where changes are told by it.
     highest: Option<i64>,
+    /// Keys whose sessions are on disk.
+    cold: ColdSessions,
+    has_ended: bool,
     counters: Counters,
 }
 
@@ -98,6 +106,8 @@ impl State {
             latest: LatestRows::default(),
             told,
             highest: None,
+            cold: ColdSessions::default(),
+            has_ended: false,
             counters: Counters::default(),
         })
     }
@@ -123,8 +133,10 @@ impl SessionAggregate {
         self.number(&mut rows);
         let Some(times) = &rows.starts else { return Err(internal_datafusion_err!("sessions without an event time")) };
         let state = &mut self.state;
+        let known = state.keys.len();
         state.keys.intern(&rows.keys, rows.rows)?;
         state.values.learn(&state.keys.groups, state.keys.len(), &rows.keys)?;
+        state.bring_back(&self.spec, known)?;
         let asks = match self.changes.as_ref().filter(|_| state.told.is_none()) {
             None => Asks::Nothing,
             Some(ChangesSpec { ops: Ops::None, .. }) => Asks::After,
@@ -245,8 +257,9 @@ impl SessionAggregate {
         Ok(RecordBatch::try_new_with_options(Arc::clone(&self.spec.schema), columns, &options)?)
     }
 
-    /// Ends the sessions that the watermark has passed, earliest first.
+    /// Ends the sessions that the watermark has passed, earliest first, and before them those that are on disk.
     fn close(&mut self, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
+        self.close_cold(watermark, output)?;
         let closed = self.state.sessions.close(watermark);
         if closed.is_empty() {
             return Ok(());
@@ -272,11 +285,30 @@ impl SessionAggregate {
         self.forget_keys()
     }
 
+    /// What is in memory of some sessions, in order, and all that is not of sessions.
+    fn saved(&mut self, sessions: &[Session]) -> Result<Vec<RecordBatch>> {
+        let state = &mut self.state;
+        let mut snapshot =
+            vec![counters_batch(&state.counters)?, state.rows_of(sessions)?, highest_batch(state.highest)?];
+        if let Some(told) = &state.told {
+            snapshot.extend(told.state(sessions)?);
+        }
+        Ok(snapshot)
+    }
+
+    /// Makes all that is in memory anew from its snapshot, which it gives: only keys that have sessions are numbered then.
+    fn rebuild(&mut self) -> Result<Vec<RecordBatch>> {
+        let open = self.state.sessions.in_order();
+        let snapshot = self.saved(&open)?;
+        self.restart(&snapshot, &open)?;
+        Ok(snapshot)
+    }
+
     /// Numbers the keys anew when most of them have no session any more.
     fn forget_keys(&mut self) -> Result<()> {
         let keys = self.state.keys.len();
         if keys > 1024 && keys > 4 * self.state.sessions.open() {
-            self.snapshot()?;
+            self.rebuild()?;
         }
         Ok(())
     }
@@ -312,29 +344,20 @@ impl Operator for SessionAggregate {
     }
 
     fn finish(&mut self, output: &mut Vec<RecordBatch>) -> Result<()> {
+        self.state.has_ended = true;
         self.close(WATERMARK_MAX, output)
     }
 
+    fn more(&mut self, output: &mut Vec<RecordBatch>) -> Result<bool> {
+        match self.state.has_ended {
+            true => self.end_cold(output),
+            false => Ok(false),
+        }
+    }
+
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
-        let state = &mut self.state;
-        let open = state.sessions.in_order();
-        let bounds: Vec<Bounds> = open.iter().map(|session| session.bounds).collect();
-        let mut columns = bounds::columns(&bounds);
-        columns.extend(state.values.columns(&open.iter().map(|session| session.key).collect::<Vec<_>>())?);
-        let slots = UInt32Array::from_iter_values(open.iter().map(|session| session.slot as u32));
-        for column in state.aggregates.state()? {
-            columns.push(take(&column, &slots, None)?);
-        }
-        let field = |(index, column): (usize, &ArrayRef)| {
-            Field::new(format!("column_{index}"), column.data_type().clone(), true)
-        };
-        let schema = Schema::new(columns.iter().enumerate().map(field).collect::<Vec<_>>());
-        let mut snapshot = vec![counters_batch(&state.counters)?, RecordBatch::try_new(Arc::new(schema), columns)?];
-        snapshot.push(highest_batch(state.highest)?);
-        if let Some(told) = &state.told {
-            snapshot.extend(told.state(&open)?);
-        }
-        self.restore(&snapshot)?;
+        let mut snapshot = self.rebuild()?;
+        snapshot.extend(self.state.cold.batches().collect::<Result<Vec<_>>>()?);
         Ok(snapshot)
     }
 
@@ -344,30 +367,32 @@ impl Operator for SessionAggregate {
         let [sessions, highest, told @ ..] = rest else { return Err(wrong()) };
         let highest = highest_of(highest);
         let mut state = State { counters, highest, ..State::try_new(&self.spec, self.apart, self.changes.as_ref())? };
-        let (bounds, rest) = sessions.columns().split_at_checked(2).ok_or_else(wrong)?;
-        let (keys, states) = rest.split_at_checked(self.spec.keys.len()).ok_or_else(wrong)?;
-        if sessions.num_rows() > 0 {
-            state.keys.intern(keys, sessions.num_rows())?;
-            state.values.learn(&state.keys.groups, state.keys.len(), keys)?;
-            let bounds = bounds::from_columns(&bounds[0], &bounds[1]).ok_or_else(wrong)?;
-            state.sessions.restore(&state.keys.groups, state.keys.len(), &bounds);
-            state.aggregates.restore(states)?;
-        }
-        if let Some(known) = &mut state.told {
-            known.restore(&state.sessions.in_order(), told)?;
+        state.put(&self.spec, sessions)?;
+        match &mut state.told {
+            Some(known) => known.restore(&state.sessions.in_order(), told)?,
+            None => told.iter().try_for_each(|cold| state.put(&self.spec, cold))?,
         }
         self.state = state;
         Ok(())
     }
 
     fn memory(&self) -> usize {
-        let State { keys, values, sessions, aggregates, latest, told, .. } = &self.state;
+        let State { keys, values, sessions, aggregates, latest, told, cold, .. } = &self.state;
         let told = told.as_ref().map_or(0, ToldSessions::size);
-        keys.size() + values.size() + sessions.size() + latest.size() + told + aggregates.size()
+        keys.size() + values.size() + sessions.size() + latest.size() + told + aggregates.size() + cold.size()
+    }
+
+    fn can_spill(&self) -> bool {
+        self.changes.is_none() && !self.spec.keys.is_empty()
+    }
+
+    fn spill(&mut self, disk: &Arc<DiskManager>) -> Result<u64> {
+        if self.can_spill() { self.spill_sessions(disk) } else { Ok(0) }
     }
 
     fn counters(&self) -> Counters {
-        Counters { windows_open: self.state.sessions.open() as u64, ..self.state.counters }
+        let open = self.state.sessions.open() + self.state.cold.len();
+        Counters { windows_open: open as u64, ..self.state.counters }
     }
 
     fn missed(&mut self) -> &mut MissedRows {

@@ -303,12 +303,41 @@ impl OpenSessions {
         slots.into_iter().map(|slot| self.session(slot)).collect()
     }
 
-    /// Puts sessions in that order into slots of that order.
-    pub(super) fn restore(&mut self, keys: &[usize], keys_total: usize, bounds: &[Bounds]) {
+    /// Puts sessions into free slots, which it gives; into none but theirs and in that order if there are no others.
+    pub(super) fn put(&mut self, keys: &[usize], keys_total: usize, bounds: &[Bounds], numbers: &[u64]) -> Vec<usize> {
         self.lists.grow(keys_total);
-        for (key, bounds) in keys.iter().zip(bounds) {
+        let began = self.began;
+        let put = |((key, bounds), number): ((&usize, &Bounds), &u64)| {
             let later = bounds.has_time().then(|| self.lists.around(*key, bounds.start).0).flatten();
-            self.begin(*key, *bounds, later);
+            self.began = *number;
+            self.begin(*key, *bounds, later)
+        };
+        let slots = keys.iter().zip(bounds).zip(numbers).map(put).collect();
+        let next = numbers.iter().max().map_or(0, |last| last + 1);
+        self.began = began.max(next);
+        slots
+    }
+
+    /// The next session has a number that is as high at least.
+    pub(super) fn begin_after(&mut self, began: u64) {
+        self.began = self.began.max(began);
+    }
+
+    /// The number of the next session.
+    pub(super) fn began(&self) -> u64 {
+        self.began
+    }
+
+    /// In which order a session began.
+    pub(super) fn number(&self, session: &Session) -> u64 {
+        self.lists.slots[session.slot].number
+    }
+
+    /// The watermark behind which no row can join a session.
+    pub(super) fn leaves(&self, session: &Session) -> i64 {
+        match session.bounds.has_time() {
+            true => self.apart.leaves(session.bounds.last),
+            false => i64::MAX,
         }
     }
 

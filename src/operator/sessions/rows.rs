@@ -5,26 +5,29 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array, UInt64Array};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array, UInt64Array, new_empty_array};
 use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use datafusion::common::{Result, internal_datafusion_err};
+use datafusion::execution::DiskManager;
 use datafusion::physical_expr::PhysicalExpr;
 
+use super::cold_rows::ColdSessionRows;
 use super::open::{Apart, Asks, OpenSessions, Session};
-use crate::operator::aggregate_spec::{AggregateSpec, Derived, WindowSpec};
+use crate::operator::aggregate_spec::{AggregateSpec, Derived, Evaluated, WindowSpec};
 use crate::operator::keys::Keys;
 use crate::operator::pool::{Pool, RELEASED_ROWS_MAX, RowId};
 use crate::operator::snapshot::{counters_batch, split_counters};
+use crate::operator::spill::first_rows;
 use crate::operator::{Counters, Missed, MissedRows, Operator, Stamp, WATERMARK_MAX, WATERMARK_MIN, WindowShape};
 
 /// The sessions of rows. Output: the input's columns, then start and end of the row's session.
 #[derive(Debug)]
 pub(crate) struct SessionRowsSpec {
     /// The event time, the gap, and what sessions go by; no aggregates.
-    groups: AggregateSpec,
+    pub(super) groups: AggregateSpec,
     apart: Apart,
-    input_schema: SchemaRef,
+    pub(super) input_schema: SchemaRef,
     pub(crate) schema: SchemaRef,
 }
 
@@ -81,27 +84,32 @@ impl fmt::Display for SessionRowsSpec {
 
 /// Gives rows their sessions.
 pub(crate) struct SessionRows {
-    spec: Arc<SessionRowsSpec>,
-    state: State,
+    pub(super) spec: Arc<SessionRowsSpec>,
+    pub(super) state: State,
     missed: MissedRows,
 }
 
 /// Where a row came from: data partition, and place among the pipeline's rows.
 type Arrival = (u64, u64);
 
+/// Columns of a row that say so.
+const ARRIVAL_COLUMNS: usize = 2;
+
 const NONE: RowId = RowId::MAX;
 
 /// All that changes while rows pass.
-struct State {
-    keys: Keys,
-    sessions: OpenSessions,
+pub(super) struct State {
+    pub(super) keys: Keys,
+    pub(super) sessions: OpenSessions,
     rows: Pool,
     /// By row: the next one of its session.
     next: Vec<RowId>,
     arrivals: Vec<Arrival>,
     /// By slot: the first and last row of a session's chain.
     chains: Vec<(RowId, RowId)>,
-    counters: Counters,
+    pub(super) cold: ColdSessionRows,
+    has_ended: bool,
+    pub(super) counters: Counters,
 }
 
 impl State {
@@ -113,6 +121,8 @@ impl State {
             next: vec![],
             arrivals: vec![],
             chains: vec![],
+            cold: ColdSessionRows::default(),
+            has_ended: false,
             counters: Counters::default(),
         }
     }
@@ -130,7 +140,7 @@ impl State {
     }
 
     /// The rows of a session.
-    fn chain(&self, slot: usize) -> impl Iterator<Item = RowId> {
+    pub(super) fn chain(&self, slot: usize) -> impl Iterator<Item = RowId> {
         let after = |row: RowId| (row != NONE).then_some(row);
         std::iter::successors(after(self.chains[slot].0), move |row| after(self.next[*row as usize]))
     }
@@ -141,11 +151,29 @@ impl SessionRows {
         Self { state: State::new(&spec), spec, missed: MissedRows::default() }
     }
 
+    /// Takes rows, and before them what is on disk of their keys.
     fn take(&mut self, batch: &RecordBatch, watermark: i64, arrival: impl Fn(u32) -> Arrival) -> Result<()> {
         let rows = self.spec.groups.evaluate(batch)?;
+        let known = self.state.keys.len();
+        self.state.keys.intern(&rows.keys, rows.rows)?;
+        if let Some(back) = self.state.take_cold(known, &rows.keys)? {
+            self.put_back(&back)?;
+            self.state.keys.intern(&rows.keys, rows.rows)?;
+        }
+        self.state.cold.touch(&self.state.keys);
+        self.place(batch, rows, watermark, arrival)
+    }
+
+    /// Takes rows whose keys have been numbered.
+    fn place(
+        &mut self,
+        batch: &RecordBatch,
+        rows: Evaluated,
+        watermark: i64,
+        arrival: impl Fn(u32) -> Arrival,
+    ) -> Result<()> {
         let times = rows.starts.ok_or_else(|| internal_datafusion_err!("sessions without an event time"))?;
         let state = &mut self.state;
-        state.keys.intern(&rows.keys, rows.rows)?;
         let placed = state.sessions.place(&state.keys.groups, state.keys.len(), &times, watermark, Asks::Nothing);
         state.counters.used_rows += placed.rows.len() as u64;
         state.counters.late_rows += placed.late.len() as u64;
@@ -178,7 +206,8 @@ impl SessionRows {
 
     /// Gives the rows of the sessions that the watermark has passed: by end and start of the session, then by partition
     /// and place.
-    fn close(&mut self, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
+    pub(super) fn close(&mut self, watermark: i64, output: &mut Vec<RecordBatch>) -> Result<()> {
+        self.close_cold(watermark, output)?;
         let state = &mut self.state;
         let closed = state.sessions.close(watermark);
         if closed.is_empty() {
@@ -223,10 +252,75 @@ impl SessionRows {
     fn forget_keys(&mut self) -> Result<()> {
         let keys = self.state.keys.len();
         if keys > 1024 && keys > 4 * self.state.sessions.open() {
-            let snapshot = self.snapshot()?;
-            self.restore(&snapshot)?;
+            self.restart(&self.in_order())?;
         }
         Ok(())
+    }
+
+    /// All rows in memory, in the order in which they came.
+    fn in_order(&self) -> Vec<RowId> {
+        let mut ids = self.state.rows.held();
+        ids.sort_unstable_by_key(|id| self.state.arrivals[*id as usize].1);
+        ids
+    }
+
+    /// Rows after where they came from.
+    pub(super) fn rows_of(&self, ids: &[RowId]) -> Result<RecordBatch> {
+        let state = &self.state;
+        let arrival = |part: fn(&Arrival) -> u64| {
+            let values = ids.iter().map(|id| part(&state.arrivals[*id as usize]));
+            Arc::new(UInt64Array::from_iter_values(values)) as ArrayRef
+        };
+        let mut columns = vec![arrival(|arrival| arrival.0), arrival(|arrival| arrival.1)];
+        for (column, field) in self.spec.input_schema.fields().iter().enumerate() {
+            columns.push(match ids.is_empty() {
+                true => new_empty_array(field.data_type()),
+                false => state.rows.gather(ids, column)?,
+            });
+        }
+        let arrivals = ["partition", "row"].map(|name| Arc::new(Field::new(name, DataType::UInt64, false)));
+        let fields = arrivals.iter().chain(self.spec.input_schema.fields()).cloned();
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)?)
+    }
+
+    /// Takes such rows in, as they had been taken before: nothing is counted, and none is late.
+    pub(super) fn put(&mut self, rows: &RecordBatch) -> Result<()> {
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let wrong = || internal_datafusion_err!("a snapshot of other sessions");
+        let [partitions, numbers, columns @ ..] = rows.columns() else { return Err(wrong()) };
+        let partitions = partitions.as_primitive_opt::<UInt64Type>().ok_or_else(wrong)?;
+        let numbers = numbers.as_primitive_opt::<UInt64Type>().ok_or_else(wrong)?;
+        let batch = RecordBatch::try_new(Arc::clone(&self.spec.input_schema), columns.to_vec())?;
+        let rows = self.spec.groups.evaluate(&batch)?;
+        let counters = self.state.counters;
+        self.state.keys.intern(&rows.keys, rows.rows)?;
+        let arrival = |row: u32| (partitions.value(row as usize), numbers.value(row as usize));
+        self.place(&batch, rows, WATERMARK_MIN, arrival)?;
+        self.state.counters = counters;
+        Ok(())
+    }
+
+    /// Makes all that is in memory anew: of these rows, and with those that are on disk.
+    pub(super) fn restart(&mut self, ids: &[RowId]) -> Result<()> {
+        let rows = self.rows_of(ids)?;
+        let State { mut cold, mut keys, counters, has_ended, .. } =
+            std::mem::replace(&mut self.state, State::new(&self.spec));
+        self.put(&rows)?;
+        // Each had another number before.
+        keys.intern(&self.keys_of(&rows)?, rows.num_rows())?;
+        let first = first_rows(&self.state.keys.groups, 0);
+        cold.keep(&first.into_iter().map(|row| keys.groups[row as usize]).collect::<Vec<_>>());
+        self.state = State { cold, counters, has_ended, ..std::mem::replace(&mut self.state, State::new(&self.spec)) };
+        Ok(())
+    }
+
+    /// The keys of such rows.
+    pub(super) fn keys_of(&self, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        let columns = rows.columns()[ARRIVAL_COLUMNS..].to_vec();
+        let batch = RecordBatch::try_new(Arc::clone(&self.spec.input_schema), columns)?;
+        Ok(self.spec.groups.evaluate(&batch)?.keys)
     }
 }
 
@@ -244,54 +338,36 @@ impl Operator for SessionRows {
     }
 
     fn finish(&mut self, output: &mut Vec<RecordBatch>) -> Result<()> {
+        self.state.has_ended = true;
         self.close(WATERMARK_MAX, output)
     }
 
-    /// The counters, the rows that are held, and where they came from: their sessions follow from them.
+    fn more(&mut self, output: &mut Vec<RecordBatch>) -> Result<bool> {
+        match self.state.has_ended {
+            true => self.end_cold(output),
+            false => Ok(false),
+        }
+    }
+
+    /// The counters, the rows that are held, and where they came from: their sessions follow from them. Those on disk come last.
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
-        let state = &self.state;
-        let mut ids = state.rows.held();
-        ids.sort_unstable_by_key(|id| state.arrivals[*id as usize].1);
-        let arrival = |part: fn(&Arrival) -> u64| {
-            let values = ids.iter().map(|id| part(&state.arrivals[*id as usize]));
-            Arc::new(UInt64Array::from_iter_values(values)) as ArrayRef
-        };
-        let fields = ["partition", "row"].map(|name| Field::new(name, DataType::UInt64, false));
-        let arrivals = vec![arrival(|arrival| arrival.0), arrival(|arrival| arrival.1)];
-        let arrivals = RecordBatch::try_new(Arc::new(Schema::new(fields.to_vec())), arrivals)?;
-        let rows = match ids.is_empty() {
-            true => RecordBatch::new_empty(Arc::clone(&self.spec.input_schema)),
-            false => {
-                let column = |column| state.rows.gather(&ids, column);
-                let columns = (0..self.spec.input_schema.fields().len()).map(column).collect::<Result<Vec<_>>>()?;
-                RecordBatch::try_new(Arc::clone(&self.spec.input_schema), columns)?
-            }
-        };
-        Ok(vec![counters_batch(&state.counters)?, arrivals, rows])
+        let mut snapshot = vec![counters_batch(&self.state.counters)?, self.rows_of(&self.in_order())?];
+        snapshot.extend(self.state.cold.batches().collect::<Result<Vec<_>>>()?);
+        Ok(snapshot)
     }
 
     fn restore(&mut self, snapshot: &[RecordBatch]) -> Result<()> {
-        let wrong = || internal_datafusion_err!("a snapshot of other sessions");
-        let (counters, parts) = split_counters(snapshot)?;
-        let [arrivals, rows] = parts else { return Err(wrong()) };
-        let arrivals = match arrivals.columns() {
-            [partitions, numbers] => partitions.as_primitive_opt::<UInt64Type>().zip(numbers.as_primitive_opt()),
-            _ => None,
-        };
-        let (partitions, numbers) = arrivals.ok_or_else(wrong)?;
-        let numbers: &UInt64Array = numbers;
+        let (counters, rows) = split_counters(snapshot)?;
         self.state = State::new(&self.spec);
-        if rows.num_rows() > 0 {
-            let arrival = |row: u32| (partitions.value(row as usize), numbers.value(row as usize));
-            self.take(rows, WATERMARK_MIN, arrival)?;
-        }
+        rows.iter().try_for_each(|rows| self.put(rows))?;
         self.state.counters = counters;
         Ok(())
     }
 
     fn memory(&self) -> usize {
-        let State { keys, sessions, rows, next, arrivals, chains, .. } = &self.state;
+        let State { keys, sessions, rows, next, arrivals, chains, cold, .. } = &self.state;
         keys.size()
+            + cold.size()
             + sessions.size()
             + rows.size()
             + next.capacity() * size_of::<RowId>()
@@ -299,8 +375,17 @@ impl Operator for SessionRows {
             + chains.capacity() * size_of::<(RowId, RowId)>()
     }
 
+    fn can_spill(&self) -> bool {
+        !self.spec.groups.keys.is_empty()
+    }
+
+    fn spill(&mut self, disk: &Arc<DiskManager>) -> Result<u64> {
+        if self.can_spill() { self.spill_rows(disk) } else { Ok(0) }
+    }
+
     fn counters(&self) -> Counters {
-        Counters { windows_open: self.state.sessions.open() as u64, ..self.state.counters }
+        let open = self.state.sessions.open() + self.state.cold.sessions;
+        Counters { windows_open: open as u64, ..self.state.counters }
     }
 
     fn missed(&mut self) -> &mut MissedRows {

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use arrow::datatypes::Schema;
 use proptest::prelude::*;
 
 use super::*;
 use crate::operator::WindowShape;
 use crate::operator::changes::Ops;
 use crate::operator::testing::{
-    Naive, Row, Text, assert_same, assert_snapshot_law, batch, batch_lengths, column, input_schema, or_null, rows, run,
-    session_group_by, sorted, stamped, text, with_watermarks,
+    Naive, Row, Text, assert_same, assert_snapshot_law, assert_spill_law, batch, batch_lengths, column, input_schema,
+    or_null, rows, run, session_group_by, sorted, stamped, text, with_watermarks,
 };
 
 /// The first and last time of a session of the model; none for rows without one.
@@ -129,6 +130,11 @@ fn times_told(rows: &[Row], bound: i64, lateness: i64, gap: i64, keyed: bool) ->
     told + open.values().flatten().filter(|(_, is_told)| !is_told).count()
 }
 
+/// Points to spill or save at.
+fn points(most: usize) -> impl Strategy<Value = Vec<prop::sample::Index>> {
+    prop::collection::vec(any::<prop::sample::Index>(), 0..most)
+}
+
 fn often() -> impl Strategy<Value = Often> {
     prop_oneof![
         Just(Often::EachRow),
@@ -173,6 +179,19 @@ proptest! {
     ) {
         let spec = session_rows(gap, keyed);
         assert_snapshot_law(|| SessionRows::new(Arc::clone(&spec)), &stamped(&rows, &lengths, bound, 0, None), &cuts);
+    }
+
+    #[test]
+    fn sessions_that_have_gone_to_disk_come_back(
+        rows in rows(80), lengths in batch_lengths(), bound in 0i64..90, gap in 1i64..60,
+        spills in points(12), saves in points(3),
+    ) {
+        let (spec, input) = (session_group_by(gap, true), stamped(&rows, &lengths, bound, 0, None));
+        let fresh = || SessionAggregate::try_new(Arc::clone(&spec), None).unwrap();
+        let spilled = assert_spill_law(fresh, &input, &spills, &saves);
+        let rows = session_rows(gap, true);
+        let of_rows = assert_spill_law(|| SessionRows::new(Arc::clone(&rows)), &input, &spills, &saves);
+        prop_assert_eq!(spilled > 0, of_rows > 0);
     }
 
     #[test]
