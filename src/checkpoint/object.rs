@@ -74,7 +74,7 @@ impl Saved {
             json!({
                 "watermark": merge.watermark, "windows": merge.windows, "epochs": merge.epochs,
                 "given": merge.given.iter().collect::<Vec<_>>(),
-                "parts": merge.parts.iter().map(|part| (part.id.epoch, part.id.run, part.rows)).collect::<Vec<_>>(),
+                "parts": merge.parts.iter().map(part_header).collect::<Vec<_>>(),
             })
         });
         json!({ "reached": self.reached, "batches": self.snapshot.len(), "merge": merge })
@@ -87,10 +87,6 @@ impl Saved {
             let number = |name: &str| merge.get(name).ok_or_else(|| format!("a merger without {name}"));
             let list = |name: &str| number(name)?.as_array().ok_or_else(|| format!("a merger without {name}"));
             let span = |span: &Value| Some((span[0].as_i64()?, span[1].as_i64()?));
-            let part = |part: &Value| {
-                let id = PartId { epoch: part[0].as_u64()?, run: part[1].as_u64()? };
-                Some(SavedPart { id, partials: vec![], rows: part[2].as_u64()? })
-            };
             let parts = list("parts")?.iter().map(part).collect::<Option<Vec<_>>>();
             let epochs = list("epochs")?.iter().map(Value::as_u64).collect::<Option<_>>();
             let given = list("given")?.iter().map(span).collect::<Option<Vec<_>>>();
@@ -104,6 +100,15 @@ impl Saved {
         }
         Ok(saved)
     }
+}
+
+fn part_header(SavedPart { id, last_end, rows, .. }: &SavedPart) -> Value {
+    json!([id.epoch, id.run, last_end, rows])
+}
+
+fn part(header: &Value) -> Option<SavedPart> {
+    let id = PartId { epoch: header[0].as_u64()?, run: header[1].as_u64()? };
+    Some(SavedPart { id, last_end: header[2].as_i64()?, rows: header[3].as_u64()?, partials: vec![] })
 }
 
 impl Checkpoint {
@@ -248,13 +253,13 @@ mod tests {
     fn checkpoint() -> Checkpoint {
         let numbers = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![1, 2])) as _)]).unwrap();
         let texts = RecordBatch::try_from_iter([("t", Arc::new(StringArray::from(vec!["é"])) as _)]).unwrap();
-        let part = SavedPart { id: NEW, partials: vec![numbers.clone()], rows: 2 };
+        let part = SavedPart { id: NEW, last_end: 7, rows: 2, partials: vec![numbers.clone()] };
         let merge = SavedPiece {
             watermark: -5,
             windows: 3,
             given: Spans::of([(i64::MIN, 2), (7, i64::MAX)]),
             epochs: vec![4, u64::MAX],
-            parts: vec![SavedPart { id: OLD, partials: vec![], rows: 2 }, part],
+            parts: vec![SavedPart { id: OLD, last_end: i64::MIN, rows: 2, partials: vec![] }, part],
         };
         Checkpoint {
             epoch: 7,

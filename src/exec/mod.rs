@@ -18,6 +18,7 @@ pub(crate) mod context;
 pub(crate) mod filter;
 mod flight;
 pub(crate) mod lookup;
+mod memory;
 mod merge;
 mod one_batch;
 pub(crate) mod operator;

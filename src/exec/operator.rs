@@ -1,6 +1,5 @@
 //! The plan node of a stateful operator.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,9 +14,8 @@ use datafusion::physical_plan::{
 };
 
 use crate::operator::{
-    AggregateSpec, ChangelogAggregate, ChangelogTopN, ChangesSpec, CompleteWindow, Mode, Operator, ResultTime,
+    AggregateSpec, ChangelogAggregate, ChangelogTopN, ChangesSpec, CompleteWindows, Mode, Operator, ResultTime,
     RowsWindow, RowsWindowSpec, SessionAggregate, SessionRows, SessionRowsSpec, TopNSpec, WindowAggregate, WindowTopN,
-    merge_windows,
 };
 
 use super::operator_stream::OperatorStream;
@@ -83,11 +81,14 @@ impl OperatorSpec {
         }
     }
 
-    /// The rows of windows whose partial states are all there.
-    pub(super) fn merge(&self, windows: VecDeque<CompleteWindow>) -> Result<Vec<RecordBatch>> {
+    /// The rows of the next windows whose partial states are all there, or of a part of one; none if there are no more.
+    pub(super) fn merge_next(&self, windows: &mut CompleteWindows) -> Result<Option<Vec<RecordBatch>>> {
         match self {
-            Self::MergedWindowTopN(spec) => spec.merge(windows),
-            Self::MergedWindowAggregate(spec) => merge_windows(spec, windows),
+            Self::MergedWindowTopN(spec) => {
+                let lists = windows.merge_next(&spec.groups)?;
+                lists.map(|lists| lists.iter().map(|lists| spec.rows(lists)).collect()).transpose()
+            }
+            Self::MergedWindowAggregate(spec) => windows.merge_next(spec),
             _ => Err(internal_datafusion_err!("{} merges no windows", self.name())),
         }
     }

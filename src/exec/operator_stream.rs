@@ -16,8 +16,8 @@ use crate::operator::{
 };
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::common::{DataFusionError, Result, internal_err, resources_datafusion_err};
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation, human_readable_size};
+use datafusion::common::{Result, internal_err};
+use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::execution::{DiskManager, TaskContext};
 use datafusion::physical_plan::{ExecutionPlan, RecordBatchStream, SendableRecordBatchStream};
 use futures::{Stream, StreamExt};
@@ -25,6 +25,7 @@ use futures::{Stream, StreamExt};
 use super::context::PipelineContext;
 use super::find;
 use super::flight::Arrived;
+use super::memory::{account, reserve};
 use super::merge::Merge;
 use super::operator::OperatorExec;
 use super::scan::StreamScanExec;
@@ -45,7 +46,7 @@ pub(super) struct OperatorStream {
     scratch: Vec<RecordBatch>,
     /// What the pipeline's counts have of this operator.
     counted: (Counters, usize),
-    reservation: MemoryReservation,
+    account: MemoryReservation,
     disk: Arc<DiskManager>,
     name: &'static str,
     stage: usize,
@@ -66,11 +67,13 @@ impl OperatorStream {
             operator.missed().want();
         }
         let (stage, mut follower) = (node.stage(), Follower::of(node));
-        let mut merge = Merge::of(node, &pipeline);
+        let mut merge = Merge::of(node, &pipeline, &task);
         if let Some(saved) = pipeline.take_restored(stage) {
             operator.restore(&saved.snapshot)?;
             follower.iter_mut().for_each(|follower| follower.reached = saved.reached);
-            merge.as_mut().zip(saved.merge).map_or(Ok(()), |(merge, saved)| merge.restore(saved))?;
+            if let (Some(merge), Some(saved)) = (&mut merge, saved.merge) {
+                merge.restore(saved);
+            }
         }
         Ok(Self {
             schema: spec.schema(),
@@ -79,9 +82,7 @@ impl OperatorStream {
             late_for_some: operator.counters().late_partial_rows,
             merge,
             pipeline,
-            reservation: MemoryConsumer::new(format!("{name}[{partition}]"))
-                .with_can_spill(operator.can_spill())
-                .register(task.memory_pool()),
+            account: account(&task, format!("{name}[{partition}]"), operator.can_spill()),
             disk: Arc::clone(&task.runtime_env().disk_manager),
             operator,
             input: node.input().execute(partition, task)?,
@@ -161,7 +162,7 @@ impl OperatorStream {
         follower.reached = watermark;
         self.operator.push(&follower.nothing, stamp, &mut self.scratch)?;
         self.give_on(watermark)?;
-        let gives = !self.output.is_empty();
+        let gives = !self.output.is_empty() || self.more()?;
         if gives {
             // What comes next wants its turn before the plan asks again.
             self.pipeline.take_wants_input();
@@ -177,18 +178,37 @@ impl OperatorStream {
     }
 
     fn give_on(&mut self, watermark: i64) -> Result<()> {
-        match &mut self.merge {
-            None => self.output.extend(self.scratch.drain(..)),
-            Some(merge) => {
-                let merged = merge.close(self.pipeline.index, watermark, std::mem::take(&mut self.scratch))?;
-                self.output.extend(merged);
-            }
+        if self.merge.is_none() {
+            self.output.extend(self.scratch.drain(..));
+            return self.count();
+        }
+        self.hand_over()?;
+        while self.operator.more(&mut self.scratch)? {
+            self.hand_over()?;
+        }
+        if let Some(merge) = &mut self.merge {
+            merge.close(self.pipeline.index, watermark)?;
+            self.output.extend(merge.more()?.into_iter().flatten());
         }
         self.count()
     }
 
+    /// Hands what has been made of windows to the merger.
+    fn hand_over(&mut self) -> Result<()> {
+        let Some(merge) = &mut self.merge else { return Ok(()) };
+        let spilled = merge.hand_over(self.pipeline.index, std::mem::take(&mut self.scratch))?;
+        self.pipeline.metrics.spilled(spilled);
+        Ok(())
+    }
+
     /// Gives on more of what is due, if there is any.
     fn more(&mut self) -> Result<bool> {
+        if let Some(merge) = &mut self.merge {
+            let rows = merge.more()?;
+            let has_more = rows.is_some();
+            self.output.extend(rows.into_iter().flatten());
+            return Ok(has_more);
+        }
         let has_more = self.operator.more(&mut self.scratch)?;
         if has_more {
             self.output.extend(self.scratch.drain(..));
@@ -199,7 +219,7 @@ impl OperatorStream {
 
     fn count(&mut self) -> Result<()> {
         self.reserve()?;
-        let (bytes, mut counters) = (self.reservation.size(), self.operator.counters());
+        let (bytes, mut counters) = (self.account.size(), self.operator.counters());
         if let Some(merge) = &self.merge {
             counters.windows_closed = merge.merged;
         }
@@ -220,25 +240,10 @@ impl OperatorStream {
 
     /// Accounts for what the operator holds, which goes to disk as far as there is no memory for it.
     fn reserve(&mut self) -> Result<()> {
-        while let Err(error) = self.reservation.try_resize(self.operator.memory()) {
-            let spilled = self.operator.spill(&self.disk)?;
-            if spilled == 0 {
-                return Err(self.too_large(&error));
-            }
-            self.pipeline.metrics.spilled(spilled);
-        }
+        let name = || format!("{} of pipeline {}", self.name, self.pipeline.index);
+        let spilled = reserve(&self.account, &self.disk, self.operator.as_mut(), name)?;
+        self.pipeline.metrics.spilled(spilled);
         Ok(())
-    }
-
-    fn too_large(&self, error: &DataFusionError) -> DataFusionError {
-        resources_datafusion_err!(
-            "{} of pipeline {} needs {} of state, and the memory limit leaves less: --memory-limit, or SET \
-             datafusion.runtime.memory_limit, gives it more ({})",
-            self.name,
-            self.pipeline.index,
-            human_readable_size(self.operator.memory()),
-            error.strip_backtrace()
-        )
     }
 }
 

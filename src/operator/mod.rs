@@ -71,7 +71,7 @@ pub(crate) use ticks::ticks;
 pub(crate) use timed_rows::TimedRows;
 pub(crate) use top_n::{ChangelogTopN, TopNSpec, WindowTopN};
 pub(crate) use window_aggregate::{Mode, WindowAggregate};
-pub(crate) use window_merge::{CompleteWindow, HandedOver, Merger, PartId, SavedPart, SavedPiece, merge_windows};
+pub(crate) use window_merge::{CompleteWindows, HandedOver, Merger, PartId, SavedPart, SavedPiece};
 pub(crate) use window_shape::{Length, WindowShape, round_down};
 
 use std::sync::Arc;

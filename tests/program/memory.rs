@@ -38,7 +38,16 @@ fn what_is_beyond_the_limit_goes_to_disk_and_comes_back() {
     let windowed = windows
         .map(|window| format!("SELECT flight, dest, {window} AS w, {VALUES} FROM flights GROUP BY flight, dest, w"));
     let keyed = format!("SELECT flight, dest, origin, {VALUES} FROM flights GROUP BY flight, dest, origin");
-    for query in windowed.iter().chain([&keyed]) {
+    let of_windows = "SELECT flight, dest, tumble(e, INTERVAL '120 days') AS v, count(*), sum(n)
+        FROM (SELECT flight, dest, window_time AS e, count(*) AS n
+              FROM flights GROUP BY flight, dest, tumble(scheduled, INTERVAL '60 days'))
+        GROUP BY flight, dest, v"
+        .to_string();
+    let best = "SELECT flight, dest, window_start, scheduled, place
+        FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY window_start, window_end, flight, dest ORDER BY scheduled, tailnum) AS place
+              FROM TABLE(TUMBLE(TABLE flights, DESCRIPTOR(scheduled), INTERVAL '60' DAY))) WHERE place <= 2"
+        .to_string();
+    for query in windowed.iter().chain([&keyed, &of_windows, &best]) {
         let (expected, told) = run(query, &[]);
         assert!(!told.contains("spilled"), "{told}");
         for arguments in [

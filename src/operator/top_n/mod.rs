@@ -14,7 +14,6 @@ mod changelog;
 mod tests;
 mod windowed;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -28,7 +27,6 @@ use datafusion::scalar::ScalarValue;
 
 use super::aggregate_spec::{AggregateSpec, Derived, Ttl, WindowSpec};
 use super::groups::Groups;
-use super::window_merge::{CompleteWindow, merge_windows};
 use aggregate::best_rows;
 use best_rows::BestRowsSpec;
 pub(crate) use changelog::ChangelogTopN;
@@ -115,13 +113,8 @@ impl TopNSpec {
         self.rows(&self.groups.output(None, rows, columns)?)
     }
 
-    /// The rows of windows that several pipelines have kept rows of.
-    pub(crate) fn merge(&self, windows: VecDeque<CompleteWindow>) -> Result<Vec<RecordBatch>> {
-        merge_windows(&self.groups, windows)?.iter().map(|lists| self.rows(lists)).collect()
-    }
-
     /// The rows of lists of them.
-    fn rows(&self, lists: &RecordBatch) -> Result<RecordBatch> {
+    pub(crate) fn rows(&self, lists: &RecordBatch) -> Result<RecordBatch> {
         let no_lists = || internal_datafusion_err!("the best rows come as a list");
         let (rows, windows) = lists.columns().split_last().ok_or_else(no_lists)?;
         let rows = rows.as_list_opt::<i32>().ok_or_else(no_lists)?;

@@ -11,9 +11,9 @@ use proptest::prelude::*;
 use super::{ChangelogTopN, TopNSpec, WindowTopN};
 use crate::operator::changes::{ChangesSpec, Often, Ops};
 use crate::operator::testing::{
-    Row, Text, assert_same, assert_snapshot_law, batch, batch_lengths, column, common_group_by, forget_lives,
-    forgetting, group_of, input_schema, lives, overlapping_group_by, overlapping_shapes, rows, run, sorted, stamped,
-    text, windows_of, with_watermarks,
+    Row, Text, assert_same, assert_snapshot_law, assert_spill_law, batch, batch_lengths, column, common_group_by,
+    forget_lives, forgetting, group_of, input_schema, lives, overlapping_group_by, overlapping_shapes, rows, run,
+    sorted, stamped, text, windows_of, with_watermarks,
 };
 use crate::operator::{AggregateSpec, Operator, Stamp, WindowSpec};
 
@@ -240,6 +240,7 @@ proptest! {
         let ranking = |size| spec(at_most, common_group_by(size, keyed), keyed, SortOptions::default());
         let of_windows = ranking(Some(size.unwrap_or(30)));
         assert_snapshot_law(|| WindowTopN::new(Arc::clone(&of_windows)), &input, &cuts);
+        assert_spill_law(|| WindowTopN::new(Arc::clone(&of_windows)), &input, &cuts, &cuts[..cuts.len() / 2]);
         let spec = ranking(size);
         assert_snapshot_law(|| ChangelogTopN::new(Arc::clone(&spec), changes.clone(), by_rank), &input, &cuts);
     }
@@ -249,7 +250,7 @@ proptest! {
     fn merged_windows_equal_the_naive_model(
         rows in rows(60), cut: prop::sample::Index, lengths in batch_lengths(), at_most in 1usize..4, options in options(),
     ) {
-        use crate::operator::{Merger, Mode, WindowAggregate};
+        use crate::operator::{CompleteWindows, Merger, Mode, WindowAggregate};
         let spec = spec(at_most, common_group_by(Some(10_000), true), true, options);
         let mut merger = Merger::new(Arc::clone(&spec.groups), vec![i64::MIN; 2]);
         let cut = cut.index(rows.len() + 1);
@@ -259,7 +260,9 @@ proptest! {
             let input: Vec<(RecordBatch, Stamp)> =
                 stamped(part, &lengths, 0, piece, None).into_iter().map(|(rows, _)| (rows, Stamp::timeless(piece))).collect();
             let partials = run(&mut operator, &input);
-            output.extend(spec.merge(merger.close(piece, i64::MAX, partials).unwrap()).unwrap());
+            merger.wait(piece, partials).unwrap();
+            let lists = CompleteWindows::rows_of(&spec.groups, merger.close(piece, i64::MAX).unwrap());
+            output.extend(lists.iter().map(|lists| spec.rows(lists).unwrap()));
         }
         let (groups, _) = by_group(&rows, i64::MAX / 2, Some(10_000), true);
         assert_same(&spec.schema, &sorted(text(&output)), &sorted(first_rows(groups, at_most, 1, options)));

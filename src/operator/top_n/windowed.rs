@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
+use datafusion::execution::DiskManager;
 
 use super::TopNSpec;
 use crate::operator::{Counters, MissedRows, Mode, Operator, Stamp, WindowAggregate};
@@ -47,6 +48,13 @@ impl Operator for WindowTopN {
         self.give(closed, output)
     }
 
+    fn more(&mut self, output: &mut Vec<RecordBatch>) -> Result<bool> {
+        let mut closed = vec![];
+        let has_more = self.windows.more(&mut closed)?;
+        self.give(closed, output)?;
+        Ok(has_more)
+    }
+
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
         self.windows.snapshot()
     }
@@ -57,6 +65,14 @@ impl Operator for WindowTopN {
 
     fn memory(&self) -> usize {
         self.windows.memory()
+    }
+
+    fn can_spill(&self) -> bool {
+        self.windows.can_spill()
+    }
+
+    fn spill(&mut self, disk: &Arc<DiskManager>) -> Result<u64> {
+        self.windows.spill(disk)
     }
 
     fn counters(&self) -> Counters {

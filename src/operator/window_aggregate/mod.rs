@@ -15,6 +15,7 @@
 //! ```
 
 mod closing;
+mod handing;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +43,7 @@ use super::spill::SpillOut;
 use super::states::{GatheredStates, SharedBatches, StateRows};
 use super::{Counters, MissedRows, Operator, Stamp, WATERMARK_MAX};
 use closing::Closing;
+use handing::HandingOver;
 
 /// What comes out of a closed window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +74,8 @@ struct State {
     counters: Counters,
     /// A window that is being answered a part at a time, before the others that are due.
     closing: Option<Closing>,
+    /// States on disk that are handed over a part at a time.
+    handing: HandingOver,
     /// Up to where windows are due, and whether the input has ended.
     due: i64,
     has_ended: bool,
@@ -190,14 +194,15 @@ impl WindowAggregate {
     }
 
     /// Appends the states of a slice.
-    fn hand_over(&self, slice: Option<Slice>, mut pane: Pane, output: &mut Vec<RecordBatch>) -> Result<()> {
-        for states in pane.on_disk() {
-            output.push(with_slice(slice, &states?)?);
+    fn hand_over(&mut self, slice: Option<Slice>, mut pane: Pane, output: &mut Vec<RecordBatch>) -> Result<()> {
+        pane.seal(&self.spec)?;
+        match pane.spilled.is_empty() {
+            true => handing::in_memory(slice, &pane, output),
+            false => {
+                self.state.handing.add(slice, pane);
+                Ok(())
+            }
         }
-        for states in pane.seal(&self.spec)? {
-            output.push(with_slice(slice, &states.to_batch())?);
-        }
-        Ok(())
     }
 
     /// Appends the rows of windows that have closed, until there is one that is answered in parts.
@@ -437,6 +442,9 @@ impl Operator for WindowAggregate {
     }
 
     fn more(&mut self, output: &mut Vec<RecordBatch>) -> Result<bool> {
+        if self.mode == Mode::Partial {
+            return self.state.handing.next_part(output);
+        }
         let Some(mut closing) = self.state.closing.take() else { return Ok(false) };
         closing.answer_part(&self.spec, output)?;
         if closing.has_more() {
@@ -489,7 +497,7 @@ impl Operator for WindowAggregate {
         let blocks = self.state.blocks.as_ref().map_or(0, Blocks::size);
         let closing = self.state.closing.as_ref().map_or(0, Closing::size);
         let panes: usize = self.state.windows.groups().map(|pane| pane.size() - pane.shared()).sum();
-        keys + blocks + closing + panes + self.state.shared.size()
+        keys + blocks + closing + self.state.handing.size() + panes + self.state.shared.size()
     }
 
     fn can_spill(&self) -> bool {

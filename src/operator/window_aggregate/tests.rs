@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
 use proptest::prelude::*;
@@ -10,7 +10,7 @@ use crate::operator::testing::{
     computed_freshly, every_aggregate, group_by, group_of, input_schema, or_null, overlapping_group_by,
     overlapping_shapes, rows, run, sorted, stamped, text, through_ipc, together, windows_of, with_watermarks,
 };
-use crate::operator::window_merge::{CompleteWindow, merge_windows};
+use crate::operator::window_merge::CompleteWindows;
 
 use super::*;
 
@@ -46,9 +46,9 @@ fn folded(spec: &Arc<AggregateSpec>, mode: Mode, output: &[RecordBatch]) -> Vec<
     }
     let windows = slices.into_iter().map(|(slice, partials)| {
         let window = slice.map(|slice| Window { start: slice.pane, end: slice.next_end });
-        CompleteWindow { window, partials }
+        (window, partials)
     });
-    sorted(text(&merge_windows(spec, windows.collect()).unwrap()))
+    sorted(text(&CompleteWindows::rows_of_states(spec, windows)))
 }
 
 proptest! {
@@ -275,8 +275,7 @@ fn no_rows_and_null_rows_make_one_row() {
         let mut operator = WindowAggregate::new(Arc::clone(&spec), Mode::Partial);
         let states = run(&mut operator, &input).into_iter();
         let partials = states.map(|state| StateRows::all(without_slice(&state).unwrap().1)).collect();
-        let complete = CompleteWindow { window: None, partials };
-        let merged = merge_windows(&spec, VecDeque::from([complete])).unwrap();
+        let merged = CompleteWindows::rows_of_states(&spec, [(None, partials)]);
         assert_same(&spec.schema, &text(&merged), &expected);
     }
 }

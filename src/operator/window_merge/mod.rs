@@ -3,25 +3,41 @@
 //! A window is complete when no piece of the data can touch it any more: each piece has ended, or its watermark (for
 //! a piece that has not begun: the one it starts with) has passed the window's end. Partials are merged in the order
 //! of the pieces, which is the order of the rows.
+//!
+//! What waits for other pieces goes to disk when memory is short. A window some of which is there is merged a part of its
+//! keys at a time.
+//!
+//! | file | what |
+//! |---|---|
+//! | `partial.rs` | what a piece knows of a window, in memory or on disk |
+//! | `complete.rs` | complete windows on their way to be rows |
+//! | `handed_over.rs` | what a piece that saves itself has handed over |
 
+mod complete;
 mod handed_over;
+mod partial;
+#[cfg(test)]
+mod tests;
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use datafusion::common::{DataFusionError, Result, internal_datafusion_err};
+use datafusion::execution::DiskManager;
+use datafusion::execution::memory_pool::MemoryReservation;
 
 use super::aggregate_spec::AggregateSpec;
 use super::due::DueSlices;
-use super::groups::Groups;
 use super::open_windows::{OpenWindows, Window, ranges, slice_of, without_slice};
-use super::small_windows::{SmallWindows, are_enough, are_few};
 use super::spans::Spans;
-use super::states::StateRows;
+use super::spill::SpillOut;
+use super::states::{SharedBatches, StateRows};
 use super::{WATERMARK_MAX, WATERMARK_MIN};
-
+pub(crate) use complete::CompleteWindows;
 pub(crate) use handed_over::{HandedOver, PartId, SavedPart};
+use partial::Partial;
 
 /// Keeps partial states until their windows are complete.
 #[derive(Debug)]
@@ -30,7 +46,12 @@ pub(crate) struct Merger {
     /// The watermark of each piece.
     watermarks: Vec<i64>,
     /// Partials by slice, each with its piece.
-    waiting: OpenWindows<Vec<(usize, StateRows)>>,
+    waiting: OpenWindows<Vec<(usize, Partial)>>,
+    /// The batches of those that are in memory.
+    in_memory: SharedBatches,
+    has_spilled: bool,
+    /// Accounts for them; who hosts the merger knows with whom.
+    account: Option<Arc<MemoryReservation>>,
     /// Whether an answer is due even if no piece had a row.
     owes_answer: bool,
     /// Up to where windows have been given in this run.
@@ -61,9 +82,9 @@ pub(crate) struct SavedPiece {
 #[derive(Debug)]
 pub(crate) struct CompleteWindow {
     /// None for the window of null event times, and where there is no window.
-    pub(in crate::operator) window: Option<Window>,
+    window: Option<Window>,
     /// Its partial states, in the order of their pieces.
-    pub(in crate::operator) partials: Vec<StateRows>,
+    partials: Vec<Partial>,
 }
 
 impl Merger {
@@ -74,6 +95,9 @@ impl Merger {
             spec,
             watermarks: start_watermarks,
             waiting: OpenWindows::default(),
+            in_memory: SharedBatches::default(),
+            has_spilled: false,
+            account: None,
             owes_answer,
             given: WATERMARK_MIN,
             unsaved: None,
@@ -121,32 +145,30 @@ impl Merger {
         &self.saved
     }
 
-    fn wait(&mut self, piece: usize, partials: Vec<RecordBatch>) -> Result<()> {
+    /// Takes partial states of slices of windows that `piece` has closed. It has not come to their ends before it says so.
+    ///
+    /// # Errors
+    /// What is no partial state.
+    pub(crate) fn wait(&mut self, piece: usize, partials: Vec<RecordBatch>) -> Result<()> {
         for partial in partials.into_iter().filter(|partial| partial.num_rows() > 0) {
             self.owes_answer = false;
             let ranges = ranges(&partial)?;
-            let states = StateRows::all(without_slice(&partial)?.1).divide(ranges.iter().map(|range| range.end));
-            for (range, states) in ranges.iter().zip(states) {
+            let states = StateRows::all(without_slice(&partial)?.1);
+            self.in_memory.add(&states);
+            for (range, states) in ranges.iter().zip(states.divide(ranges.iter().map(|range| range.end))) {
                 let slice = slice_of(&partial.slice(range.start, 1))?;
-                self.waiting.open(slice, || Ok(vec![]))?.push((piece, states));
+                self.waiting.open(slice, || Ok(vec![]))?.push((piece, Partial::InMemory(states)));
             }
         }
         Ok(())
     }
 
-    /// Takes the partial states of slices of windows that `piece` has closed, and its watermark; gives the windows that
-    /// are complete now. A piece that tells less than it told before has still come as far: whoever goes on from a
+    /// All windows of `piece` that end by a watermark have been closed: gives the windows that are complete now. A piece that tells less than it told before has still come as far: whoever goes on from a
     /// checkpoint knows less for its first rows.
     ///
     /// # Errors
-    /// What is no partial state.
-    pub(crate) fn close(
-        &mut self,
-        piece: usize,
-        watermark: i64,
-        partials: Vec<RecordBatch>,
-    ) -> Result<VecDeque<CompleteWindow>> {
-        self.wait(piece, partials)?;
+    /// A piece that there is not.
+    pub(crate) fn close(&mut self, piece: usize, watermark: i64) -> Result<VecDeque<CompleteWindow>> {
         let own = self.watermarks.get_mut(piece).ok_or_else(|| no_piece(piece))?;
         *own = watermark.max(*own);
         let reached = self.watermarks.iter().copied().min().unwrap_or(WATERMARK_MAX);
@@ -181,49 +203,51 @@ impl Merger {
     }
 }
 
+impl Merger {
+    /// What accounts for its memory, made when it is first asked for.
+    pub(crate) fn account(&mut self, register: impl FnOnce() -> MemoryReservation) -> Arc<MemoryReservation> {
+        Arc::clone(self.account.get_or_insert_with(|| Arc::new(register())))
+    }
+
+    /// Bytes in memory of what waits, and of what is complete and not merged yet.
+    pub(crate) fn size(&self) -> usize {
+        let waiting = self.has_spilled.then(|| self.waiting.groups().flatten());
+        let on_disk = waiting.into_iter().flatten().map(|(_, partial)| partial.index_size());
+        self.in_memory.size() + on_disk.sum::<usize>()
+    }
+
+    /// Brings the larger part of what waits in memory to disk; how many bytes it is there.
+    ///
+    /// # Errors
+    /// A disk that is full, or has no more for this process.
+    pub(crate) fn spill(&mut self, disk: &Arc<DiskManager>) -> Result<u64> {
+        let held = |partials: &[(usize, Partial)]| partials.iter().map(|(_, partial)| partial.held()).sum::<usize>();
+        let waiting = self.waiting.entries().map(|(_, partials)| (held(partials), partials));
+        let mut waiting: Vec<_> = waiting.filter(|(held, _)| *held > 0).collect();
+        if waiting.is_empty() {
+            return Ok(0);
+        }
+        let goal = waiting.iter().map(|(held, _)| held).sum::<usize>() / 2;
+        // Few large ones are read again with less effort than many small ones.
+        waiting.sort_by_key(|(held, _)| Reverse(*held));
+        self.has_spilled = true;
+        let (mut out, mut gone) = (SpillOut::create(disk)?, 0);
+        for (held, partials) in waiting {
+            if gone > goal {
+                break;
+            }
+            partials.iter_mut().try_for_each(|(_, partial)| partial.spill(&mut out, self.spec.keys.len()))?;
+            gone += held;
+        }
+        out.finish()
+    }
+}
+
 fn no_piece(piece: usize) -> DataFusionError {
     internal_datafusion_err!("there is no piece {piece}")
 }
 
-fn in_order(mut partials: Vec<(usize, StateRows)>) -> Vec<StateRows> {
+fn in_order(mut partials: Vec<(usize, Partial)>) -> Vec<Partial> {
     partials.sort_by_key(|(piece, _)| *piece);
     partials.into_iter().map(|(_, partial)| partial).collect()
 }
-
-/// Merges the partial states of windows into their output. Without partials it is the answer to no rows at all.
-///
-/// # Errors
-/// States that do not fit the aggregates.
-pub(crate) fn merge_windows(spec: &AggregateSpec, windows: VecDeque<CompleteWindow>) -> Result<Vec<RecordBatch>> {
-    let (mut output, mut small) = (vec![], SmallWindows::default());
-    for CompleteWindow { window, partials } in windows {
-        let is_small = are_few(spec, partials.iter().map(StateRows::len).sum())?;
-        match window.filter(|_| is_small) {
-            Some(window) => small.add(window, partials.iter()),
-            None => {
-                output.extend(small.take(spec)?.1);
-                output.push(merge_window(spec, window, &partials)?);
-            }
-        }
-        if are_enough(small.states()) {
-            output.extend(small.take(spec)?.1);
-        }
-    }
-    output.extend(small.take(spec)?.1);
-    Ok(output)
-}
-
-fn merge_window(spec: &AggregateSpec, window: Option<Window>, partials: &[StateRows]) -> Result<RecordBatch> {
-    if partials.is_empty() {
-        return spec.empty_answer();
-    }
-    let mut groups = Groups::try_new(spec)?;
-    for partial in partials {
-        groups.merge(spec, &partial.to_batch())?;
-    }
-    let (rows, columns) = groups.finish()?;
-    spec.output(window, rows, columns)
-}
-
-#[cfg(test)]
-mod tests;

@@ -39,6 +39,7 @@ fn merged(
     lengths: &[usize],
     begins: &[usize],
     picks: &[usize],
+    disk: Option<&Arc<DiskManager>>,
 ) -> Vec<RecordBatch> {
     let (start_watermarks, pieces) = divided(rows, bound, lengths, begins);
     let piece = |(index, batches): (usize, Batches)| {
@@ -61,8 +62,12 @@ fn merged(
                 WATERMARK_MAX
             }
         };
-        let complete = merger.close(piece.index, now, partials).unwrap();
-        output.extend(merge_windows(spec, complete).unwrap());
+        merger.wait(piece.index, partials).unwrap();
+        if let Some(disk) = disk.filter(|_| picks.clone().next().unwrap() % 3 > 0) {
+            merger.spill(disk).unwrap();
+        }
+        let complete = merger.close(piece.index, now).unwrap();
+        output.extend(CompleteWindows::rows_of(spec, complete));
         if now == WATERMARK_MAX {
             running.remove(next);
         }
@@ -81,7 +86,10 @@ fn assert_merged(
 ) {
     let mut alone = WindowAggregate::new(Arc::clone(spec), Mode::Final);
     let expected = run(&mut alone, &stamped(rows, lengths, bound, 0, None));
-    let merged = merged(spec, rows, bound, lengths, begins, picks);
+    let disk = Arc::new(DiskManager::builder().build().unwrap());
+    let on_disk = merged(spec, rows, bound, lengths, begins, picks, Some(&disk));
+    assert_same(&spec.schema, &sorted(text(&on_disk)), &sorted(text(&expected)));
+    let merged = merged(spec, rows, bound, lengths, begins, picks, None);
     let merged = text(&merged);
     let mut windows: Vec<_> = merged.iter().map(|row| &row[..spec.window_columns()]).collect();
     windows.dedup();
@@ -170,7 +178,7 @@ impl Durable {
         self.told == WATERMARK_MAX
     }
 
-    fn step(&mut self, spec: &AggregateSpec, merger: &mut Merger) {
+    fn step(&mut self, spec: &AggregateSpec, merger: &mut Merger, disk: Option<&Arc<DiskManager>>) {
         let mut partials = vec![];
         let told = match self.batches.get(self.read) {
             Some((batch, stamp)) => {
@@ -185,11 +193,16 @@ impl Durable {
         self.read += 1;
         self.handed_over.add(spec, &partials).unwrap();
         self.handed_over.forget(merger.given());
-        let complete = merger.close(self.index, told, partials).unwrap();
+        merger.wait(self.index, partials).unwrap();
+        if let Some(disk) = disk {
+            merger.spill(disk).unwrap();
+            self.handed_over.spill(disk).unwrap();
+        }
+        let complete = merger.close(self.index, told).unwrap();
         // Whoever follows takes no windows that end before its event time.
         assert!(complete.iter().filter_map(|complete| complete.window).all(|window| window.end > self.told));
         self.told = told;
-        self.output.extend(merge_windows(spec, complete).unwrap());
+        self.output.extend(CompleteWindows::rows_of(spec, complete));
     }
 
     fn save(&mut self, merger: &mut Merger) {
@@ -215,13 +228,13 @@ impl Durable {
         let fresh = Self::new(spec, self.index, std::mem::take(&mut self.batches));
         *self = Self { saved: self.saved.clone(), read, told: piece.watermark, ..fresh };
         snapshot.iter().for_each(|snapshot| self.operator.restore(snapshot).unwrap());
-        self.handed_over.restore(spec, piece.parts.clone()).unwrap();
+        self.handed_over.restore(piece.parts.clone());
         merger.restore(self.index, epoch, piece).unwrap();
     }
 
     /// Rows of which it is not known yet how far event time comes with them.
     fn know_nothing(&self, merger: &mut Merger) {
-        assert!(merger.close(self.index, WATERMARK_MIN, vec![]).unwrap().is_empty());
+        assert!(merger.close(self.index, WATERMARK_MIN).unwrap().is_empty());
     }
 }
 
@@ -249,6 +262,7 @@ proptest! {
             merger.remember();
             merger
         };
+        let disk = Arc::new(DiskManager::builder().build().unwrap());
         let mut merger = fresh();
         for (pick, action) in picks {
             let all = pieces.len();
@@ -260,13 +274,13 @@ proptest! {
                 }
                 1 | 2 => piece.save(&mut merger),
                 3 => piece.know_nothing(&mut merger),
-                _ if !piece.has_ended() => piece.step(&spec, &mut merger),
+                _ if !piece.has_ended() => piece.step(&spec, &mut merger, Some(&disk).filter(|_| action % 2 == 0)),
                 _ => {}
             }
         }
         for piece in &mut pieces {
             while !piece.has_ended() {
-                piece.step(&spec, &mut merger);
+                piece.step(&spec, &mut merger, None);
             }
             piece.save(&mut merger);
         }
