@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt::Display;
+use std::time::Duration;
 
 use datafusion::arrow::compute::kernels::cast_utils::parse_interval_month_day_nano;
 use datafusion::common::config::{ConfigEntry, ConfigExtension, ConfigField, ExtensionOptions, Visit};
@@ -50,6 +51,9 @@ config_namespace! {
         /// How long a file in a folder of output is written to, or how many rows it gets: `15min` or `1000000rows`; empty for
         /// no end, as with `roll_bytes`.
         pub roll_interval: String, default = String::new()
+        /// How long a run that gives no sign of life holds checkpoints in an object store before another one takes them over: `30s`,
+        /// `5min`. A run that cannot reach the store for most of that time ends.
+        pub checkpoint_lease: String, default = "30s".to_string()
         /// Whether a query over a stream that is followed may keep something of every key, or every value, that ever comes,
         /// and so grow for as long as new ones do.
         pub allow_unbounded_state: bool, default = false
@@ -76,6 +80,20 @@ impl StreamlinesOptions {
     /// Whether jobs save themselves.
     pub(crate) fn saves(&self) -> bool {
         !self.checkpoint_dir.is_empty()
+    }
+
+    /// How long a run that gives no sign of life holds its checkpoints.
+    ///
+    /// # Errors
+    /// Text that is no length of time.
+    pub(crate) fn lease(&self) -> std::result::Result<Duration, Error> {
+        match Interval::parse(&self.checkpoint_lease) {
+            Ok(Interval::Time(lease)) => Ok(lease),
+            _ => {
+                let error = Error::sql(format!("checkpoint_lease '{}' is no length of time", self.checkpoint_lease));
+                Err(error.help("write 30s or 5min"))
+            }
+        }
     }
 
     /// How long keys without a window live after their last row, in nanoseconds; none for ever.
@@ -125,6 +143,7 @@ impl StreamlinesOptions {
         }
         Interval::parse(&self.checkpoint_interval)?;
         self.roll_interval()?;
+        self.lease()?;
         self.ttl_ns()?;
         Speed::parse(&self.speed).map(|_| ())
     }

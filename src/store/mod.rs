@@ -56,7 +56,7 @@ impl Remote {
         let store = runtime
             .object_store(ObjectStoreUrl::parse(&url[..Position::BeforePath])?)
             .map_err(|_| wrong("is in no store that the session knows".to_string()).help(HELP))?;
-        let policy = config.get_extension::<Policy>().map_or_else(Policy::default, |policy| *policy);
+        let policy = Policy::of(config)?;
         Ok(Self { shown, store: Arc::new(Tried::new(store, policy)), path, policy })
     }
 }

@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use datafusion::prelude::SessionConfig;
+
+use crate::config::StreamlinesOptions;
+use crate::error::Error;
+
 /// How often an operation is tried, how long one may take, and when a lease has run out. A session has another policy than
 /// the usual by an extension of its configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +40,19 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// That of a session.
+    ///
+    /// # Errors
+    /// A setting that is no length of time.
+    pub(super) fn of(config: &SessionConfig) -> Result<Self, Error> {
+        if let Some(policy) = config.get_extension::<Self>() {
+            return Ok(*policy);
+        }
+        let options = config.options().extensions.get::<StreamlinesOptions>();
+        let lease = options.map(StreamlinesOptions::lease).transpose()?;
+        Ok(Self { lease: lease.unwrap_or(Self::default().lease), ..Self::default() })
+    }
+
     /// How long is waited after so many attempts.
     pub(super) fn wait_after(&self, attempts: u32) -> Duration {
         let doubled = 2_u32.saturating_pow(attempts.saturating_sub(1));
@@ -51,5 +69,16 @@ mod tests {
         let waits: Vec<u128> = (1..=8).map(|attempts| Policy::default().wait_after(attempts).as_millis()).collect();
         assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
         assert_eq!(Policy::default().wait_after(u32::MAX), Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_session_says_how_long_a_lease_is() {
+        let mut config = SessionConfig::new().with_option_extension(StreamlinesOptions::default());
+        assert_eq!(Policy::of(&config).unwrap().lease, Duration::from_secs(30));
+        config.options_mut().set("streamlines.checkpoint_lease", "5min").unwrap();
+        assert_eq!(Policy::of(&config).unwrap().lease, Duration::from_secs(300));
+        for wrong in ["soon", "0s", "100rows"] {
+            assert!(config.options_mut().set("streamlines.checkpoint_lease", wrong).is_err(), "{wrong}");
+        }
     }
 }
