@@ -44,7 +44,7 @@ pub(super) enum ChunkRows {
 impl ChunkRows {
     pub(super) async fn next(&mut self, skipped_rows: &mut u64) -> Result<Came> {
         match self {
-            Self::Found(rows) => Ok(rows.next(skipped_rows)?.map_or(Came::End, Came::Rows)),
+            Self::Found(rows) => Ok(rows.next(skipped_rows).await?.map_or(Came::End, Came::Rows)),
             Self::Live(rows) => rows.next(skipped_rows).await,
         }
     }

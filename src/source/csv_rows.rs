@@ -19,6 +19,7 @@ use datafusion::common::{Result, ScalarValue};
 use datafusion::datasource::file_format::DEFAULT_SCHEMA_INFER_MAX_RECORD;
 
 use crate::error::Error;
+use crate::panics::caught;
 
 use super::csv_time::TimeFormat;
 use super::options::StreamOptions;
@@ -27,6 +28,9 @@ use super::rows::Wanted;
 use super::table::StreamFile;
 
 const SKIP: &str = "mend the row, or count such rows and leave them out with OPTIONS ('on_error' 'skip')";
+
+/// Lines of a file that hold its header.
+const HEADER_LINES: usize = 100;
 
 type TextReader = csv::Reader<Box<dyn Read + Send>>;
 
@@ -39,8 +43,9 @@ fn reader(text: Box<dyn Read + Send>, is_first: bool, options: &CsvOptions) -> T
 }
 
 /// The columns that a file's header names, as text: for checking listed columns without a look at the rows.
-pub(super) fn header(file: &StreamFile, options: &CsvOptions) -> Result<SchemaRef> {
-    let names = names(file.open_text(None, None)?, options);
+pub(super) async fn header(file: &StreamFile, options: &CsvOptions) -> Result<SchemaRef> {
+    // Lines before it may be comments, and a name may go over several.
+    let names = names(file.first_lines(HEADER_LINES).await?, options);
     names.map_err(|error| error.in_file(&file.name).into())
 }
 
@@ -55,10 +60,10 @@ pub(super) fn names(text: Box<dyn Read + Send>, options: &CsvOptions) -> Result<
 }
 
 /// The columns of a file as its first rows show them.
-pub(super) fn infer(file: &StreamFile, options: &StreamOptions) -> Result<SchemaRef> {
+pub(super) async fn infer(file: &StreamFile, options: &StreamOptions) -> Result<SchemaRef> {
     let rows = options.csv.schema_infer_max_rec.unwrap_or(DEFAULT_SCHEMA_INFER_MAX_RECORD);
-    let (schema, _) = options.csv_format(true)?.infer_schema(file.open_text(None, None)?, Some(rows))?;
-    Ok(Arc::new(schema))
+    let (format, text) = (options.csv_format(true)?, file.first_lines(rows.saturating_add(HEADER_LINES)).await?);
+    caught(|| Ok(Arc::new(format.infer_schema(text, Some(rows))?.0)))
 }
 
 /// Reads one file, or text that comes piece by piece.

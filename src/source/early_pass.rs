@@ -65,7 +65,7 @@ async fn read(
     let mut rows = Rows::open(plan.file(chunk)?, &chunk.part, None, &wanted).await?;
     let (mut found, mut skipped) = (Times::default(), 0);
     loop {
-        let next = match rows.next(&mut skipped) {
+        let next = match rows.next(&mut skipped).await {
             Ok(next) => next,
             Err(error) => return Err(unreadable(plan, chunk, error, task).await),
         };
@@ -157,7 +157,7 @@ pub(super) async fn unreadable(
         // Nobody has counted them.
         let wanted = Wanted { inner: &plan.table.inner, columns: &[], coded: None, own: None, task, counts: None };
         if let Ok(mut rows) = Rows::open(file, &before, None, &wanted).await {
-            while let Ok(Some(batch)) = rows.next(&mut 0) {
+            while let Ok(Some(batch)) = rows.next(&mut 0).await {
                 rows_before += batch.num_rows() as u64;
             }
         }

@@ -1,19 +1,29 @@
-//! Finding a stream's files: a file, a folder, a glob or a comma list; Hive folders; natural order.
+//! Finding a stream's files: a file, a folder, a glob or a comma list; Hive folders; natural order. What is in an object
+//! store `stored_files.rs` finds.
 
 use std::cmp::Ordering;
 use std::path::{Component, Path, PathBuf};
 
 use datafusion::common::Result;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::prelude::SessionConfig;
 use glob::{MatchOptions, glob_with};
+use object_store::ObjectMeta;
 
+use crate::confinement;
 use crate::error::{Error, Location};
 use crate::sql::FileFormat;
+use crate::store::{is_url, without_secrets};
+
+use super::place::FilePlace;
+use super::stored_files;
 
 /// A file of a stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct FoundFile {
-    /// Absolute path.
-    pub(super) path: PathBuf,
+    pub(super) place: FilePlace,
+    /// What a listing has said of it.
+    pub(super) object: Option<ObjectMeta>,
     /// `key=value` folders between the stream's folder and the file.
     pub(super) hive: Vec<(String, String)>,
 }
@@ -34,40 +44,81 @@ pub(super) fn format_of(name: &str) -> Option<FileFormat> {
     }
 }
 
-/// What a session may see of what a glob or a folder leads to; the rest is not there for it.
-pub(super) type Sees<'a> = &'a dyn Fn(&Path) -> bool;
+/// Whose files are looked for: a session's, which knows stores, and may be confined.
+#[derive(Clone, Copy)]
+pub(super) struct Search<'a> {
+    pub(super) runtime: &'a RuntimeEnv,
+    pub(super) config: &'a SessionConfig,
+}
+
+impl Search<'_> {
+    /// What the session may see of what a glob or a folder leads to; the rest is not there for it.
+    fn sees(&self, path: &Path) -> bool {
+        confinement::sees(self.config, path)
+    }
+}
 
 /// All files of a location, in natural order of their paths.
 ///
 /// # Errors
 /// Nothing is there, or a folder that cannot be read.
-pub(super) fn find(
+pub(super) async fn find(
     location: &str,
     format: Option<FileFormat>,
     at: Option<Location>,
-    sees: Sees,
+    search: Search<'_>,
 ) -> Result<Vec<FoundFile>> {
+    let mut files = vec![];
     for part in parts(location) {
-        if find_part(part, format, sees)?.is_empty() {
+        let found = find_part(part, format, search).await?;
+        if found.is_empty() {
             return Err(nothing_found(part, format, at).into());
         }
+        files.extend(found);
     }
-    find_any(location, format, sees)
+    Ok(in_order(files))
 }
 
 /// The same, of which there may be none.
 ///
 /// # Errors
 /// A folder that cannot be read.
-pub(super) fn find_any(location: &str, format: Option<FileFormat>, sees: Sees) -> Result<Vec<FoundFile>> {
+pub(super) async fn find_any(location: &str, format: Option<FileFormat>, search: Search<'_>) -> Result<Vec<FoundFile>> {
     let mut files = vec![];
     for part in parts(location) {
-        files.extend(find_part(part, format, sees)?);
+        files.extend(find_part(part, format, search).await?);
     }
-    files.sort_by(|a, b| natural_order(&a.path.to_string_lossy(), &b.path.to_string_lossy()));
-    files.dedup();
-    Ok(files)
+    Ok(in_order(files))
 }
+
+fn in_order(files: Vec<FoundFile>) -> Vec<FoundFile> {
+    let mut files: Vec<(String, FoundFile)> = files.into_iter().map(|file| (file.place.name(), file)).collect();
+    files.sort_by(|(a, _), (b, _)| natural_order(a, b));
+    files.dedup_by(|(a, _), (b, _)| a == b);
+    files.into_iter().map(|(_, file)| file).collect()
+}
+
+async fn find_part(part: &str, format: Option<FileFormat>, search: Search<'_>) -> Result<Vec<FoundFile>> {
+    match is_url(part) {
+        true => stored_files::find(part, format, &search).await,
+        false => find_local(part, format, &|path| search.sees(path)),
+    }
+}
+
+/// Whether a location is one object of a store.
+pub(super) fn is_object(location: &str, format: FileFormat) -> bool {
+    let mut parts = parts(location);
+    let only = parts.next().filter(|part| parts.next().is_none() && is_url(part));
+    only.is_some_and(|part| stored_files::is_object(part, format))
+}
+
+/// Whether files of a location are in an object store.
+pub(super) fn is_stored(location: &str) -> bool {
+    parts(location).any(is_url)
+}
+
+/// What a session may see.
+type Sees<'a> = &'a dyn Fn(&Path) -> bool;
 
 /// The file that a location is, if it is one: there, or by its name.
 ///
@@ -76,6 +127,9 @@ pub(super) fn find_any(location: &str, format: Option<FileFormat>, sees: Sees) -
 pub(super) fn only_file(location: &str, format: FileFormat) -> Result<Option<PathBuf>> {
     let mut parts = parts(location);
     let (Some(part), None) = (parts.next(), parts.next()) else { return Ok(None) };
+    if is_url(part) {
+        return Ok(None);
+    }
     let path = Path::new(part);
     let is_name = || !path.exists() && !part.ends_with('/') && !has_wildcard(part) && format_of(part) == Some(format);
     (path.is_file() || is_name()).then(|| absolute(path)).transpose()
@@ -90,7 +144,7 @@ pub(super) fn places(location: &str) -> impl Iterator<Item = PathBuf> {
             false => Path::new(".").components().chain(Path::new(part).components().take_while(is_fixed)).collect(),
         }
     };
-    parts(location).filter(|part| !part.contains("://")).map(fixed)
+    parts(location).filter(|part| !is_url(part)).map(fixed)
 }
 
 fn parts(location: &str) -> impl Iterator<Item = &str> {
@@ -99,6 +153,10 @@ fn parts(location: &str) -> impl Iterator<Item = &str> {
 }
 
 fn nothing_found(part: &str, format: Option<FileFormat>, at: Option<Location>) -> Error {
+    if is_url(part) {
+        let error = Error::sql(format!("no file at '{}'", without_secrets(part))).at(at);
+        return error.help("LOCATION takes an object, a folder that ends in /, a glob or a comma list");
+    }
     let kind = format.map_or("data".to_string(), |format| format!("{format:?}").to_uppercase());
     let what = match Path::new(part).is_dir() {
         true => format!("the folder '{part}' holds no {kind} files"),
@@ -110,11 +168,7 @@ fn nothing_found(part: &str, format: Option<FileFormat>, at: Option<Location>) -
         .help(format!("LOCATION takes a file, a folder, a glob or a comma list; relative paths start at {folder}"))
 }
 
-fn find_part(part: &str, format: Option<FileFormat>, sees: Sees) -> Result<Vec<FoundFile>> {
-    if part.contains("://") {
-        let error = Error::data("is no local path").in_file(part);
-        return Err(error.help("a stream reads local files; CREATE EXTERNAL TABLE reads object stores").into());
-    }
+fn find_local(part: &str, format: Option<FileFormat>, sees: Sees) -> Result<Vec<FoundFile>> {
     let path = Path::new(part);
     if path.is_dir() {
         let mut files = vec![];
@@ -122,8 +176,7 @@ fn find_part(part: &str, format: Option<FileFormat>, sees: Sees) -> Result<Vec<F
         return Ok(files);
     }
     if path.is_file() {
-        let file = FoundFile { path: absolute(path)?, hive: vec![] };
-        return Ok(if sees(path) { vec![file] } else { vec![] });
+        return Ok(if sees(path) { vec![local_file(path, vec![])?] } else { vec![] });
     }
     let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::default() };
     let paths = glob_with(part, options).map_err(|error| Error::data(format!("'{part}' is no glob: {error}")))?;
@@ -141,14 +194,18 @@ fn find_part(part: &str, format: Option<FileFormat>, sees: Sees) -> Result<Vec<F
             true => walk(&path, format, sees, &mut hive_of(&path, fixed), &mut files)?,
             false => {
                 let hive = path.parent().map_or(vec![], |folder| hive_of(folder, fixed));
-                files.push(FoundFile { path: absolute(&path)?, hive });
+                files.push(local_file(&path, hive)?);
             }
         }
     }
     Ok(files)
 }
 
-fn has_wildcard(name: &str) -> bool {
+fn local_file(path: &Path, hive: Vec<(String, String)>) -> Result<FoundFile> {
+    Ok(FoundFile { place: FilePlace::Local(absolute(path)?), object: None, hive })
+}
+
+pub(super) fn has_wildcard(name: &str) -> bool {
     name.contains(['*', '?', '['])
 }
 
@@ -170,7 +227,7 @@ fn walk(
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with('.') || name.starts_with('_') || !sees(&path) {
+        if is_hidden(&name) || !sees(&path) {
             continue;
         }
         if path.is_dir() {
@@ -179,13 +236,18 @@ fn walk(
             walk(&path, format, sees, hive, files)?;
             part.map(|_| hive.pop());
         } else if format_of(&name).is_some_and(|found| format.is_none_or(|format| format == found)) {
-            files.push(FoundFile { path: absolute(&path)?, hive: hive.clone() });
+            files.push(local_file(&path, hive.clone())?);
         }
     }
     Ok(())
 }
 
-fn hive_part(name: &str) -> Option<(String, String)> {
+/// Whether a file or a folder is somebody's work in progress.
+pub(super) fn is_hidden(name: &str) -> bool {
+    name.starts_with('.') || name.starts_with('_')
+}
+
+pub(super) fn hive_part(name: &str) -> Option<(String, String)> {
     let (key, value) = name.split_once('=')?;
     // What a folder's name may not hold is written %20 and so on.
     let value = percent_encoding::percent_decode_str(value).decode_utf8_lossy();
@@ -241,8 +303,14 @@ mod tests {
         assert_eq!(names, ["e-99", "f", "f-1", "f-02", "f-2", "f-10"]);
     }
 
-    #[test]
-    fn folders_are_walked_with_their_hive_parts() {
+    async fn found(location: &Path, format: Option<FileFormat>) -> Vec<FoundFile> {
+        let (runtime, config) = (RuntimeEnv::default(), SessionConfig::new());
+        let search = Search { runtime: &runtime, config: &config };
+        find(&location.to_string_lossy(), format, None, search).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn folders_are_walked_with_their_hive_parts() {
         let folder = tempfile::tempdir().unwrap();
         for name in [
             "origin=EWR/b.parquet",
@@ -256,35 +324,37 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "").unwrap();
         }
-        let files = find(&folder.path().to_string_lossy(), Some(FileFormat::Parquet), None, &|_| true).unwrap();
+        let files = found(folder.path(), Some(FileFormat::Parquet)).await;
         let hive: Vec<_> = files.into_iter().map(|file| file.hive).collect();
         let origin = |name: &str| vec![("origin".to_string(), name.to_string())];
         assert_eq!(hive, [vec![], origin("EWR"), origin("New York")]);
         for glob in ["*=*", "origin=*/*.parquet", "*/[bf].parquet"] {
-            let files =
-                find(&folder.path().join(glob).to_string_lossy(), Some(FileFormat::Parquet), None, &|_| true).unwrap();
-            let hive = files.into_iter().filter(|file| !file.path.ends_with("_tmp.parquet")).map(|file| file.hive);
+            let files = found(&folder.path().join(glob), Some(FileFormat::Parquet)).await;
+            let visible = files.into_iter().filter(|file| !file.place.name().ends_with("_tmp.parquet"));
+            let hive = visible.map(|file| file.hive);
             assert_eq!(hive.collect::<Vec<_>>(), [origin("EWR"), origin("New York")], "{glob}");
         }
     }
 
-    #[test]
-    fn a_location_may_go_back() {
+    #[tokio::test]
+    async fn a_location_may_go_back() {
         let folder = tempfile::tempdir().unwrap();
         let (inner, file) = (folder.path().join("in"), folder.path().join("a.csv"));
         std::fs::create_dir(&inner).unwrap();
         std::fs::write(&file, "").unwrap();
         let expected = std::fs::canonicalize(&file).unwrap();
         for location in ["..", "../a.csv", "../*.csv", "../in/../a.csv"] {
-            let files = find(&inner.join(location).to_string_lossy(), None, None, &|_| true).unwrap();
-            let paths: Vec<_> = files.into_iter().map(|file| file.path).collect();
-            assert_eq!(paths, std::slice::from_ref(&expected), "{location}");
+            let files = found(&inner.join(location), None).await;
+            let paths: Vec<_> = files.into_iter().map(|file| file.place.name()).collect();
+            assert_eq!(paths, [expected.display().to_string()], "{location}");
         }
     }
 
-    #[test]
-    fn nothing_there_is_an_error_that_says_where_it_looked() {
-        let error = find("no/such/*.parquet", None, None, &|_| true).unwrap_err().to_string();
+    #[tokio::test]
+    async fn nothing_there_is_an_error_that_says_where_it_looked() {
+        let (runtime, config) = (RuntimeEnv::default(), SessionConfig::new());
+        let search = Search { runtime: &runtime, config: &config };
+        let error = find("no/such/*.parquet", None, None, search).await.unwrap_err().to_string();
         assert!(
             error.contains("no file at 'no/such/*.parquet'") && error.contains("relative paths start at"),
             "{error}"

@@ -3,18 +3,15 @@
 //! A file is to appear whole: written under a name that begins with `.` or `_`, or in another folder, and renamed.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use datafusion::common::Result;
 use datafusion::execution::TaskContext;
-use datafusion::execution::object_store::ObjectStoreUrl;
 
-use crate::confinement;
 use crate::error::Error;
 
-use super::files::{self, FoundFile};
+use super::files::{self, FoundFile, Search, is_stored};
 use super::opening::follow_file;
 use super::pieces::Chunk;
 use super::replay::ReplayPlan;
@@ -61,14 +58,11 @@ pub(crate) struct Followed {
     pub(crate) highest: Option<i64>,
 }
 
-fn version(file: &StreamFile) -> String {
-    format!("{} bytes, of {}", file.object.size, file.object.last_modified.to_rfc3339())
-}
-
 /// Follows the files of a stream.
 pub(super) struct Follower {
     signals: Arc<Signals>,
-    known: HashSet<PathBuf>,
+    /// By their names.
+    known: HashSet<String>,
     wait: Wait,
     pub(super) followed: Followed,
 }
@@ -76,18 +70,22 @@ pub(super) struct Follower {
 impl Follower {
     /// Follows a stream whose first files are known.
     pub(super) fn new(inner: &Inner, signals: Arc<Signals>) -> Self {
-        let known = inner.partitions.iter().flatten().map(|file| file.path.clone()).collect();
-        Self { signals, known, wait: Wait::default(), followed: Followed::default() }
+        let known = inner.partitions.iter().flatten().map(|file| file.place.name()).collect();
+        let wait = match &inner.coming {
+            Coming::Files(location) if is_stored(location) => Wait::for_listings(),
+            _ => Wait::default(),
+        };
+        Self { signals, known, wait, followed: Followed::default() }
     }
 
     /// A file is begun, when so many rows of those before it have been read, up to an event time.
     pub(super) fn begin(&mut self, file: &StreamFile, rows: u64, highest: Option<i64>) {
-        let name = file.path.display().to_string();
+        let name = file.place.name();
         // What goes on was begun before.
         if self.followed.begun.is_none() || self.followed.files.last() != Some(&name) {
             self.followed.files.push(name);
             self.end(rows, highest);
-            self.followed.begun = Some(version(file));
+            self.followed.begun = Some(file.version());
         }
     }
 
@@ -119,15 +117,16 @@ impl Follower {
     async fn look(&mut self, plan: &ReplayPlan, task: &TaskContext) -> Result<Vec<Chunk>> {
         let inner = &plan.stream().inner;
         let Coming::Files(location) = &inner.coming else { return Ok(vec![]) };
-        let sees = |path: &Path| confinement::sees(task.session_config(), path);
-        let found = files::find_any(location, Some(inner.format), &sees)?;
+        let runtime = task.runtime_env();
+        let search = Search { runtime: &runtime, config: task.session_config() };
+        let found = files::find_any(location, Some(inner.format), search).await?;
         self.forget_others(&found);
-        let new: Vec<FoundFile> = found.into_iter().filter(|file| !self.known.contains(&file.path)).collect();
-        let store = task.runtime_env().object_store(ObjectStoreUrl::local_filesystem())?;
         let mut chunks = vec![];
-        for file in new {
-            self.known.insert(file.path.clone());
-            let file = follow_file(inner, &file, &store).await?;
+        for file in found {
+            if !self.known.insert(file.place.name()) {
+                continue;
+            }
+            let file = follow_file(inner, &file, &runtime).await?;
             let found = Some(Arc::new(file));
             chunks.push(Chunk { found, ..Chunk::default() });
         }
@@ -138,10 +137,10 @@ impl Follower {
     /// begun, and is missed if it is not there.
     fn forget_others(&mut self, found: &[FoundFile]) {
         if self.known.len() > found.len() {
-            let there: HashSet<&Path> = found.iter().map(|file| file.path.as_path()).collect();
+            let there: HashSet<String> = found.iter().map(|file| file.place.name()).collect();
             let last = self.followed.files.last().cloned();
-            self.known.retain(|path| there.contains(path.as_path()));
-            self.followed.files.retain(|name| there.contains(Path::new(name)) || Some(name) == last.as_ref());
+            self.known.retain(|name| there.contains(name));
+            self.followed.files.retain(|name| there.contains(name) || Some(name) == last.as_ref());
         }
     }
 
@@ -153,10 +152,10 @@ impl Follower {
         let (mut begun, mut left) = (None, vec![]);
         for chunk in chunks {
             let file = plan.file(&chunk)?;
-            let path = file.path.display().to_string();
-            match followed.files.iter().position(|known| *known == path) {
+            let name = file.place.name();
+            match followed.files.iter().position(|known| *known == name) {
                 None => left.push(chunk),
-                Some(place) if place + 1 == followed.files.len() => begun = Some((version(file), chunk)),
+                Some(place) if place + 1 == followed.files.len() => begun = Some((file.version(), chunk)),
                 Some(_) => {}
             }
         }

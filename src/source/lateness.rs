@@ -312,7 +312,7 @@ impl StreamTable {
             let wanted = Wanted { inner: &self.inner, columns: &columns, coded: None, own: None, task, counts: None };
             let mut rows = Rows::open(file, &Part::Whole, None, &wanted).await?;
             let (mut row, mut skipped) = (0, 0);
-            while let Some(batch) = rows.next(&mut skipped)? {
+            while let Some(batch) = rows.next(&mut skipped).await? {
                 let times = ticks(batch.column(0))?;
                 match batch.columns().get(1) {
                     Some(by) => take_by_key(&mut keys, &times, by, question, &file.name, row)?,

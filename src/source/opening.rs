@@ -8,11 +8,11 @@ use datafusion::common::config::TableParquetOptions;
 use datafusion::common::parsers::CompressionTypeVariant;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
-use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::parquet::arrow::parquet_to_arrow_schema;
 use datafusion::parquet::file::metadata::ParquetMetaData;
-use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStore, ObjectStoreExt};
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::{self, StreamExt, TryStreamExt};
 
 use crate::confinement::{self, Access};
 use crate::error::{Error, Location};
@@ -23,7 +23,7 @@ use super::apart::Apart;
 use super::csv_rows;
 use super::early_pass::FoundTimes;
 use super::event_time::{EventTime, overlap};
-use super::files::{self, FoundFile, Sees, format_of};
+use super::files::{self, FoundFile, Search, format_of};
 use super::footer::Footer;
 use super::live::Place;
 use super::options::{StreamOptions, compression_of};
@@ -32,6 +32,9 @@ use super::statistics::FileStatistics;
 use super::table::{Coming, Inner, StreamFile, StreamTable};
 use super::text_parts::TextParts;
 use super::unreadable::while_opening;
+
+/// How many files are asked of what they hold at once.
+const REQUESTS: usize = 8;
 
 impl StreamTable {
     /// Finds the files of a declared stream, reads what they say of their columns, and fixes the partitions.
@@ -47,8 +50,9 @@ impl StreamTable {
         for place in files::places(&definition.location) {
             confinement::check(state.config(), &place, Access::Read)?;
         }
-        let found = found_files(definition, at, &|path| confinement::sees(state.config(), path))?;
-        let by_name = || format_of(&found.first()?.path.to_string_lossy());
+        let search = Search { runtime: state.runtime_env(), config: state.config() };
+        let found = found_files(definition, at, search).await?;
+        let by_name = || format_of(&found.first()?.place.name());
         let format = match definition.format.or_else(by_name) {
             Some(format) => format,
             None => {
@@ -59,11 +63,11 @@ impl StreamTable {
             }
         };
         let is_other = |file: &&FoundFile| {
-            let of_file = format_of(&file.path.to_string_lossy());
+            let of_file = format_of(&file.place.name());
             definition.format.is_none() && of_file.is_some_and(|other| other != format)
         };
         if let Some(other) = found.iter().find(is_other) {
-            let message = format!("{} and {} are of two formats", shown(&found[0].path), shown(&other.path));
+            let message = format!("{} and {} are of two formats", found[0].place.shown(), other.place.shown());
             return Err(Error::sql(message).at(at).help("name files of one format, or write STORED AS").into());
         }
         let options = StreamOptions::parse(&definition.options, format, definition.location_at)?;
@@ -137,14 +141,12 @@ impl Opening {
         watermark: Option<&Watermark>,
         state: &dyn Session,
     ) -> Result<StreamTable> {
-        let store = state.runtime_env().object_store(ObjectStoreUrl::local_filesystem())?;
         let parquet = state.default_table_options().parquet;
         let hive_columns = self.hive_columns(&found, hive_types)?;
-        let mut files = vec![];
-        for file in &found {
-            files.push(stream_file(file, &hive_columns, &self.options, store.as_ref()).await?);
-        }
-        let schemas = self.file_schemas(&files, listed.is_empty(), &parquet, &store, state).await?;
+        let open = |file| stream_file(file, &hive_columns, &self.options, state.runtime_env()).boxed();
+        let opened: Vec<BoxFuture<'_, _>> = found.iter().map(open).collect();
+        let mut files: Vec<StreamFile> = stream::iter(opened).buffered(REQUESTS).try_collect().await?;
+        let schemas = self.file_schemas(&files, listed.is_empty(), &parquet, state).await?;
         let file_schema = match listed.is_empty() {
             true => common_schema(&schemas, self.format)?,
             false => self.listed_schema(listed, &schemas)?,
@@ -161,19 +163,23 @@ impl Opening {
                 Some(time) => vec![time.index],
                 None => (0..file_schema.fields().len()).collect(),
             };
-            for file in &mut files {
-                let metadata = self.metadata(file, store.as_ref(), state).await?;
+            let mut footers = vec![];
+            let asked: Vec<BoxFuture<'_, _>> = files.iter().map(|file| self.metadata(file, state).boxed()).collect();
+            let mut found = stream::iter(asked).buffered(REQUESTS);
+            for file in &files {
+                let Some(metadata) = found.try_next().await? else { break };
                 let read = caught(|| {
                     statistics.add(&metadata, &file_schema);
                     Footer::read(&metadata, &file_schema, &times)
                 });
-                let footer = read.map_err(|error| while_opening(file, self.format, &self.options, &error))?;
-                file.footer = Some(footer);
+                footers.push(read.map_err(|error| while_opening(file, self.format, &self.options, &error))?);
             }
+            drop(found);
+            files.iter_mut().zip(footers).for_each(|(file, footer)| file.footer = Some(footer));
         }
         let (partitioned_by, checks_keys) = self.partition_columns(&hive_columns, &schema)?;
         let partitions = self.partitions(files, &found, &hive_columns);
-        let columns_apart = self.columns_apart(&partitions, &file_schema, store.as_ref(), state).await?;
+        let columns_apart = self.columns_apart(&partitions, &file_schema, state).await?;
         let warnings = self.overlap_warnings(&partitions, event_time.as_ref());
         let coming = self.coming()?;
         let inner = Inner {
@@ -211,7 +217,7 @@ impl Opening {
         for file in found {
             if file.hive.iter().map(|(name, _)| name).collect::<Vec<_>>() != names {
                 let message = "lies in other key=value folders than the files before it";
-                return Err(Error::data(message).in_file(file.path.display().to_string()).into());
+                return Err(Error::data(message).in_file(file.place.name()).into());
             }
         }
         if let Some((name, _)) = declared.iter().find(|(name, _)| !names.contains(&name)) {
@@ -231,6 +237,10 @@ impl Opening {
         let wrong = |what: &str, at: Location, help: &str| Err(Error::sql(what).at(Some(at)).help(help).into());
         if !self.options.follow {
             return Ok(());
+        }
+        if files::is_object(&self.location, self.format) {
+            let what = "'follow' of one object, to whose end no rows can be written";
+            return wrong(what, self.at, "name a folder, ending in /, or a glob");
         }
         if let Some(file) = files::only_file(&self.location, self.format)? {
             let compression = self.options.compression.unwrap_or_else(|| compression_of(&file.to_string_lossy()));
@@ -258,7 +268,6 @@ impl Opening {
         files: &[StreamFile],
         infers: bool,
         parquet: &TableParquetOptions,
-        store: &Arc<dyn ObjectStore>,
         state: &dyn Session,
     ) -> Result<Vec<(String, SchemaRef)>> {
         let mut schemas = vec![];
@@ -274,7 +283,7 @@ impl Opening {
             if self.format == FileFormat::Csv && !infers {
                 // Listed columns need the names only: a bad row is told, or skipped, when it is read.
                 if self.options.csv.has_header != Some(false) {
-                    schemas.push((file.name.clone(), csv_rows::header(file, &self.options.csv)?));
+                    schemas.push((file.name.clone(), csv_rows::header(file, &self.options.csv).await?));
                 }
                 continue;
             }
@@ -284,13 +293,14 @@ impl Opening {
                         Error::sql("'timestamp_format' where no column is listed as a timestamp").at(Some(self.at));
                     return Err(error.help("list the columns: CREATE STREAM name (ts TIMESTAMP, …)").into());
                 }
-                let schema = caught(|| csv_rows::infer(file, &self.options));
+                let schema = csv_rows::infer(file, &self.options).await;
                 let schema = schema.map_err(|error| while_opening(file, self.format, &self.options, &error))?;
                 schemas.push((file.name.clone(), schema));
                 continue;
             }
             let format = self.options.format(self.format, file.compression, parquet.clone());
-            let schema = caught_in(format.infer_schema(state, store, std::slice::from_ref(&file.object))).await;
+            let store = file.place.store(state.runtime_env())?;
+            let schema = caught_in(format.infer_schema(state, &store, std::slice::from_ref(&file.object))).await;
             // What cannot be guessed of JSON may be in fields that are not listed; the others are checked as they come.
             if self.format == FileFormat::Json && !infers && schema.is_err() {
                 continue;
@@ -313,14 +323,10 @@ impl Opening {
         Ok(checked.unwrap_or_else(|| Arc::new(Schema::new(listed))))
     }
 
-    async fn metadata(
-        &self,
-        file: &StreamFile,
-        store: &dyn ObjectStore,
-        state: &dyn Session,
-    ) -> Result<Arc<ParquetMetaData>> {
+    async fn metadata(&self, file: &StreamFile, state: &dyn Session) -> Result<Arc<ParquetMetaData>> {
         let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
-        let metadata = DFParquetMetadata::new(store, &file.object).with_file_metadata_cache(Some(cache));
+        let store = file.place.store(state.runtime_env())?;
+        let metadata = DFParquetMetadata::new(store.as_ref(), &file.object).with_file_metadata_cache(Some(cache));
         let metadata = caught_in(metadata.fetch_metadata()).await;
         Ok(metadata.map_err(|error| while_opening(file, self.format, &self.options, &error))?)
     }
@@ -330,7 +336,6 @@ impl Opening {
         &self,
         partitions: &[Vec<StreamFile>],
         schema: &SchemaRef,
-        store: &dyn ObjectStore,
         state: &dyn Session,
     ) -> Result<Vec<String>> {
         if self.format != FileFormat::Parquet || partitions.len() == 1 {
@@ -343,7 +348,7 @@ impl Opening {
             }
             let mut metadata = vec![];
             for file in files {
-                metadata.push(self.metadata(file, store, state).await?);
+                metadata.push(self.metadata(file, state).await?);
             }
             caught(|| apart.add(&metadata))?;
         }
@@ -418,11 +423,11 @@ impl Opening {
 }
 
 /// The files of a stream. Where further ones are looked for, there may be none yet if it is said what they hold.
-fn found_files(definition: &CreateStream, at: Option<Location>, sees: Sees) -> Result<Vec<FoundFile>> {
+async fn found_files(definition: &CreateStream, at: Option<Location>, search: Search<'_>) -> Result<Vec<FoundFile>> {
     let follows = definition.options.iter().any(|(name, value)| name == "follow" && value.eq_ignore_ascii_case("true"));
     match follows && !definition.columns.is_empty() && definition.format.is_some() {
-        true => files::find_any(&definition.location, definition.format, sees),
-        false => files::find(&definition.location, definition.format, at, sees),
+        true => files::find_any(&definition.location, definition.format, search).await,
+        false => files::find(&definition.location, definition.format, at, search).await,
     }
 }
 
@@ -430,11 +435,12 @@ fn found_files(definition: &CreateStream, at: Option<Location>, sees: Sees) -> R
 ///
 /// # Errors
 /// A file that cannot be read, or that has other columns.
-pub(super) async fn follow_file(inner: &Inner, found: &FoundFile, store: &Arc<dyn ObjectStore>) -> Result<StreamFile> {
-    let mut file = stream_file(found, &inner.hive_columns, &inner.options, store.as_ref()).await?;
+pub(super) async fn follow_file(inner: &Inner, found: &FoundFile, runtime: &RuntimeEnv) -> Result<StreamFile> {
+    let mut file = stream_file(found, &inner.hive_columns, &inner.options, runtime).await?;
     let listed = || inner.file_schema.fields().iter().map(|field| field.as_ref().clone()).collect();
     match inner.format {
         FileFormat::Parquet => {
+            let store = file.place.store(runtime)?;
             let metadata = DFParquetMetadata::new(store.as_ref(), &file.object);
             let metadata = caught_in(metadata.fetch_metadata()).await;
             let metadata = metadata.map_err(|error| while_opening(&file, inner.format, &inner.options, &error))?;
@@ -447,7 +453,7 @@ pub(super) async fn follow_file(inner: &Inner, found: &FoundFile, store: &Arc<dy
             file.footer = Some(footer);
         }
         FileFormat::Csv if file.object.size > 0 && inner.options.csv.has_header != Some(false) => {
-            check_listed(listed(), &file.name, &csv_rows::header(&file, &inner.options.csv)?, inner.format)?;
+            check_listed(listed(), &file.name, &csv_rows::header(&file, &inner.options.csv).await?, inner.format)?;
         }
         FileFormat::Csv | FileFormat::Json => {}
     }
@@ -458,26 +464,23 @@ async fn stream_file(
     file: &FoundFile,
     hive: &[FieldRef],
     options: &StreamOptions,
-    store: &dyn ObjectStore,
+    runtime: &RuntimeEnv,
 ) -> Result<StreamFile> {
-    let name = shown(&file.path);
-    let wrong = |error: String| Error::data(error).in_file(&name);
-    if file.path.metadata().is_ok_and(|found| !found.is_file()) {
-        return Err(wrong("is no regular file".to_string())
-            .help("a stream replays files, which can be read again")
-            .into());
-    }
-    let path = ObjectPath::from_absolute_path(&file.path).map_err(|error| wrong(error.to_string()))?;
-    let object = store.head(&path).await.map_err(|error| wrong(error.to_string()))?;
+    let name = file.place.shown();
+    // A listing that says a version says enough.
+    let object = match file.object.clone().filter(|object| object.e_tag.is_some()) {
+        Some(object) => object,
+        None => file.place.object(runtime).await?,
+    };
     let values = hive.iter().zip(&file.hive).map(|(field, (_, value))| {
-        ScalarValue::try_from_string(value.clone(), field.data_type())
-            .map_err(|_| wrong(format!("folder {}={value} is no {}", field.name(), field.data_type())))
+        let wrong = || format!("folder {}={value} is no {}", field.name(), field.data_type());
+        ScalarValue::try_from_string(value.clone(), field.data_type()).map_err(|_| Error::data(wrong()).in_file(&name))
     });
     let hive = values.collect::<std::result::Result<_, _>>()?;
     let compression = options.compression.unwrap_or_else(|| compression_of(&name));
     Ok(StreamFile {
         name,
-        path: file.path.clone(),
+        place: file.place.clone(),
         object,
         hive,
         compression,
@@ -485,10 +488,4 @@ async fn stream_file(
         found: FoundTimes::default(),
         parts: TextParts::default(),
     })
-}
-
-/// A path as short as it can be written from here.
-fn shown(path: &std::path::Path) -> String {
-    let folder = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(&folder).unwrap_or(path).display().to_string()
 }

@@ -121,7 +121,7 @@ pub(super) async fn row_before(
                     Wanted { inner: &plan.table.inner, columns: &[column], coded: None, own: None, task, counts: None };
                 let mut rows = Rows::open(file, &Part::RowGroups(group..group + 1), None, &wanted).await?;
                 let mut seen = first;
-                while let Some(batch) = rows.next(&mut 0)? {
+                while let Some(batch) = rows.next(&mut 0).await? {
                     let times = ticks(batch.column(0))?;
                     if let Some(row) = times.iter().position(|time| time == Some(highest)) {
                         return Ok(Some(RowPlace { file: file.name.as_str().into(), row: seen + row as u64 }));

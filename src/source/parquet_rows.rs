@@ -1,12 +1,10 @@
 //! Parquet files, decoded by the pipeline's own task, page by page.
 //!
-//! A page is read from the file when its rows are due, so what is held is a page of each column and not a row group.
-//! A batch never spans two row groups. A text column that is wanted as codes comes as a dictionary array over the row
+//! Where pages come from is the matter of [`super::parquet_pages`]. A batch never spans two row groups. A text column that is wanted as codes comes as a dictionary array over the row
 //! group's own dictionary, wherever all of its pages are coded so: its text is never written out for each row.
 //! Where pipelines share the rows by their keys, those of a row group come first, and are held: see [`super::keys_first`].
 
 use std::collections::{BTreeSet, VecDeque};
-use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -20,19 +18,19 @@ use datafusion::parquet::arrow::arrow_reader::{
 };
 use datafusion::parquet::basic::{Encoding, Type as PhysicalType};
 use datafusion::parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
+use datafusion::parquet::file::reader::ChunkReader;
 
 use crate::operator::same_dictionary;
 
 use super::keys_first::{Begun, Decoded, KeysFirst, put, unread};
+use super::parquet_pages::Pages;
 use super::rows::Wanted;
 use super::share::Own;
 use super::table::StreamFile;
-use super::unchanged::Version;
 
 /// Reads row groups of one file.
 pub(super) struct ParquetRows {
-    file: File,
-    version: Version,
+    pages: Pages,
     groups: Range<usize>,
     current: Option<Group>,
     /// What tells the rows of the pipeline's own, and the places of its columns; none if all rows are.
@@ -131,8 +129,7 @@ impl ParquetRows {
             (own.clone(), places.into_iter().collect())
         });
         Ok(Self {
-            file: file.open()?,
-            version: Version::of(file),
+            pages: Pages::open(file)?,
             groups,
             current: None,
             own,
@@ -156,7 +153,7 @@ impl ParquetRows {
     ///
     /// # Errors
     /// Pages that cannot be read.
-    pub(super) fn next(&mut self) -> Result<Option<RecordBatch>> {
+    pub(super) async fn next(&mut self) -> Result<Option<RecordBatch>> {
         loop {
             match &mut self.current {
                 Some(Group::AllRows(rows)) => {
@@ -173,9 +170,11 @@ impl ParquetRows {
                 }
                 None => {}
             }
+            let columns = self.columns_at(&self.all_places());
+            self.pages.begin(self.groups.clone(), &columns, self.plain.metadata()).await?;
             let Some(group) = self.groups.next() else {
                 self.current = None;
-                self.version.check_ended(&self.file)?;
+                self.pages.end()?;
                 return Ok(None);
             };
             self.current = Some(match self.own.is_some() {
@@ -183,6 +182,12 @@ impl ParquetRows {
                 false => Group::AllRows(self.open_group(group, &self.all_places(), None)?),
             });
         }
+    }
+
+    /// The leaves of the columns at these places among those that are wanted.
+    fn columns_at(&self, places: &[usize]) -> ProjectionMask {
+        let leaves = self.plain.metadata().file_metadata().schema_descr();
+        ProjectionMask::roots(leaves, places.iter().map(|place| self.decoded[*place]))
     }
 
     fn all_places(&self) -> Vec<usize> {
@@ -225,10 +230,22 @@ impl ParquetRows {
             Some((types, leaf)) if chunk(*leaf).is_some_and(is_all_codes) => types,
             _ => &self.plain,
         };
-        let leaves = self.plain.metadata().file_metadata().schema_descr();
-        let projection = ProjectionMask::roots(leaves, places.iter().map(|place| self.decoded[*place]));
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.try_clone()?, types.clone());
-        let builder = builder.with_row_groups(vec![group]).with_projection(projection);
+        match &self.pages {
+            Pages::Local(file, _) => self.decode(file.try_clone()?, types, group, places, rows),
+            Pages::Stored(pages) => self.decode(pages.current(), types, group, places, rows),
+        }
+    }
+
+    fn decode<T: ChunkReader + 'static>(
+        &self,
+        pages: T,
+        types: &ArrowReaderMetadata,
+        group: usize,
+        places: &[usize],
+        rows: Option<RowSelection>,
+    ) -> Result<ParquetRecordBatchReader> {
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(pages, types.clone());
+        let builder = builder.with_row_groups(vec![group]).with_projection(self.columns_at(places));
         let builder = match rows {
             Some(rows) => builder.with_row_selection(rows),
             None => builder,

@@ -354,10 +354,7 @@ impl ReplayPlan {
         let columns =
             inner.schema.fields().iter().map(|field| format!("column {} of {}", field.name(), field.data_type()));
         let files = inner.partitions.iter().flatten();
-        let version = |file: &StreamFile| {
-            let changed = file.object.last_modified.to_rfc3339();
-            format!("{}, {} bytes, of {changed}", file.path.display(), file.object.size)
-        };
+        let version = |file: &StreamFile| format!("{}, {}", file.place.name(), file.version());
         let options = [format!("{:?}", inner.options)];
         // What has been read the checkpoints know.
         let of = match &inner.coming {

@@ -7,13 +7,13 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::execution::TaskContext;
-use datafusion::execution::object_store::ObjectStoreUrl;
 
 use crate::config::StreamlinesOptions;
 use crate::panics::{caught, caught_in};
 use crate::sql::FileFormat;
 
 use super::csv_rows::CsvRows;
+use super::live::{Came, LiveRows};
 use super::pacing::batch_rows_at_most;
 use super::parquet_rows::ParquetRows;
 use super::pieces::{Part, TextStart};
@@ -66,6 +66,8 @@ pub(super) enum Rows {
     Text(Box<TextRows>),
     Csv(Box<CsvRows>),
     Parquet(Box<ParquetRows>),
+    /// Text of an object store, which comes piece by piece.
+    Stored(Box<LiveRows>),
 }
 
 impl Rows {
@@ -87,7 +89,7 @@ impl Rows {
         Ok(match wanted.inner.format {
             FileFormat::Parquet => {
                 let runtime = wanted.task.runtime_env();
-                let store = runtime.object_store(ObjectStoreUrl::local_filesystem())?;
+                let store = file.place.store(&runtime)?;
                 let footer = DFParquetMetadata::new(store.as_ref(), &file.object)
                     .with_file_metadata_cache(Some(runtime.cache_manager.get_file_metadata_cache()))
                     .fetch_metadata()
@@ -95,8 +97,11 @@ impl Rows {
                 let groups = part.row_groups().unwrap_or(0..footer.num_row_groups());
                 Self::Parquet(Box::new(ParquetRows::open(file, &footer, groups, wanted)?))
             }
+            FileFormat::Csv | FileFormat::Json if file.stored().is_some() => {
+                Self::Stored(Box::new(LiveRows::of_stored(file, part, from, wanted).await?))
+            }
             FileFormat::Csv if options.reads_csv_by_rows() => Self::Csv(Box::new(CsvRows::open(file, from, wanted)?)),
-            FileFormat::Csv | FileFormat::Json => Self::Text(Box::new(TextRows::open(file, part, from, wanted)?)),
+            FileFormat::Csv | FileFormat::Json => Self::Text(Box::new(TextRows::open(file, part, from, wanted).await?)),
         })
     }
 
@@ -104,6 +109,7 @@ impl Rows {
     pub(super) fn numbers(&self) -> Option<UInt64Array> {
         match self {
             Self::Csv(csv) => csv.numbers(),
+            Self::Stored(text) => text.numbers(),
             Self::Text(_) | Self::Parquet(_) => None,
         }
     }
@@ -113,6 +119,7 @@ impl Rows {
         match self {
             Self::Text(text) => Some(text.next_row()),
             Self::Csv(csv) => Some(csv.next_row()),
+            Self::Stored(text) => text.next_row(),
             Self::Parquet(_) => None,
         }
     }
@@ -121,7 +128,7 @@ impl Rows {
     pub(super) fn own_rows(&self) -> Option<&BooleanArray> {
         match self {
             Self::Parquet(parquet) => parquet.own_rows(),
-            Self::Text(_) | Self::Csv(_) => None,
+            Self::Text(_) | Self::Csv(_) | Self::Stored(_) => None,
         }
     }
 
@@ -129,11 +136,15 @@ impl Rows {
     ///
     /// # Errors
     /// Rows that cannot be read.
-    pub(super) fn next(&mut self, skipped_rows: &mut u64) -> Result<Option<RecordBatch>> {
-        caught(|| match self {
-            Self::Text(text) => text.next(),
-            Self::Csv(csv) => csv.next(skipped_rows),
-            Self::Parquet(parquet) => parquet.next(),
-        })
+    pub(super) async fn next(&mut self, skipped_rows: &mut u64) -> Result<Option<RecordBatch>> {
+        match self {
+            Self::Text(text) => caught(|| text.next()),
+            Self::Csv(csv) => caught(|| csv.next(skipped_rows)),
+            Self::Parquet(parquet) => caught_in(parquet.next()).await,
+            Self::Stored(text) => match text.next(skipped_rows).await? {
+                Came::Rows(rows) => Ok(Some(rows)),
+                Came::Later | Came::End => Ok(None),
+            },
+        }
     }
 }

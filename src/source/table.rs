@@ -1,6 +1,7 @@
 //! A stream as it was declared: its files, columns, event time and partitions; and the same files as a plain table.
 
-use std::io::{Read, Seek, SeekFrom};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,9 +31,11 @@ use super::left_out::LeftOut;
 use super::live::{Batches, Bytes};
 use super::options::StreamOptions;
 use super::pieces::Division;
+use super::place::{FilePlace, OpenFile, StoredFile};
 use super::reader::ReaderCounts;
 use super::replay::ReplayPlan;
 use super::statistics::FileStatistics;
+use super::stored_text::first_lines;
 use super::text_parts::TextParts;
 use super::unchanged::{Unchanged, Version};
 
@@ -41,7 +44,7 @@ use super::unchanged::{Unchanged, Version};
 pub(super) struct StreamFile {
     /// The path as a person would write it.
     pub(super) name: String,
-    pub(super) path: PathBuf,
+    pub(super) place: FilePlace,
     pub(super) object: ObjectMeta,
     /// Values of the Hive columns.
     pub(super) hive: Vec<ScalarValue>,
@@ -55,18 +58,58 @@ pub(super) struct StreamFile {
 }
 
 impl StreamFile {
-    /// Opens the file for reading.
+    /// The object that it is, if it is in a store.
+    pub(super) fn stored(&self) -> Option<StoredFile> {
+        match &self.place {
+            FilePlace::Local(_) => None,
+            FilePlace::Stored(place) => Some(StoredFile { place: place.clone(), object: self.object.clone() }),
+        }
+    }
+
+    /// What tells it from another file that has its name later.
+    pub(super) fn version(&self) -> String {
+        match (&self.place, &self.object.e_tag) {
+            // A listing and an answer to a request may say other times of one object.
+            (FilePlace::Stored(_), Some(tag)) => format!("{} bytes, {tag}", self.object.size),
+            _ => format!("{} bytes, of {}", self.object.size, self.object.last_modified.to_rfc3339()),
+        }
+    }
+
+    /// Opens a file of this machine for reading.
     ///
     /// # Errors
     /// It is not there any more, may not be read, or is another than the one that the stream was declared over.
-    pub(super) fn open(&self) -> std::result::Result<std::fs::File, Error> {
-        let wrong = |error: std::io::Error| Error::data(error.to_string()).in_file(&self.name);
-        let file = std::fs::File::open(&self.path).map_err(wrong)?;
+    pub(super) fn open(&self) -> std::result::Result<File, Error> {
+        let wrong = |error: io::Error| Error::data(error.to_string()).in_file(&self.name);
+        let FilePlace::Local(path) = &self.place else { return Err(wrong(io::ErrorKind::Unsupported.into())) };
+        let file = File::open(path).map_err(wrong)?;
         Version::of(self).check_begun(&file)?;
         Ok(file)
     }
 
-    /// Opens a file of text for reading, decompressed, or some of its bytes as they are; its own bytes are counted.
+    /// Opens it, to look at its bytes here and there.
+    ///
+    /// # Errors
+    /// As [`StreamFile::open`].
+    pub(super) fn open_anywhere(&self) -> Result<OpenFile> {
+        Ok(match self.stored() {
+            Some(file) => OpenFile::Stored(file),
+            None => OpenFile::Local(self.open()?),
+        })
+    }
+
+    /// The first lines of a file of text, or more.
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub(super) async fn first_lines(&self, lines: usize) -> Result<Box<dyn Read + Send>> {
+        match self.stored() {
+            Some(file) => Ok(Box::new(first_lines(&file, lines, self.compression).await?)),
+            None => self.open_text(None, None),
+        }
+    }
+
+    /// Opens a file of text of this machine for reading, decompressed, or some of its bytes as they are; its own bytes are counted.
     ///
     /// # Errors
     /// As [`StreamFile::open`].
@@ -299,12 +342,16 @@ impl StreamTable {
         }
         let mut urls = vec![];
         for file in inner.partitions.iter().flatten() {
+            let base = match &file.place {
+                FilePlace::Local(_) => "file://",
+                FilePlace::Stored(stored) => &stored.base,
+            };
             // Parts of a path are encoded, and so is a URL.
             let parts = file.object.location.parts().map(|part| part.as_ref().to_string());
             let hive_root: Vec<String> = parts.take_while(|part| !part.contains('=')).collect();
             let path = match inner.hive_columns.is_empty() {
-                true => format!("file:///{}", file.object.location),
-                false => format!("file:///{}/", hive_root.join("/")),
+                true => format!("{base}/{}", file.object.location),
+                false => format!("{base}/{}/", hive_root.join("/")),
             };
             let url = ListingTableUrl::parse(path)?;
             if !urls.contains(&url) {

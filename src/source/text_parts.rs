@@ -6,18 +6,20 @@
 //! goes over several lines ends, and begins, otherwise.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use datafusion::common::Result;
 use datafusion::common::parsers::CompressionTypeVariant;
 use memchr::memchr;
 use parking_lot::Mutex;
+use tokio::sync::OnceCell;
 
 use crate::error::Error;
 use crate::sql::FileFormat;
 
+use super::place::OpenFile;
 use super::table::{Inner, StreamFile};
 
 /// Bytes of a part, at least: fewer are read before a second pipeline has begun.
@@ -27,7 +29,10 @@ const BUFFER_BYTES: usize = 1024 * 1024;
 
 /// Where parts begin, by their number, once somebody has looked.
 #[derive(Debug, Clone, Default)]
-pub(super) struct TextParts(Arc<Mutex<HashMap<usize, Arc<[u64]>>>>);
+pub(super) struct TextParts(Arc<Mutex<HashMap<usize, Starts>>>);
+
+/// The first byte of each part.
+type Starts = Arc<OnceCell<Vec<u64>>>;
 
 /// In how many parts a file may be read, where so many are wanted.
 pub(super) fn parts(stream: &Inner, file: &StreamFile, wanted: usize) -> usize {
@@ -43,33 +48,29 @@ pub(super) fn parts(stream: &Inner, file: &StreamFile, wanted: usize) -> usize {
 ///
 /// # Errors
 /// A file that cannot be read.
-pub(super) fn bytes(stream: &Inner, file: &StreamFile, parts: &Range<usize>, of: usize) -> Result<Range<u64>, Error> {
+pub(super) async fn bytes(stream: &Inner, file: &StreamFile, parts: &Range<usize>, of: usize) -> Result<Range<u64>> {
+    let quote = (stream.format == FileFormat::Csv).then_some(stream.options.csv.quote);
     // Whoever comes first looks, and the others wait for it.
-    let mut known = file.parts.0.lock();
-    let starts = match known.get(&of) {
-        Some(starts) => Arc::clone(starts),
-        None => {
-            let quote = (stream.format == FileFormat::Csv).then_some(stream.options.csv.quote);
-            let found = starts(&mut file.open()?, file.object.size, quote, of);
-            let found = found.map_err(|error| Error::data(error.to_string()).in_file(&file.name))?;
-            let starts: Arc<[u64]> = Arc::from(found);
-            known.entry(of).or_insert(starts).clone()
-        }
-    };
+    let known = Arc::clone(file.parts.0.lock().entry(of).or_default());
+    let look = || async { starts(&mut file.open_anywhere()?, file.object.size, quote, of).await };
+    let starts = known.get_or_try_init(look).await.map_err(|error| match Error::find(&error) {
+        Some(_) => error,
+        None => Error::data(error.to_string()).in_file(&file.name).into(),
+    })?;
     let at = |part: usize| starts.get(part).copied().unwrap_or(file.object.size);
     Ok(at(parts.start)..at(parts.end))
 }
 
 /// Where `of` parts of a text of so many bytes begin, if rows end with lines: with a quote, up to the first of it.
-fn starts(text: &mut File, size: u64, quote: Option<u8>, of: usize) -> std::io::Result<Vec<u64>> {
+async fn starts(text: &mut OpenFile, size: u64, quote: Option<u8>, of: usize) -> Result<Vec<u64>> {
     let (mut starts, mut seen) = (vec![0], 0);
     for part in 1..of as u64 {
         let share = (u128::from(size) * u128::from(part) / of as u128) as u64;
         let fits = |before, after| quote.is_some() || before == b'}' && after == b'{';
-        let Some(start) = line_after(text, share.max(seen), fits)? else { break };
+        let Some(start) = line_after(text, share.max(seen), fits).await? else { break };
         // Where a part cannot begin, those after it cannot either.
         if let Some(quote) = quote
-            && contains(text, seen..start, quote)?
+            && contains(text, seen..start, quote).await?
         {
             break;
         }
@@ -82,10 +83,10 @@ fn starts(text: &mut File, size: u64, quote: Option<u8>, of: usize) -> std::io::
 
 /// The first byte after a line's end at or after `from`, of lines that end and begin as they should; none if there is no
 /// such byte.
-fn line_after(text: &mut File, from: u64, fits: impl Fn(u8, u8) -> bool) -> std::io::Result<Option<u64>> {
-    let (mut at, mut buffer) = (from.saturating_sub(1), vec![0; BUFFER_BYTES]);
+async fn line_after(text: &mut OpenFile, from: u64, fits: impl Fn(u8, u8) -> bool) -> Result<Option<u64>> {
+    let mut at = from.saturating_sub(1);
     loop {
-        let bytes = read_at(text, at, &mut buffer)?;
+        let bytes = read_at(text, at).await?;
         let mut begin = 0;
         while let Some(end) = memchr(b'\n', &bytes[begin..]).map(|end| begin + end) {
             let before = bytes[..end].iter().rev().find(|byte| !byte.is_ascii_whitespace());
@@ -105,10 +106,10 @@ fn line_after(text: &mut File, from: u64, fits: impl Fn(u8, u8) -> bool) -> std:
     }
 }
 
-fn contains(text: &mut File, bytes: Range<u64>, byte: u8) -> std::io::Result<bool> {
-    let (mut at, mut buffer) = (bytes.start, vec![0; BUFFER_BYTES]);
+async fn contains(text: &mut OpenFile, bytes: Range<u64>, byte: u8) -> Result<bool> {
+    let mut at = bytes.start;
     while at < bytes.end {
-        let read = read_at(text, at, &mut buffer)?;
+        let read = read_at(text, at).await?;
         let wanted = read.len().min((bytes.end - at) as usize);
         if wanted == 0 {
             break;
@@ -121,23 +122,16 @@ fn contains(text: &mut File, bytes: Range<u64>, byte: u8) -> std::io::Result<boo
     Ok(false)
 }
 
-/// As many bytes as fit into the buffer, or as there are.
-fn read_at<'a>(text: &mut File, at: u64, buffer: &'a mut [u8]) -> std::io::Result<&'a [u8]> {
-    text.seek(SeekFrom::Start(at))?;
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match text.read(&mut buffer[filled..])? {
-            0 => break,
-            bytes => filled += bytes,
-        }
-    }
-    Ok(&buffer[..filled])
+/// As many bytes as are looked at together, or as there are.
+async fn read_at(text: &mut OpenFile, at: u64) -> Result<Bytes> {
+    text.bytes(at..at + BUFFER_BYTES as u64).await
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
 
+    use futures::FutureExt;
     use proptest::prelude::*;
 
     use super::*;
@@ -145,7 +139,8 @@ mod tests {
     fn starts_of(text: &str, quote: Option<u8>, of: usize) -> Vec<usize> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(text.as_bytes()).unwrap();
-        let starts = starts(&mut file, text.len() as u64, quote, of).unwrap();
+        let mut file = OpenFile::Local(file);
+        let starts = starts(&mut file, text.len() as u64, quote, of).now_or_never().unwrap().unwrap();
         starts.into_iter().map(|start| start as usize).collect()
     }
 

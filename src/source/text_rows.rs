@@ -42,9 +42,14 @@ impl TextRows {
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub(super) fn open(file: &StreamFile, part: &Part, from: Option<TextStart>, wanted: &Wanted) -> Result<Self> {
+    pub(super) async fn open(
+        file: &StreamFile,
+        part: &Part,
+        from: Option<TextStart>,
+        wanted: &Wanted<'_>,
+    ) -> Result<Self> {
         let bytes = match part {
-            Part::Text { parts, of } => Some(text_parts::bytes(wanted.inner, file, parts, *of)?),
+            Part::Text { parts, of } => Some(text_parts::bytes(wanted.inner, file, parts, *of).await?),
             Part::Whole | Part::RowGroups(_) | Part::Live => None,
         };
         let start = from.unwrap_or(TextStart { byte: bytes.as_ref().map_or(0, |bytes| bytes.start), rows: 0 });
@@ -58,8 +63,8 @@ impl TextRows {
     ///
     /// # Errors
     /// Options of a format that cannot be.
-    pub(super) fn of_pieces(start: TextStart, wanted: &Wanted) -> Result<Self> {
-        Ok(Self { goes_on: true, ..Self::new(Box::new(std::io::empty()), start, &[], wanted)? })
+    pub(super) fn of_pieces(start: TextStart, file: &StreamFile, wanted: &Wanted) -> Result<Self> {
+        Ok(Self { goes_on: true, ..Self::new(Box::new(std::io::empty()), start, &file.hive, wanted)? })
     }
 
     fn new(text: Box<dyn BufRead + Send>, start: TextStart, hive: &[ScalarValue], wanted: &Wanted) -> Result<Self> {

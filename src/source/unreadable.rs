@@ -68,6 +68,8 @@ pub(super) fn while_reading(reading: &Reading, json_schema: SchemaRef, error: Da
     };
     told(file, &with_name(&message, reading.columns), row)
         .help(match format {
+            // Of an object nobody looks for the row.
+            FileFormat::Json if file.stored().is_some() => "mend the row, or list the column's type in CREATE STREAM",
             _ if row.is_none() => "the file is damaged or cut off: write it again, or leave it out of LOCATION",
             FileFormat::Parquet => "the file is damaged: write it again, or leave it out of LOCATION",
             FileFormat::Csv => {

@@ -65,7 +65,7 @@ const HELP: &str = "the program knows s3://, gs://, az:// and http:// if it is b
                     of RuntimeEnv::register_object_store";
 
 /// A URL as it may be shown: who asks, and what for, stays out of logs, plans and checkpoints.
-fn without_secrets(place: &str) -> String {
+pub(crate) fn without_secrets(place: &str) -> String {
     let Ok(mut url) = Url::parse(place) else {
         return place.split(['?', '#']).next().unwrap_or_default().to_string();
     };

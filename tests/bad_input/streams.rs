@@ -76,7 +76,10 @@ fn csv_files_whose_columns_differ() {
     sum.stdout("a,b\n1,2\n");
     folder.text("1.csv", "a,a\n1,2\n");
     folder.refuses("SELECT * FROM '1.csv'", &["1.csv: has two columns 'a'", "help: "]);
-    folder.refuses("SELECT * FROM 's3://bucket/1.csv'", &["s3://bucket/1.csv: is no local path", "help: "]);
+    folder.refuses(
+        "SELECT * FROM 'mem://bucket/1.csv'",
+        &["mem://bucket/1.csv: is in no store that the session knows", "help: "],
+    );
 }
 
 #[test]

@@ -32,6 +32,7 @@ use streamlines::{
 
 mod confined;
 mod late_rows;
+mod stored_streams;
 mod stores;
 
 const HOURLY: &str = "SELECT origin, tumble(scheduled, INTERVAL '1 hour') AS hour, count(*) AS n FROM flights

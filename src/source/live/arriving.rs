@@ -12,6 +12,7 @@ use object_store::path::Path as ObjectPath;
 use crate::error::Error;
 use crate::source::follow::Signals;
 use crate::source::pieces::{Chunk, Part, TextStart};
+use crate::source::place::FilePlace;
 use crate::source::position::TextPosition;
 use crate::source::reader::ReaderCounts;
 use crate::source::rows::Wanted;
@@ -174,7 +175,7 @@ fn chunk(name: &str, from: Option<TextStart>, highest_before: Option<i64>) -> Ch
     let file = StreamFile {
         name: name.to_string(),
         // Nobody opens it a second time.
-        path: PathBuf::new(),
+        place: FilePlace::Local(PathBuf::new()),
         object: ObjectMeta {
             location: ObjectPath::from(name),
             last_modified: DateTime::<Utc>::UNIX_EPOCH,

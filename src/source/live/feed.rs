@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use datafusion::common::Result;
 
+use crate::source::stored_text::StoredText;
+
 use super::handed::Handed;
 use super::identity::FileIdentity;
 use super::tail::Tail;
@@ -13,6 +15,8 @@ pub(in crate::source) enum Feed {
     Tail(Tail),
     /// What can be read only once.
     Handed(Handed),
+    /// An object of a store, or a part of one.
+    Stored(StoredText),
 }
 
 /// What has come.
@@ -35,14 +39,20 @@ impl Feed {
         match self {
             Self::Tail(tail) => tail.next().await,
             Self::Handed(handed) => handed.next().await,
+            Self::Stored(text) => Ok(text.next().await?.map_or(Arrival::End { is_whole: true }, Arrival::Text)),
         }
     }
 
-    /// The file, if it can be read again.
+    /// Whether a row can be found again by its place.
+    pub(super) fn can_be_read_again(&self) -> bool {
+        !matches!(self, Self::Handed(_))
+    }
+
+    /// The file, if its name may come to mean another one.
     pub(super) fn identity(&self) -> Option<FileIdentity> {
         match self {
             Self::Tail(tail) => tail.identity(),
-            Self::Handed(_) => None,
+            Self::Handed(_) | Self::Stored(_) => None,
         }
     }
 }

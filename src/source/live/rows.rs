@@ -5,16 +5,19 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, UInt64Array};
 use arrow::datatypes::SchemaRef;
 use bytes::{Buf, Bytes, BytesMut};
-use datafusion::common::Result;
 use datafusion::common::config::CsvOptions;
+use datafusion::common::parsers::CompressionTypeVariant;
+use datafusion::common::{Result, internal_err};
 
 use crate::error::Error;
 use crate::panics::caught;
 use crate::source::csv_rows::{self, CsvRows};
-use crate::source::pieces::TextStart;
+use crate::source::pieces::{Part, TextStart};
 use crate::source::rows::Wanted;
 use crate::source::schema::check_listed;
+use crate::source::stored_text::StoredText;
 use crate::source::table::StreamFile;
+use crate::source::text_parts;
 use crate::source::text_rows::TextRows;
 use crate::sql::FileFormat;
 
@@ -52,7 +55,7 @@ impl LiveRows {
             FileFormat::Csv if inner.options.reads_csv_by_rows() => {
                 Decoder::Csv(Box::new(CsvRows::of_pieces(start, file, wanted)?))
             }
-            _ => Decoder::Text(Box::new(TextRows::of_pieces(start, wanted)?)),
+            _ => Decoder::Text(Box::new(TextRows::of_pieces(start, file, wanted)?)),
         };
         let ends = match inner.format {
             FileFormat::Csv => RecordEnds::of_csv(&inner.options.csv),
@@ -72,6 +75,27 @@ impl LiveRows {
         })))
     }
 
+    /// Of a file in an object store, or of a part of one, where it begins or at the row `from`.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub(in crate::source) async fn of_stored(
+        file: &StreamFile,
+        part: &Part,
+        from: Option<TextStart>,
+        wanted: &Wanted<'_>,
+    ) -> Result<Self> {
+        let Some(stored) = file.stored() else { return internal_err!("{} is in no store", file.name) };
+        let bytes = match part {
+            Part::Text { parts, of } => text_parts::bytes(wanted.inner, file, parts, *of).await?,
+            Part::Whole | Part::RowGroups(_) | Part::Live => 0..file.object.size,
+        };
+        let is_plain = file.compression == CompressionTypeVariant::UNCOMPRESSED;
+        let start = from.filter(|_| is_plain).unwrap_or(TextStart { byte: bytes.start, rows: 0 });
+        let text = StoredText::open(&stored, start.byte..bytes.end, file.compression, wanted.counts)?;
+        Self::of_text(Feed::Stored(text), start, file, wanted)
+    }
+
     /// What comes next. Bad rows that are left out are added to `skipped_rows`.
     ///
     /// # Errors
@@ -86,7 +110,7 @@ impl LiveRows {
     /// Where the next row begins, if it can be read again.
     pub(in crate::source) fn next_row(&self) -> Option<TextStart> {
         match self {
-            Self::Text(text) => matches!(text.feed, Feed::Tail(_)).then(|| text.decoder.next_row()),
+            Self::Text(text) => text.feed.can_be_read_again().then(|| text.decoder.next_row()),
             Self::Batches(_) => None,
         }
     }
