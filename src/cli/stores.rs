@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure", feature = "http"))]
+use std::time::Duration;
 
 use datafusion::error::Result;
 use datafusion::execution::object_store::{DefaultObjectStoreRegistry, ObjectStoreRegistry};
@@ -64,23 +66,33 @@ fn made(url: &Url) -> Result<Option<Arc<dyn ObjectStore>>> {
         #[cfg(feature = "s3")]
         "s3" | "s3a" => {
             let builder = object_store::aws::AmazonS3Builder::from_env().with_url(url.as_str());
-            Some(Arc::new(builder.build()?))
+            Some(Arc::new(builder.with_retry(retries()).build()?))
         }
         #[cfg(feature = "gcs")]
         "gs" => {
             let builder = object_store::gcp::GoogleCloudStorageBuilder::from_env().with_url(url.as_str());
-            Some(Arc::new(builder.build()?))
+            Some(Arc::new(builder.with_retry(retries()).build()?))
         }
         #[cfg(feature = "azure")]
         "az" | "azure" | "adl" | "abfs" | "abfss" => {
             let builder = object_store::azure::MicrosoftAzureBuilder::from_env().with_url(url.as_str());
-            Some(Arc::new(builder.build()?))
+            Some(Arc::new(builder.with_retry(retries()).build()?))
         }
         #[cfg(feature = "http")]
         "http" | "https" => {
+            // Whoever writes http:// does not want encryption.
+            let options = object_store::ClientOptions::new().with_allow_http(url.scheme() == "http");
             let builder = object_store::http::HttpBuilder::new().with_url(&url[..Position::BeforePath]);
-            Some(Arc::new(builder.build()?))
+            Some(Arc::new(builder.with_client_options(options).with_retry(retries()).build()?))
         }
         _ => None,
     })
+}
+
+/// A few attempts of the client itself, so that one that cannot reach its store says so soon: the library tries whole
+/// operations again, and only the parts of large uploads hang on these.
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure", feature = "http"))]
+fn retries() -> object_store::RetryConfig {
+    let backoff = object_store::BackoffConfig { max_backoff: Duration::from_secs(2), ..Default::default() };
+    object_store::RetryConfig { backoff, max_retries: 3, retry_timeout: Duration::from_secs(20) }
 }

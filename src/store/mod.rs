@@ -61,8 +61,8 @@ impl Remote {
     }
 }
 
-const HELP: &str = "the program knows s3://, gs://, az:// and http:// if it is built with --features s3,gcs,azure,http; a session those \
-                    of RuntimeEnv::register_object_store";
+const HELP: &str = "the program knows s3://, gs://, az:// and http(s)://, unless it is built without them; a session those of \
+                    RuntimeEnv::register_object_store";
 
 /// A URL as it may be shown: who asks, and what for, stays out of logs, plans and checkpoints.
 pub(crate) fn without_secrets(place: &str) -> String {

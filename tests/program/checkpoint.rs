@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::{PROGRAM, names, parquet_rows, program, sql};
 
-const STREAMS: &str = "
+pub const STREAMS: &str = "
     CREATE STREAM flights (WATERMARK FOR scheduled AS scheduled - INTERVAL '3' HOUR)
         STORED AS PARQUET LOCATION 'testdata/nycflights/flights-*.parquet' OPTIONS ('partitioned_by' 'origin');
     CREATE STREAM sequence (WATERMARK FOR scheduled)
@@ -23,7 +23,7 @@ const STREAMS: &str = "
 
 /// Rows by themselves, and operators of every kind, over partitions and sequences of files, Parquet and CSV; keys in one
 /// partition each, and in several; with and without something that runs where the pipelines meet.
-const QUERIES: [&str; 16] = [
+pub const QUERIES: [&str; 16] = [
     "SELECT scheduled, carrier, flight, dep_delay * 2 FROM flights WHERE dep_delay > 0",
     "SELECT origin, tumble(scheduled, INTERVAL '1 hour') AS hour, count(*), avg(dep_delay), min(carrier) FROM flights
      GROUP BY 1, 2",
@@ -52,39 +52,83 @@ const QUERIES: [&str; 16] = [
      UNION ALL SELECT carrier, tumble(scheduled, INTERVAL '7 days'), count(*) FROM sequence GROUP BY 1, 2",
 ];
 
+/// Where jobs write and save themselves: a folder, or one in an object store.
+pub trait Place {
+    /// A folder in it.
+    fn of(&self, name: &str) -> String;
+
+    /// The streams that are read.
+    fn streams(&self) -> String {
+        STREAMS.to_string()
+    }
+
+    /// Tells a program how it gets there.
+    fn known_to(&self, _: &mut Process) {}
+
+    /// How long a run waits there after one that was killed.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// The files of one of its folders and of those in it.
+    fn files(&self, name: &str) -> Vec<(String, Vec<u8>)>;
+}
+
+impl Place for TempDir {
+    fn of(&self, name: &str) -> String {
+        self.path().join(name).display().to_string()
+    }
+
+    fn files(&self, name: &str) -> Vec<(String, Vec<u8>)> {
+        let folder = self.path().join(name);
+        let names = if folder.exists() { names(&folder) } else { vec![] };
+        names.into_iter().map(|name| (name.clone(), fs::read(folder.join(name)).unwrap())).collect()
+    }
+}
+
 /// A job that writes CSV into a folder and saves itself all the time.
-struct Saving<'a> {
-    folder: &'a Path,
-    query: &'a str,
-    more: &'a [&'a str],
+#[derive(Clone, Copy)]
+pub struct Saving<'a> {
+    pub folder: &'a dyn Place,
+    pub query: &'a str,
+    pub more: &'a [&'a str],
 }
 
 impl Saving<'_> {
-    fn command(&self) -> Process {
+    pub fn command(&self) -> Process {
         let mut command = Process::new(PROGRAM);
-        let path = |name: &str| self.folder.join(name).display().to_string();
-        command.args(["sql", "--quiet", "--format", "csv", "--output", &format!("{}/", path("out"))]);
+        let path = |name: &str| self.folder.of(name);
+        command.args(["sql", "--quiet", "--output", &format!("{}/", path("out"))]);
+        if !self.more.contains(&"--format") {
+            command.args(["--format", "csv"]);
+        }
         command.args(["--checkpoint-dir", &path("checkpoints"), "--checkpoint-interval", "5ms"]);
+        self.folder.known_to(&mut command);
         command.args(["--batch-rows", "500"]).args(self.more);
-        command.arg(format!("{STREAMS}{}", self.query));
+        command.arg(format!("{}{}", self.folder.streams(), self.query));
         command
     }
 
-    fn start(&self) -> Child {
+    pub fn start(&self) -> Child {
         self.command().stdout(Stdio::null()).spawn().unwrap()
     }
 
     /// The rows that a reader of the output finds.
-    fn rows(&self) -> Vec<String> {
-        let out = self.folder.join("out");
-        let files = if out.exists() { names(&out) } else { vec![] };
-        let files = files.into_iter().filter(|name| name.ends_with(".csv"));
-        sorted(files.map(|name| fs::read_to_string(out.join(name)).unwrap()))
+    pub fn rows(&self) -> Vec<String> {
+        let files = self.folder.files("out").into_iter();
+        // What is on its way has a name that begins with a dot in a store, and another ending in a folder.
+        let visible = files.filter(|(name, _)| name.ends_with(".csv") && !name.starts_with('.'));
+        lines(visible.map(|(_, bytes)| String::from_utf8(bytes).unwrap()))
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.folder.files("out").into_iter().map(|(name, _)| name).collect()
     }
 }
 
 /// The lines of CSV files without their headers, in order.
-fn sorted(files: impl Iterator<Item = String>) -> Vec<String> {
+pub fn lines(files: impl IntoIterator<Item = String>) -> Vec<String> {
+    let files = files.into_iter();
     let mut rows: Vec<String> =
         files.flat_map(|text| text.lines().skip(1).map(str::to_string).collect::<Vec<_>>()).collect();
     rows.sort();
@@ -92,20 +136,19 @@ fn sorted(files: impl Iterator<Item = String>) -> Vec<String> {
 }
 
 /// What an undisturbed run gives.
-fn undisturbed(query: &str) -> Vec<String> {
+pub fn undisturbed(query: &str) -> Vec<String> {
     let mut command = sql(&format!("{STREAMS}{query}"));
     let output = command.args(["--quiet", "--format", "csv"]).assert().success().get_output().stdout.clone();
-    sorted(std::iter::once(String::from_utf8(output).unwrap()))
+    lines([String::from_utf8(output).unwrap()])
 }
 
-fn is_part_of(rows: &[String], all: &[String]) -> bool {
+pub fn is_part_of(rows: &[String], all: &[String]) -> bool {
     let mut all = all.iter();
     rows.iter().all(|row| all.any(|other| other == row))
 }
 
 /// Kills a job so often, then lets it end.
-fn survives(query: &str, kills: usize, random: &mut ChaCha8Rng) {
-    let folder = TempDir::new().unwrap();
+pub fn survives(folder: &dyn Place, query: &str, kills: usize, random: &mut ChaCha8Rng) {
     let expected = undisturbed(query);
     assert!(!expected.is_empty(), "{query}");
     let strategies = ["partitioned", "inline", "single_queue"];
@@ -116,9 +159,9 @@ fn survives(query: &str, kills: usize, random: &mut ChaCha8Rng) {
         let roll = format!("{}rows", random.random_range(1..3000));
         let more = ["--strategy", strategy, "--partitions", &workers, "--speed", "300000rows/s", "--set", &handoff];
         let more = [&more[..], &["--roll-interval", &roll, "--roll-bytes", "30KB"]].concat();
-        let job = Saving { folder: folder.path(), query, more: &more };
+        let job = Saving { folder, query, more: &more };
         let mut child = job.start();
-        std::thread::sleep(Duration::from_millis(random.random_range(20..400)));
+        std::thread::sleep(folder.patience() + Duration::from_millis(random.random_range(20..400)));
         child.kill().unwrap();
         // It was killed, or had come to its end.
         assert!(matches!(child.wait().unwrap().code(), None | Some(0)), "{query}");
@@ -126,21 +169,24 @@ fn survives(query: &str, kills: usize, random: &mut ChaCha8Rng) {
         assert!(is_part_of(&job.rows(), &expected), "{query}");
     }
     let strategy = strategies[random.random_range(0..3)];
-    let job = Saving { folder: folder.path(), query, more: &["--strategy", strategy] };
+    let job = Saving { folder, query, more: &["--strategy", strategy] };
     assert!(job.start().wait().unwrap().success(), "{query}");
     assert!(job.rows() == expected, "{query}: other rows than an undisturbed run gives");
-    let visible = names(&folder.path().join("out"));
-    assert!(visible.iter().all(|name| name.ends_with(".csv")), "{query}: left over: {visible:?}");
+    let visible = job.names();
+    assert!(
+        visible.iter().all(|name| name.ends_with(".csv") && !name.starts_with('.')),
+        "{query}: left over: {visible:?}"
+    );
     // There is nothing left to do.
     assert!(job.start().wait().unwrap().success(), "{query}");
-    assert_eq!(names(&folder.path().join("out")), visible, "{query}");
+    assert_eq!(job.names(), visible, "{query}");
 }
 
 #[test]
 fn killed_jobs_end_with_the_output_of_undisturbed_ones() {
     let mut random = ChaCha8Rng::seed_from_u64(6);
     for query in QUERIES {
-        survives(query, 4, &mut random);
+        survives(&TempDir::new().unwrap(), query, 4, &mut random);
     }
 }
 
@@ -154,7 +200,7 @@ fn any_number_of_kills() {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     for (index, query) in QUERIES.iter().enumerate() {
         let (each, rest) = (kills as usize / QUERIES.len(), kills as usize % QUERIES.len());
-        survives(query, each + usize::from(index < rest), &mut random);
+        survives(&TempDir::new().unwrap(), query, each + usize::from(index < rest), &mut random);
     }
 }
 
@@ -184,7 +230,7 @@ fn killed_jobs_end_with_a_whole_file_or_repeat_rows_on_a_terminal() {
             Some(output) => fs::read_to_string(output).unwrap(),
             None => String::from_utf8(ended.stdout).unwrap(),
         };
-        let mut rows = sorted([before, after].into_iter());
+        let mut rows = lines([before, after]);
         assert!(is_part_of(&expected, &rows));
         rows.dedup();
         assert!(rows == expected, "{checkpoints}");
@@ -219,7 +265,7 @@ fn what_a_killed_run_did_not_finish_is_taken_away() {
 #[test]
 fn checkpoints_are_listed_shown_and_deleted() {
     let folder = TempDir::new().unwrap();
-    let job = Saving { folder: folder.path(), query: QUERIES[1], more: &[] };
+    let job = Saving { folder: &folder, query: QUERIES[1], more: &[] };
     assert!(job.start().wait().unwrap().success());
     let checkpoints = folder.path().join("checkpoints");
     let command = |name: &str| {
@@ -247,7 +293,7 @@ fn checkpoints_are_listed_shown_and_deleted() {
 fn text_goes_on_at_its_byte() {
     let folder = TempDir::new().unwrap();
     let query = "SELECT scheduled, carrier, flight FROM january";
-    let job = Saving { folder: folder.path(), query, more: &["--speed", "8000rows/s"] };
+    let job = Saving { folder: &folder, query, more: &["--speed", "8000rows/s"] };
     let mut child = job.start();
     let saved = folder.path().join("checkpoints/00000");
     let has_saved_often = || saved.is_dir() && names(&saved).iter().any(|name| name.as_str() > "0000000009");
@@ -292,7 +338,7 @@ fn many_checkpoints_are_no_larger_than_few() {
 fn an_interrupted_job_goes_on_with_its_open_windows() {
     let folder = TempDir::new().unwrap();
     let query = QUERIES[1];
-    let job = Saving { folder: folder.path(), query, more: &["--speed", "100000rows/s"] };
+    let job = Saving { folder: &folder, query, more: &["--speed", "100000rows/s"] };
     let child = job.start();
     while job.rows().is_empty() {
         std::thread::sleep(Duration::from_millis(5));
@@ -304,7 +350,7 @@ fn an_interrupted_job_goes_on_with_its_open_windows() {
     assert!(so_far.len() < expected.len() && is_part_of(&so_far, &expected));
     let ended = Saving { more: &["--partitions", "3"], ..job }.start().wait().unwrap();
     assert!(ended.success());
-    let job = Saving { folder: folder.path(), query, more: &[] };
+    let job = Saving { folder: &folder, query, more: &[] };
     assert!(job.rows() == expected);
 }
 
@@ -370,7 +416,7 @@ fn parquet_is_written_exactly_once_too() {
 #[test]
 fn damaged_checkpoints_give_way_to_older_ones() {
     let folder = TempDir::new().unwrap();
-    let job = Saving { folder: folder.path(), query: QUERIES[1], more: &[] };
+    let job = Saving { folder: &folder, query: QUERIES[1], more: &[] };
     assert!(job.start().wait().unwrap().success());
     let expected = job.rows();
     let saved = folder.path().join("checkpoints").join("00000");

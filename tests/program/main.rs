@@ -11,6 +11,8 @@ mod faults;
 mod follow;
 mod generate;
 mod hive;
+#[cfg(feature = "http")]
+mod http;
 mod interrupt;
 mod late_rows;
 mod lateness;
@@ -21,6 +23,10 @@ mod output;
 mod printing;
 #[cfg(unix)]
 mod running;
+#[cfg(all(unix, feature = "s3"))]
+mod s3;
+#[cfg(all(unix, feature = "s3"))]
+mod s3_server;
 #[cfg(target_os = "linux")]
 mod soak;
 mod statements;
