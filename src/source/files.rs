@@ -147,6 +147,18 @@ pub(super) fn places(location: &str) -> impl Iterator<Item = PathBuf> {
     parts(location).filter(|part| !is_url(part)).map(fixed)
 }
 
+/// The folders of this machine in which files of a location appear, each with whether that is so for the folders in it. Below a
+/// glob of folders that may be too many to watch: it has none.
+pub(super) fn folders(location: &str) -> Vec<(PathBuf, bool)> {
+    let folder = |part: &str| match (Path::new(part), Path::new(part).parent()) {
+        (path, _) if path.is_dir() => Some((path.to_path_buf(), true)),
+        (_, Some(parent)) if parent.as_os_str().is_empty() => Some((PathBuf::from("."), false)),
+        (_, Some(parent)) if parent.is_dir() => Some((parent.to_path_buf(), false)),
+        _ => None,
+    };
+    parts(location).filter_map(folder).collect()
+}
+
 fn parts(location: &str) -> impl Iterator<Item = &str> {
     let parts = location.split(',').map(str::trim).filter(|part| !part.is_empty());
     parts.map(|part| part.strip_prefix("file://").unwrap_or(part))

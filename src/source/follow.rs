@@ -73,6 +73,7 @@ impl Follower {
         let known = inner.partitions.iter().flatten().map(|file| file.place.name()).collect();
         let wait = match &inner.coming {
             Coming::Files(location) if is_stored(location) => Wait::for_listings(),
+            Coming::Files(location) => Wait::for_files(files::folders(location)),
             _ => Wait::default(),
         };
         Self { signals, known, wait, followed: Followed::default() }

@@ -58,7 +58,7 @@ impl Tail {
         let mut head = vec![];
         (&mut file).take(byte.min(HEAD_BYTES as u64)).read_to_end(&mut head)?;
         file.seek(SeekFrom::Start(byte))?;
-        let (wait, path, signals) = (Wait::default(), path.to_path_buf(), Arc::clone(signals));
+        let (wait, path, signals) = (Wait::for_lines(path), path.to_path_buf(), Arc::clone(signals));
         Ok(Self { path, file, byte, head, signals, counts, wait, renamed: None })
     }
 
