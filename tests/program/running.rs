@@ -33,7 +33,7 @@ impl Running {
 pub fn wait_until(what: impl Fn() -> bool) {
     let begun = Instant::now();
     while !what() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "it takes more than half a minute");
+        assert!(begun.elapsed() < Duration::from_secs(120), "it takes more than two minutes");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
