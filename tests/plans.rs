@@ -270,15 +270,26 @@ impl Display for Peak {
     }
 }
 
+/// What waits until other pipelines have come as far is no state of one pipeline.
+fn is_merger(of: &MemoryReservation) -> bool {
+    of.consumer().name().starts_with("the merger of")
+}
+
 impl MemoryPool for Peak {
     fn name(&self) -> &str {
         "peak"
     }
-    fn grow(&self, _: &MemoryReservation, additional: usize) {
+    fn grow(&self, of: &MemoryReservation, additional: usize) {
+        if is_merger(of) {
+            return;
+        }
         let held = self.held.fetch_add(additional, Ordering::Relaxed) + additional;
         self.most.fetch_max(held, Ordering::Relaxed);
     }
-    fn shrink(&self, _: &MemoryReservation, shrink: usize) {
+    fn shrink(&self, of: &MemoryReservation, shrink: usize) {
+        if is_merger(of) {
+            return;
+        }
         self.held.fetch_sub(shrink, Ordering::Relaxed);
     }
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
