@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use arrow::array::RecordBatch;
+use bytes::Bytes;
 use datafusion::common::Result;
 use serde_json::{Value, json};
 
@@ -127,7 +128,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Batches that Arrow IPC cannot hold.
-    pub(super) fn encode_part(&self, id: PartId) -> Result<Vec<u8>> {
+    pub(super) fn encode_part(&self, id: PartId) -> Result<Vec<Bytes>> {
         let operators: Vec<&[RecordBatch]> = self.operators.iter().map(|saved| saved.in_part(id)).collect();
         let header = json!({ "operators": operators.iter().map(|batches| batches.len()).collect::<Vec<_>>() });
         seal(MAGIC_OF_PART, &header, operators.into_iter().flatten())
@@ -151,7 +152,7 @@ impl Checkpoint {
 
     /// # Errors
     /// Batches that Arrow IPC cannot hold.
-    pub(super) fn encode(&self) -> Result<Vec<u8>> {
+    pub(super) fn encode(&self) -> Result<Vec<Bytes>> {
         let operators: Vec<Value> = self.operators.iter().map(Saved::header).collect();
         let header = json!({
             "epoch": self.epoch, "rows_read": self.rows_read, "rows_out": self.rows_out, "used_rows": self.used_rows,
@@ -294,13 +295,13 @@ mod tests {
 
     #[test]
     fn bytes_are_read_as_they_were_written() {
-        let mut read = Checkpoint::decode(&checkpoint().encode().unwrap()).unwrap();
+        let mut read = Checkpoint::decode(&checkpoint().encode().unwrap().concat()).unwrap();
         assert_eq!(read.parts(), BTreeSet::from([OLD, NEW]));
         assert_ne!(read, checkpoint());
-        read.add_part(NEW, &checkpoint().encode_part(NEW).unwrap()).unwrap();
+        read.add_part(NEW, &checkpoint().encode_part(NEW).unwrap().concat()).unwrap();
         assert_eq!(read, checkpoint());
         let ended = Checkpoint { has_ended: true, ..Checkpoint::default() };
-        assert_eq!(Checkpoint::decode(&ended.encode().unwrap()), Ok(ended));
+        assert_eq!(Checkpoint::decode(&ended.encode().unwrap().concat()), Ok(ended));
     }
 
     proptest! {
@@ -308,7 +309,7 @@ mod tests {
         #[test]
         fn damage_is_seen(at: prop::sample::Index, change in 1u8.., cuts: bool) {
             let is_part = at.index(2) == 0;
-            let mut bytes = if is_part { checkpoint().encode_part(NEW).unwrap() } else { checkpoint().encode().unwrap() };
+            let mut bytes = if is_part { checkpoint().encode_part(NEW).unwrap().concat() } else { checkpoint().encode().unwrap().concat() };
             let at = at.index(bytes.len());
             match cuts {
                 true => bytes.truncate(at),

@@ -13,6 +13,7 @@ use std::ops::Range;
 use arrow::array::RecordBatch;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
+use bytes::Bytes;
 use datafusion::common::Result;
 use serde_json::Value;
 
@@ -20,27 +21,31 @@ use crate::operator::without_slack;
 
 pub(super) const VERSION: u32 = 3;
 
+/// The bytes, piece by piece: large state would be copied again and again while one buffer grew for all of it.
+///
 /// # Errors
 /// Batches that Arrow IPC cannot hold.
 pub(super) fn seal<'a>(
     magic: &[u8; 8],
     header: &Value,
     batches: impl Iterator<Item = &'a RecordBatch>,
-) -> Result<Vec<u8>> {
+) -> Result<Vec<Bytes>> {
     let header = header.to_string().into_bytes();
-    let mut bytes = [&magic[..], &VERSION.to_le_bytes(), &(header.len() as u32).to_le_bytes(), &header].concat();
+    let header = [&magic[..], &VERSION.to_le_bytes(), &(header.len() as u32).to_le_bytes(), &header].concat();
+    let mut pieces = vec![header];
     for batch in batches {
-        let begin = bytes.len();
-        bytes.extend_from_slice(&[0; 8]);
-        let mut writer = StreamWriter::try_new(&mut bytes, &batch.schema())?;
+        let mut piece = vec![0; 8];
+        let mut writer = StreamWriter::try_new(&mut piece, &batch.schema())?;
         writer.write(&without_slack(batch)?)?;
         writer.finish()?;
-        let length = (bytes.len() - begin - 8) as u64;
-        bytes[begin..begin + 8].copy_from_slice(&length.to_le_bytes());
+        let length = (piece.len() - 8) as u64;
+        piece[..8].copy_from_slice(&length.to_le_bytes());
+        pieces.push(piece);
     }
-    let sum = crc32fast::hash(&bytes);
-    bytes.extend_from_slice(&sum.to_le_bytes());
-    Ok(bytes)
+    let mut sum = crc32fast::Hasher::new();
+    pieces.iter().for_each(|piece| sum.update(piece));
+    pieces.push(sum.finalize().to_le_bytes().to_vec());
+    Ok(pieces.into_iter().map(Bytes::from).collect())
 }
 
 /// The header, and the batches after it.

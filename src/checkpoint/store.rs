@@ -250,13 +250,13 @@ impl CheckpointStore {
         let part = PartId { epoch: checkpoint.epoch, run: self.run };
         let mut length = 0;
         if checkpoint.parts().contains(&part) {
-            let bytes = checkpoint.encode_part(part)?;
-            length += bytes.len();
-            self.store.put(&path_of_part(pipeline, part), bytes.into()).await.map_err(|error| self.wrong(error))?;
+            let bytes = PutPayload::from_iter(checkpoint.encode_part(part)?);
+            length += bytes.content_length();
+            self.store.put(&path_of_part(pipeline, part), bytes).await.map_err(|error| self.wrong(error))?;
         }
-        let bytes = checkpoint.encode()?;
-        length += bytes.len();
-        self.put_checkpoint(pipeline, checkpoint, bytes.into()).await?;
+        let bytes = PutPayload::from_iter(checkpoint.encode()?);
+        length += bytes.content_length();
+        self.put_checkpoint(pipeline, checkpoint, bytes).await?;
         let forgotten = self.parts.lock().add(pipeline, checkpoint.parts(), self.kept);
         for part in forgotten {
             self.delete(&path_of_part(pipeline, part)).await?;
@@ -552,7 +552,8 @@ pub(super) mod tests {
         assert!(!is_new && second.run() == 2);
         let last = second.latest(7).await.unwrap().unwrap();
         assert_eq!(second.fenced(7, last).await.unwrap().epoch, 2);
-        let late = first.put_new(&path_of(7, 2), Checkpoint { epoch: 2, ..one }.encode().unwrap().into()).await;
+        let late =
+            first.put_new(&path_of(7, 2), Checkpoint { epoch: 2, ..one }.encode().unwrap().concat().into()).await;
         assert!(late.unwrap_err().to_string().contains("another run"));
         assert!(first.put(7, &Checkpoint { epoch: 3, ..Checkpoint::default() }).await.is_err());
         assert_eq!(second.epochs(7).await.unwrap(), [1, 2]);

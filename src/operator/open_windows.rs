@@ -156,7 +156,10 @@ pub(super) fn joined(states: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
         rows += state.num_rows();
         few.push(state);
         if rows >= JOINED_ROWS || states.peek().is_none() {
-            joined.push(concat_batches(&few[0].schema(), &few)?);
+            joined.push(match few.as_slice() {
+                [large] => large.clone(),
+                few => concat_batches(&few[0].schema(), few)?,
+            });
             (few, rows) = (vec![], 0);
         }
     }
