@@ -5,6 +5,7 @@
 //!   batch ─▶ its rows by values ─▶ a writer for each folder, which ends its file where too many are open
 //! ```
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
@@ -18,6 +19,7 @@ use datafusion::physical_plan::aggregates::order::GroupOrdering;
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::error::Error;
+use crate::source::HIVE_NULL;
 
 use super::files::FileSink;
 use super::rolling::{Names, RollingWriter};
@@ -25,9 +27,6 @@ use super::{Writer, Written};
 
 /// How many files a pipeline has open at once.
 const OPEN: usize = 100;
-
-/// The value of a folder for rows that have none.
-const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// What a value does not hold as it is in the name of a folder, and what a column's name does not.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
@@ -63,6 +62,15 @@ impl Hive {
             }
         };
         let by = self.columns.iter().map(place).collect::<std::result::Result<Vec<_>, Error>>()?;
+        if let Some((_, name)) = by
+            .iter()
+            .zip(&self.columns)
+            .enumerate()
+            .find_map(|(at, (place, name))| by[..at].contains(place).then_some((at, name)))
+        {
+            let error = Error::sql(format!("PARTITIONED BY {name} twice"));
+            return Err(error.help("name each column once").into());
+        }
         let is_kept = |place: &usize| self.keeps_columns || !by.contains(place);
         let kept: Vec<usize> = (0..schema.fields().len()).filter(is_kept).collect();
         if kept.is_empty() {
@@ -83,10 +91,14 @@ pub(super) struct HiveWriter {
     by: Vec<usize>,
     kept: Vec<usize>,
     schema: SchemaRef,
-    /// The values of each folder, in the order in which they came, and the folder of each row.
+    /// The values that have come, and the writer of each.
     values: Box<dyn GroupValues>,
-    folders: Vec<usize>,
+    known: Vec<usize>,
+    /// The writer of each row of a batch.
+    writer_of: Vec<usize>,
     writers: Vec<FolderWriter>,
+    /// By their folders.
+    by_name: HashMap<String, usize>,
     batches: u64,
 }
 
@@ -107,19 +119,26 @@ impl HiveWriter {
         // What cannot be written is told before a row has come.
         sink.file_writer(None, None, &schema)?;
         let values = new_group_values(Arc::new(Schema::new(keys)), &GroupOrdering::None)?;
-        Ok(Self { sink, names, by, kept, schema, values, folders: vec![], writers: vec![], batches: 0 })
+        let (known, writer_of, writers, by_name) = Default::default();
+        Ok(Self { sink, names, by, kept, schema, values, known, writer_of, writers, by_name, batches: 0 })
     }
 
-    /// Makes writers for folders that a batch is the first to have rows for.
-    fn add_folders(&mut self, schema: &Schema, keys: &[ArrayRef]) -> Result<()> {
-        for row in 0..self.folders.len() {
-            if self.folders[row] == self.writers.len() {
+    /// Finds the writer of each row's values, which are new ones from time to time. Values that differ may be one text.
+    fn find_writers(&mut self, schema: &Schema, keys: &[ArrayRef]) -> Result<()> {
+        for row in 0..self.writer_of.len() {
+            if self.writer_of[row] == self.known.len() {
                 let folder = folder(self.by.iter().map(|place| schema.field(*place)), keys, row)?;
-                let (sink, names) = (self.sink.clone(), self.names.clone());
-                let files = RollingWriter::new(sink, names, folder, Arc::clone(&self.schema));
-                self.writers.push(FolderWriter { files, used: 0 });
+                let next = self.writers.len();
+                let writer = *self.by_name.entry(folder.clone()).or_insert(next);
+                if writer == next {
+                    let (sink, names) = (self.sink.clone(), self.names.clone());
+                    let files = RollingWriter::new(sink, names, folder, Arc::clone(&self.schema));
+                    self.writers.push(FolderWriter { files, used: 0 });
+                }
+                self.known.push(writer);
             }
         }
+        self.writer_of.iter_mut().for_each(|group| *group = self.known[*group]);
         Ok(())
     }
 
@@ -151,10 +170,12 @@ fn folder<'a>(fields: impl Iterator<Item = &'a Field>, keys: &[ArrayRef], row: u
     let mut folder = String::new();
     for (field, key) in fields.zip(keys) {
         let value = match key.is_null(row) || key.data_type() == &DataType::Null {
-            true => NULL.to_string(),
+            true => HIVE_NULL.to_string(),
             false => {
                 let value = ArrayFormatter::try_new(key, &FormatOptions::default())?.value(row).to_string();
-                utf8_percent_encode(&value, ENCODED).to_string()
+                // A text that is the same is no missing value.
+                let encoded = utf8_percent_encode(&value, ENCODED).to_string();
+                if encoded == HIVE_NULL { encoded.replacen('_', "%5F", 1) } else { encoded }
             }
         };
         folder.push_str(&folder_of(field.name(), &value));
@@ -173,9 +194,9 @@ impl Writer for HiveWriter {
     async fn write(&mut self, batch: RecordBatch) -> Result<()> {
         self.batches += 1;
         let keys: Vec<ArrayRef> = self.by.iter().map(|place| Arc::clone(batch.column(*place))).collect();
-        self.values.intern(&keys, &mut self.folders)?;
-        self.add_folders(batch.schema_ref(), &keys)?;
-        for (folder, rows) in divided(batch.project(&self.kept)?, &self.folders)? {
+        self.values.intern(&keys, &mut self.writer_of)?;
+        self.find_writers(batch.schema_ref(), &keys)?;
+        for (folder, rows) in divided(batch.project(&self.kept)?, &self.writer_of)? {
             let writer = &mut self.writers[folder];
             writer.used = self.batches;
             writer.files.write(rows).await?;

@@ -78,8 +78,8 @@ impl Encoder for ParquetEncoder {
     }
 
     fn buffered(&self) -> usize {
-        let sample: usize = self.sample.iter().map(RecordBatch::get_array_memory_size).sum();
-        sample + self.writer.as_ref().map_or(0, ArrowWriter::in_progress_size)
+        // The sample is small, and how large it will be encoded is not known yet.
+        self.writer.as_ref().map_or(0, ArrowWriter::in_progress_size)
     }
 }
 

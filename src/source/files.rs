@@ -18,6 +18,12 @@ use crate::store::{is_url, without_secrets};
 use super::place::FilePlace;
 use super::stored_files;
 
+/// The value of a Hive folder whose rows have none.
+pub(crate) const HIVE_NULL: &str = "__HIVE_DEFAULT_PARTITION__";
+
+/// The columns and values of the Hive folders of a file.
+pub(super) type HiveParts = Vec<(String, Option<String>)>;
+
 /// A file of a stream.
 #[derive(Debug, Clone)]
 pub(super) struct FoundFile {
@@ -25,7 +31,7 @@ pub(super) struct FoundFile {
     /// What a listing has said of it.
     pub(super) object: Option<ObjectMeta>,
     /// `key=value` folders between the stream's folder and the file.
-    pub(super) hive: Vec<(String, String)>,
+    pub(super) hive: HiveParts,
 }
 
 /// Whether a quoted name in a FROM clause means files.
@@ -213,7 +219,7 @@ fn find_local(part: &str, format: Option<FileFormat>, sees: Sees) -> Result<Vec<
     Ok(files)
 }
 
-fn local_file(path: &Path, hive: Vec<(String, String)>) -> Result<FoundFile> {
+fn local_file(path: &Path, hive: HiveParts) -> Result<FoundFile> {
     Ok(FoundFile { place: FilePlace::Local(absolute(path)?), object: None, hive })
 }
 
@@ -222,7 +228,7 @@ pub(super) fn has_wildcard(name: &str) -> bool {
 }
 
 /// The `key=value` folders of a path after its first ones, which are the same for every file of the glob.
-fn hive_of(folder: &Path, fixed: usize) -> Vec<(String, String)> {
+fn hive_of(folder: &Path, fixed: usize) -> HiveParts {
     folder.components().skip(fixed).filter_map(|part| hive_part(&part.as_os_str().to_string_lossy())).collect()
 }
 
@@ -232,7 +238,7 @@ fn walk(
     folder: &Path,
     format: Option<FileFormat>,
     sees: Sees,
-    hive: &mut Vec<(String, String)>,
+    hive: &mut HiveParts,
     files: &mut Vec<FoundFile>,
 ) -> Result<()> {
     let unreadable = |error: std::io::Error| Error::data(error.to_string()).in_file(folder.display().to_string());
@@ -259,11 +265,12 @@ pub(super) fn is_hidden(name: &str) -> bool {
     name.starts_with('.') || name.starts_with('_')
 }
 
-pub(super) fn hive_part(name: &str) -> Option<(String, String)> {
+/// The column and value of a `key=value` folder; the value of a missing one is none.
+pub(super) fn hive_part(name: &str) -> Option<(String, Option<String>)> {
     let (key, value) = name.split_once('=')?;
     // What a folder's name may not hold is written %20 and so on.
-    let value = percent_encoding::percent_decode_str(value).decode_utf8_lossy();
-    (!key.is_empty()).then(|| (key.to_string(), value.into_owned()))
+    let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    (!key.is_empty()).then(|| (decoded(key), (value != HIVE_NULL).then(|| decoded(value))))
 }
 
 /// The path of a file from the root on, without `..`, which object stores have not.
@@ -338,7 +345,7 @@ mod tests {
         }
         let files = found(folder.path(), Some(FileFormat::Parquet)).await;
         let hive: Vec<_> = files.into_iter().map(|file| file.hive).collect();
-        let origin = |name: &str| vec![("origin".to_string(), name.to_string())];
+        let origin = |name: &str| vec![("origin".to_string(), Some(name.to_string()))];
         assert_eq!(hive, [vec![], origin("EWR"), origin("New York")]);
         for glob in ["*=*", "origin=*/*.parquet", "*/[bf].parquet"] {
             let files = found(&folder.path().join(glob), Some(FileFormat::Parquet)).await;

@@ -56,7 +56,7 @@ mod unreadable;
 mod wait;
 
 pub(crate) use event_time::EventTime;
-pub(crate) use files::is_data_path;
+pub(crate) use files::{HIVE_NULL, is_data_path};
 pub(crate) use follow::{Followed, Signals};
 pub use latency::Latency;
 pub use lateness::{Culprit, Lateness, SequenceLateness};

@@ -229,7 +229,11 @@ impl Opening {
         let type_of = |name: &String| {
             declared.iter().find(|(known, _)| known == name).map_or(DataType::Utf8, |(_, data_type)| data_type.clone())
         };
-        Ok(names.into_iter().map(|name| Arc::new(Field::new(name, type_of(name), false))).collect())
+        let is_missing = |name: &String| {
+            found.iter().any(|file| file.hive.iter().any(|(column, value)| column == name && value.is_none()))
+        };
+        let field = |name| Arc::new(Field::new(name, type_of(name), is_missing(name)));
+        Ok(names.into_iter().map(field).collect())
     }
 
     /// What is followed is one sequence of rows, of which nobody knows what is still to come.
@@ -382,7 +386,7 @@ impl Opening {
             return vec![files];
         }
         let mut partitions: Vec<Vec<StreamFile>> = vec![];
-        let mut folders: Vec<&[(String, String)]> = vec![];
+        let mut folders: Vec<&[(String, Option<String>)]> = vec![];
         for (file, found) in files.into_iter().zip(found) {
             match folders.iter().position(|folder| *folder == found.hive.as_slice()) {
                 Some(known) => partitions[known].push(file),
@@ -473,10 +477,12 @@ async fn stream_file(
         None => file.place.object(runtime).await?,
     };
     let values = hive.iter().zip(&file.hive).map(|(field, (_, value))| {
-        let wrong = || format!("folder {}={value} is no {}", field.name(), field.data_type());
-        ScalarValue::try_from_string(value.clone(), field.data_type()).map_err(|_| Error::data(wrong()).in_file(&name))
+        let of_type = field.data_type();
+        let Some(value) = value else { return ScalarValue::try_from(of_type) };
+        let wrong = |_| Error::data(format!("folder {}={value} is no {of_type}", field.name())).in_file(&name);
+        Ok(ScalarValue::try_from_string(value.clone(), of_type).map_err(wrong)?)
     });
-    let hive = values.collect::<std::result::Result<_, _>>()?;
+    let hive = values.collect::<Result<_>>()?;
     let compression = options.compression.unwrap_or_else(|| compression_of(&name));
     Ok(StreamFile {
         name,

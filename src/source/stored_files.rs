@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::sql::FileFormat;
 use crate::store::{Remote, root, without_secrets};
 
-use super::files::{FoundFile, Search, format_of, has_wildcard, hive_part, is_hidden};
+use super::files::{FoundFile, HiveParts, Search, format_of, has_wildcard, hive_part, is_hidden};
 use super::place::{FilePlace, Stored};
 
 /// The object that a part of a location is, if it names one and no folder or glob.
@@ -77,7 +77,7 @@ impl Folder {
         Ok(Self { remote, base: parsed[..Position::BeforePath].to_string() })
     }
 
-    fn file(&self, object: ObjectMeta, hive: Vec<(String, String)>) -> FoundFile {
+    fn file(&self, object: ObjectMeta, hive: HiveParts) -> FoundFile {
         let (store, base, path) = (self.remote.store.clone(), self.base.clone(), object.location.clone());
         FoundFile { place: FilePlace::Stored(Stored { store, base, path }), object: Some(object), hive }
     }

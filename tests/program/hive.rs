@@ -17,6 +17,7 @@ const ODD: &str = r#"{"n":1,"k y":"a/b","day":"2024-01-01"}
 {"n":3,"k y":"x=%é "}
 {"n":4,"k y":"","day":"2024-01-01"}
 {"n":5}
+{"n":6,"k y":"__HIVE_DEFAULT_PARTITION__"}
 "#;
 
 /// The files of a folder and of those in it, by their names from there, in order.
@@ -96,6 +97,7 @@ fn any_value_names_a_folder() {
         ("x%3D%25%C3%A9%20", "__HIVE_DEFAULT_PARTITION__"),
         ("", "2024-01-01"),
         ("__HIVE_DEFAULT_PARTITION__", "__HIVE_DEFAULT_PARTITION__"),
+        ("%5F_HIVE_DEFAULT_PARTITION__", "__HIVE_DEFAULT_PARTITION__"),
     ]
     .map(|(key, value)| format!("k y={key}/{}", day(value)));
     expected.sort();
@@ -103,8 +105,9 @@ fn any_value_names_a_folder() {
     found.sort();
     assert_eq!(found, expected);
     assert_eq!(fs::read_to_string(out.join(format!("k y=a%2Fb/{}", day("2024-01-01")))).unwrap(), "n\n1\n");
-    let read = format!("{}SELECT n, \"k y\" FROM written ORDER BY n", stream(&out, "\"k y\", day", "CSV"));
-    assert_eq!(answer(&read), "n,k y\n1,a/b\n2,..\n3,x=%é \n4,\n5,__HIVE_DEFAULT_PARTITION__\n");
+    let read = format!("{}SELECT n, \"k y\", day FROM written ORDER BY n", stream(&out, "\"k y\", day DATE", "CSV"));
+    let rows = "1,a/b,2024-01-01\n2,..,2024-01-02\n3,x=%é ,\n4,,2024-01-01\n5,,\n6,__HIVE_DEFAULT_PARTITION__,\n";
+    assert_eq!(answer(&read), format!("n,k y,day\n{rows}"));
     sql(&copy("OPTIONS ('execution.keep_partition_by_columns' 'true')")).assert().success();
     let kept = fs::read_to_string(out.join(format!("k y=a%2Fb/{}", day("2024-01-01")))).unwrap();
     assert_eq!(kept, "n,k y,day\n1,a/b,2024-01-01\n");

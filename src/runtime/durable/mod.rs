@@ -58,8 +58,8 @@ pub(super) async fn write(
     all.iter().try_for_each(|pipelines| pipelines.check_saves(options))?;
     let is_all = plan.is::<PipelinesExec>();
     if !is_all && all.iter().any(|pipelines| is_endless(pipelines)) {
-        let what = "checkpoints with LIMIT, or what else runs where pipelines meet, over a stream that is followed";
-        let help = "leave it out, or RESET streamlines.checkpoint_dir";
+        let what = "checkpoints with LIMIT, UNION of several streams, or what else runs where pipelines meet, over a stream that is followed";
+        let help = "leave it out (a job for each stream may write into a folder of its own), or RESET streamlines.checkpoint_dir";
         return Err(Error::sql(what).help(help).into());
     }
     let job = SavedJob { all: &all, task, options };
