@@ -269,6 +269,8 @@ impl CheckpointStore {
         if let Hold::Lease(lease) = &self.hold {
             lease.check()?;
             self.put_new(&path, bytes).await?;
+            // Who has stood still meanwhile may have put it where another run had, and has taken its own away again.
+            lease.check()?;
             return self.forget(pipeline, (checkpoint.epoch + 1).saturating_sub(self.kept as u64)).await;
         }
         self.store.put(&path, bytes).await.map_err(|error| self.wrong(error))?;
@@ -289,7 +291,11 @@ impl CheckpointStore {
             Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. }) => {}
             put => return put.map(|_| ()).map_err(|error| self.wrong(error)),
         }
-        let found = self.store.get(path).await.map_err(|error| self.wrong(error))?;
+        let found = match self.store.get(path).await {
+            // Who has put it goes on, and has taken it away since.
+            Err(StoreError::NotFound { .. }) => return Err(another_run(&self.shown).into()),
+            found => found.map_err(|error| self.wrong(error))?,
+        };
         let version = version_of(&found.meta);
         match Checkpoint::decode(&found.bytes().await.map_err(|error| self.wrong(error))?) {
             Ok(_) => Err(another_run(&self.shown).into()),
