@@ -33,7 +33,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 const ENCODED_IN_COLUMN: &AsciiSet = &CONTROLS.add(b'/').add(b'=').add(b'%');
 
 /// The columns by which rows are divided.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Hash)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Hive {
     pub(crate) columns: Vec<String>,
     /// Whether the files hold them, too.
@@ -62,12 +62,8 @@ impl Hive {
             }
         };
         let by = self.columns.iter().map(place).collect::<std::result::Result<Vec<_>, Error>>()?;
-        if let Some((_, name)) = by
-            .iter()
-            .zip(&self.columns)
-            .enumerate()
-            .find_map(|(at, (place, name))| by[..at].contains(place).then_some((at, name)))
-        {
+        let is_named_before = |(at, name): &(usize, &String)| self.columns[..*at].contains(name);
+        if let Some((_, name)) = self.columns.iter().enumerate().find(is_named_before) {
             let error = Error::sql(format!("PARTITIONED BY {name} twice"));
             return Err(error.help("name each column once").into());
         }
@@ -97,6 +93,8 @@ pub(super) struct HiveWriter {
     /// The writer of each row of a batch.
     writer_of: Vec<usize>,
     writers: Vec<FolderWriter>,
+    /// Those that have a file open.
+    open: Vec<usize>,
     /// By their folders.
     by_name: HashMap<String, usize>,
     batches: u64,
@@ -119,8 +117,8 @@ impl HiveWriter {
         // What cannot be written is told before a row has come.
         sink.file_writer(None, None, &schema)?;
         let values = new_group_values(Arc::new(Schema::new(keys)), &GroupOrdering::None)?;
-        let (known, writer_of, writers, by_name) = Default::default();
-        Ok(Self { sink, names, by, kept, schema, values, known, writer_of, writers, by_name, batches: 0 })
+        let (known, writer_of, writers, open, by_name) = Default::default();
+        Ok(Self { sink, names, by, kept, schema, values, known, writer_of, writers, open, by_name, batches: 0 })
     }
 
     /// Finds the writer of each row's values, which are new ones from time to time. Values that differ may be one text.
@@ -142,12 +140,22 @@ impl HiveWriter {
         Ok(())
     }
 
-    /// The folder whose file has been without rows for longest, if too many files are open.
-    fn to_end(&self) -> Option<usize> {
-        let open = || self.writers.iter().enumerate().filter(|(_, writer)| writer.files.is_open());
-        let is_too_many = open().count() > OPEN;
-        let oldest = open().min_by_key(|(_, writer)| writer.used).map(|(folder, _)| folder);
-        oldest.filter(|_| is_too_many)
+    /// Writes the rows of a folder, and ends the file that has been without rows for longest if too many are open.
+    async fn write_into(&mut self, folder: usize, rows: RecordBatch) -> Result<()> {
+        let writer = &mut self.writers[folder];
+        writer.used = self.batches;
+        writer.files.write(rows).await?;
+        if !self.open.contains(&folder) {
+            self.open.push(folder);
+        }
+        self.open.retain(|open| self.writers[*open].files.is_open());
+        if self.open.len() > OPEN {
+            let oldest = self.open.iter().copied().min_by_key(|open| self.writers[*open].used);
+            if let Some(oldest) = oldest {
+                self.writers[oldest].files.end_file().await?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -197,12 +205,7 @@ impl Writer for HiveWriter {
         self.values.intern(&keys, &mut self.writer_of)?;
         self.find_writers(batch.schema_ref(), &keys)?;
         for (folder, rows) in divided(batch.project(&self.kept)?, &self.writer_of)? {
-            let writer = &mut self.writers[folder];
-            writer.used = self.batches;
-            writer.files.write(rows).await?;
-            if let Some(oldest) = self.to_end() {
-                self.writers[oldest].files.end_file().await?;
-            }
+            self.write_into(folder, rows).await?;
         }
         Ok(())
     }

@@ -117,18 +117,10 @@ impl SessionAggregate {
     /// Brings the sessions of the colder half of keys to disk; how many bytes they are there.
     pub(super) fn spill_sessions(&mut self, disk: &Arc<DiskManager>) -> Result<u64> {
         let state = &mut self.state;
-        let open = state.sessions.in_order();
-        let mut keys: Vec<usize> = open.iter().map(|session| session.key).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        if keys.is_empty() {
+        let (going, staying) = state.sessions.by_warmth(&state.cold.warmth);
+        if going.is_empty() {
             return Ok(0);
         }
-        let going: HashSet<usize> = state.cold.warmth.coldest(keys).into_iter().collect();
-        let (mut going, staying): (Vec<Session>, Vec<Session>) =
-            open.into_iter().partition(|session| going.contains(&session.key));
-        // Those of a page end together.
-        going.sort_by_key(|session| state.sessions.leaves(session));
         let dues = going.iter().map(|session| state.sessions.leaves(session)).collect();
         let rows = state.rows_of(&going)?;
         let hashes = hashes_of(&rows.columns()[COLUMNS..COLUMNS + self.spec.keys.len()], rows.num_rows())?;

@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_arrays};
-use datafusion::common::{HashSet, Result};
+use datafusion::common::Result;
 use datafusion::execution::DiskManager;
 
-use super::open::Session;
 use super::rows::{SessionRows, State};
 use crate::operator::keys::Keys;
 use crate::operator::pool::RowId;
@@ -73,18 +72,10 @@ impl SessionRows {
     /// Brings the rows of the colder half of keys to disk; how many bytes they are there.
     pub(super) fn spill_rows(&mut self, disk: &Arc<DiskManager>) -> Result<u64> {
         let state = &mut self.state;
-        let open = state.sessions.in_order();
-        let mut keys: Vec<usize> = open.iter().map(|session| session.key).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        if keys.is_empty() {
+        let (going, staying) = state.sessions.by_warmth(&state.cold.warmth);
+        if going.is_empty() {
             return Ok(0);
         }
-        let going: HashSet<usize> = state.cold.warmth.coldest(keys).into_iter().collect();
-        let (mut going, staying): (Vec<Session>, Vec<Session>) =
-            open.into_iter().partition(|session| going.contains(&session.key));
-        // Those of a page end together.
-        going.sort_by_key(|session| state.sessions.leaves(session));
         let (mut ids, mut dues) = (vec![], vec![]);
         for session in &going {
             ids.extend(state.chain(session.slot));

@@ -2,7 +2,7 @@
 
 use arrow::array::{Array, PrimitiveArray};
 use arrow::datatypes::Int64Type;
-use datafusion::common::{Result, internal_datafusion_err};
+use datafusion::common::{HashSet, Result, internal_datafusion_err};
 
 use super::bounds::Bounds;
 use super::by_end::sort;
@@ -11,6 +11,7 @@ use super::lists::SessionLists;
 use crate::operator::WindowShape;
 use crate::operator::aggregate_spec::AggregateSpec;
 use crate::operator::near::TOGETHER;
+use crate::operator::spill::Warmth;
 
 /// What tells sessions apart, in ticks.
 #[derive(Debug, Clone, Copy)]
@@ -289,6 +290,20 @@ impl OpenSessions {
     pub(super) fn session(&self, slot: usize) -> Session {
         let session = &self.lists.slots[slot];
         Session { slot, key: session.key as usize, bounds: session.bounds }
+    }
+
+    /// The sessions of the colder half of keys, as they are to go to disk, and the others.
+    pub(super) fn by_warmth(&self, warmth: &Warmth) -> (Vec<Session>, Vec<Session>) {
+        let open = self.in_order();
+        let mut keys: Vec<usize> = open.iter().map(|session| session.key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let going: HashSet<usize> = warmth.coldest(keys).into_iter().collect();
+        let (mut going, staying): (Vec<Session>, Vec<Session>) =
+            open.into_iter().partition(|session| going.contains(&session.key));
+        // Those of a page end together.
+        going.sort_by_key(|session| self.leaves(session));
+        (going, staying)
     }
 
     /// The open sessions in the order in which they began.
